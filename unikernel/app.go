@@ -1,0 +1,70 @@
+package unikernel
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// App is what one container asks to run: its OCI runtime specification and the
+// names containerd gave it.
+type App struct {
+	// Namespace and ID are containerd's; both match its identifier grammar.
+	Namespace, ID string
+	// Spec is the bundle's config.json. Its Process, Mounts and Linux fields
+	// are what the guest applies; Root.Path is meaningless in a guest.
+	Spec *specs.Spec
+	// Shares lists the bind mounts of the specification that the host shares
+	// into the machine, in the order of Spec.Mounts.
+	Shares []SharedMount
+}
+
+// SharedMount is one bind mount of the specification. Its source, a file or a
+// directory, appears inside the machine's Share under Name.
+type SharedMount struct {
+	// Mount is the entry of Spec.Mounts.
+	Mount specs.Mount
+	// Name is the entry of the share's directory, one path element.
+	Name string
+}
+
+// Resources is the part of the host a machine gets.
+type Resources struct {
+	// MemoryMiB is the guest's RAM in MiB.
+	MemoryMiB int
+	// VCPUs is the number of virtual CPUs.
+	VCPUs int
+}
+
+// Rootfs is a container's root file system before it became a disk.
+type Rootfs struct {
+	// Key names the contents: two Rootfs with the same key hold the same
+	// files. An empty key says nothing is known; its disk is never shared.
+	Key string
+	// Open makes the files readable under a directory of the host until close
+	// is called. It is called at most once and only when a disk must be built.
+	Open func(context.Context) (dir string, close func() error, err error)
+}
+
+// Stdio is where a process in the guest reads and writes. A nil Stdin reads
+// end-of-file at once, a nil writer discards.
+type Stdio struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+}
+
+// Key is a short name for a container that fits in a path of a Unix socket
+// (108 bytes): the first 20 hexadecimal digits of the SHA-256 of namespace and id.
+func Key(namespace, id string) string {
+	sum := sha256.Sum256([]byte(namespace + "\x00" + id))
+	return hex.EncodeToString(sum[:])[:20]
+}
+
+// DomainName is the name of a container's libvirt domain. containerd's
+// identifiers never hold two separators in a row, so the name is unambiguous.
+func DomainName(namespace, id string) string {
+	return "uni-" + namespace + "--" + id
+}

@@ -1,0 +1,11 @@
+// Package unikernel is the vocabulary of the project: what a container asks
+// for (App, Rootfs), the virtual machine that runs it (Machine, Disk, NIC,
+// Channel, Share), how that machine ended (End), and the contract of a guest
+// (Guest, Session, Process).
+//
+// A guest is what boots in the machine: package unikernel/linux is a minimal
+// Linux kernel with our own PID 1. A guest plans from an App what must boot,
+// without touching the host, and speaks to the booted machine over its control
+// channel. The package imports nothing else of this module; every other
+// package imports this one and none of each other.
+package unikernel

@@ -1,0 +1,119 @@
+package unikernel
+
+import "time"
+
+// Machine describes one virtual machine completely. Package libvirt turns it
+// into a domain; nothing else needs to be known to do so.
+type Machine struct {
+	// Name is the domain's name, see DomainName.
+	Name string
+	// Title is shown to an operator, for example "default/c1".
+	Title string
+	// Type is QEMU's machine type: "microvm", "q35" or "pc".
+	Type string
+	Resources
+	// Kernel and Initrd are files of the host; Initrd may be empty.
+	Kernel, Initrd string
+	// Cmdline is the kernel command line, one argument an element. No element
+	// holds white space.
+	Cmdline []string
+	// Disks appear in the guest in this order.
+	Disks []Disk
+	// NICs appear in the guest in this order.
+	NICs []NIC
+	// Channels are virtio-serial ports.
+	Channels []Channel
+	// Console is the path of the Unix socket that QEMU listens on for the
+	// first serial port; empty means the machine has none.
+	Console string
+	// Share is a directory of the host shared into the guest, if any.
+	Share *Share
+}
+
+// Disk is one block device of a machine.
+type Disk struct {
+	// Path is the disk's file on the host.
+	Path string
+	// Format is "raw" or "qcow2".
+	Format string
+	// Serial names the disk in the guest (virtio-blk serial, at most 20 bytes).
+	Serial string
+	// ReadOnly disks may be shared by several machines.
+	ReadOnly bool
+	// Ephemeral says the contents need not survive the host: QEMU then skips
+	// every flush (cache='unsafe').
+	Ephemeral bool
+}
+
+// NIC is one network interface of a machine, backed by a tap device.
+type NIC struct {
+	// Tap is the name of an existing tap device in the host's network namespace.
+	Tap string
+	// MAC is the guest's address, "52:54:00:…".
+	MAC string
+	// MTU in bytes; 0 leaves the guest's default.
+	MTU int
+}
+
+// Channel is one virtio-serial port, found in the guest by Name and on the
+// host as a Unix socket that QEMU listens on.
+type Channel struct {
+	Name, Socket string
+}
+
+// Share is a directory of the host in the guest, by virtiofs.
+type Share struct {
+	// Source is the directory on the host.
+	Source string
+	// Tag is how the guest finds it.
+	Tag string
+}
+
+// EndReason says why a machine ended.
+type EndReason int
+
+// How a machine can end.
+const (
+	// EndUnknown: the machine is gone and nothing tells why.
+	EndUnknown EndReason = iota
+	// EndShutdown: the guest powered off or rebooted.
+	EndShutdown
+	// EndDestroyed: Destroy was called.
+	EndDestroyed
+	// EndFailed: QEMU ended by itself: killed, out of memory, crashed.
+	EndFailed
+	// EndPanicked: the guest's kernel reported a panic.
+	EndPanicked
+)
+
+// String returns the reason as used in logs and errors.
+func (r EndReason) String() string {
+	switch r {
+	case EndShutdown:
+		return "guest shut down"
+	case EndDestroyed:
+		return "destroyed"
+	case EndFailed:
+		return "hypervisor failed"
+	case EndPanicked:
+		return "guest panicked"
+	default:
+		return "unknown"
+	}
+}
+
+// End is how and when a machine ended.
+type End struct {
+	Reason EndReason
+	At     time.Time
+	// Detail is for a person: libvirt's or QEMU's own words, may be empty.
+	Detail string
+}
+
+// Pids are a machine's processes on the host.
+type Pids struct {
+	// VM is QEMU's process id.
+	VM int
+	// Helpers are further processes the machine needs, such as virtiofsd.
+	Helpers []int
+}
