@@ -20,6 +20,8 @@ type App struct {
 	// Shares lists the bind mounts of the specification that the host shares
 	// into the machine, in the order of Spec.Mounts.
 	Shares []SharedMount
+	// Network is what the guest configures beside its loopback interface.
+	Network Network
 }
 
 // SharedMount is one bind mount of the specification. Its source, a file or a
