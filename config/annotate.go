@@ -1,0 +1,148 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// AnnotationPrefix is what the names of this runtime's annotations begin with.
+const AnnotationPrefix = "io.containerd.uni."
+
+// annotationNames lists what is known, without the prefix.
+var annotationNames = []string{"guest", "memory", "vcpus", "machine", "boot-timeout", "writable-size", "kernel-args"}
+
+// KnownAnnotations returns the full names of the annotations that exist.
+func KnownAnnotations() []string { return withPrefix(annotationNames) }
+
+// Annotate returns the configuration as a container's annotations change it:
+//
+//	io.containerd.uni.guest          replaces guest
+//	io.containerd.uni.memory         replaces machine.memory_mib; a size, "512MiB"
+//	io.containerd.uni.vcpus          replaces machine.vcpus
+//	io.containerd.uni.machine        replaces linux.machine
+//	io.containerd.uni.boot-timeout   replaces machine.boot_timeout
+//	io.containerd.uni.writable-size  replaces rootfs.writable_size
+//	io.containerd.uni.kernel-args    appended to linux.kernel_args; words separated by spaces
+//
+// memory and vcpus, like the keys they replace, matter only where the
+// container has no such limit of its own. Annotations without the prefix are
+// other people's. An unknown one, one that annotations.allowed does not list,
+// and a bad value are errors wrapping ErrInvalid; all are reported at once.
+func (c Config) Annotate(set map[string]string) (Config, error) {
+	out := c.clone()
+	var problems []string
+	for _, full := range slices.Sorted(maps.Keys(set)) {
+		name, ours := strings.CutPrefix(full, AnnotationPrefix)
+		if !ours {
+			continue
+		}
+		if err := out.annotate(c.Annotations.Allowed, name, set[full]); err != nil {
+			problems = append(problems, fmt.Sprintf("annotation %s%s", quoteIfOdd(full), err))
+		}
+	}
+	if len(problems) > 0 {
+		return Config{}, fmt.Errorf("%s: %w", strings.Join(problems, "; "), ErrInvalid)
+	}
+	return out, nil
+}
+
+// annotate applies one annotation. Its error's text continues the name.
+func (c *Config) annotate(allowed []string, name, value string) error {
+	if !slices.Contains(annotationNames, name) {
+		return fmt.Errorf(" is unknown, known are: %s", strings.Join(KnownAnnotations(), ", "))
+	}
+	if !slices.Contains(allowed, name) {
+		return fmt.Errorf(" is not allowed by the configuration key annotations.allowed, which lists: %s",
+			strings.Join(withPrefix(allowed), ", "))
+	}
+	if err := c.setAnnotation(name, value); err != nil {
+		return fmt.Errorf(": %w", err)
+	}
+	return nil
+}
+
+func (c *Config) setAnnotation(name, value string) error {
+	switch name {
+	case "guest":
+		return c.setKey("guest", value)
+	case "memory":
+		return c.setMemory(value)
+	case "vcpus":
+		return c.setVCPUs(value)
+	case "machine":
+		return c.setKey("linux.machine", value)
+	case "boot-timeout":
+		return c.setKey("machine.boot_timeout", value)
+	case "writable-size":
+		return c.setKey("rootfs.writable_size", value)
+	case "kernel-args":
+		return c.addKernelArgs(value)
+	default:
+		return fmt.Errorf("cannot be set by an annotation")
+	}
+}
+
+// setKey treats an annotation's value as the string of a key of the file.
+func (c *Config) setKey(name, value string) error {
+	k, ok := findKey(pathOf(name))
+	if !ok {
+		return fmt.Errorf("no key %s", name)
+	}
+	return k.set(c, value)
+}
+
+func (c *Config) setMemory(s string) error {
+	n, err := ParseSize(s)
+	if err != nil {
+		return err
+	}
+	const mib = 1 << 20
+	if n%mib != 0 {
+		return fmt.Errorf("%q is not a whole number of MiB", s)
+	}
+	if err := checkRange(n, minMemoryMiB*mib, maxMemoryMiB*mib, func(n int64) string { return Size(n).String() }); err != nil {
+		return err
+	}
+	c.Machine.MemoryMiB = int(n / mib)
+	return nil
+}
+
+func (c *Config) setVCPUs(s string) error {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		return fmt.Errorf("%q is not an integer from %d to %d", s, minVCPUs, maxVCPUs)
+	}
+	if err := checkRange(n, minVCPUs, maxVCPUs, strconv.Itoa); err != nil {
+		return err
+	}
+	c.Machine.VCPUs = n
+	return nil
+}
+
+func (c *Config) addKernelArgs(s string) error {
+	args := append(c.Linux.KernelArgs, strings.Fields(s)...)
+	if err := checkKernelArgs(args); err != nil {
+		return err
+	}
+	c.Linux.KernelArgs = args
+	return nil
+}
+
+func withPrefix(names []string) []string {
+	full := make([]string, len(names))
+	for i, n := range names {
+		full[i] = AnnotationPrefix + n
+	}
+	return full
+}
+
+// quoteIfOdd keeps a container's text from forging lines of a log.
+func quoteIfOdd(s string) string {
+	if q := strconv.Quote(s); q != `"`+s+`"` {
+		return q
+	}
+	return s
+}

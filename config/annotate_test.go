@@ -1,0 +1,169 @@
+package config
+
+import (
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func allAllowed() Config {
+	c := Default()
+	c.Annotations.Allowed = annotationNames
+	return c
+}
+
+func TestAnnotate(t *testing.T) {
+	base := allAllowed()
+	base.Linux.KernelArgs = append(make([]string, 0, 8), "panic=0") // spare room must not be shared
+	tests := []struct {
+		name string
+		set  map[string]string
+		want func(*Config)
+	}{
+		{"none", nil, func(*Config) {}},
+		{"foreign", map[string]string{"io.kubernetes.cri.container-type": "x", "io.containerd.unix": "y", "": ""}, func(*Config) {}},
+		{"guest", map[string]string{"guest": "linux"}, func(*Config) {}},
+		{"memory", map[string]string{"memory": "1GiB"}, func(c *Config) { c.Machine.MemoryMiB = 1024 }},
+		{"vcpus", map[string]string{"vcpus": "3"}, func(c *Config) { c.Machine.VCPUs = 3 }},
+		{"machine", map[string]string{"machine": "pc"}, func(c *Config) { c.Linux.Machine = "pc" }},
+		{"timeout", map[string]string{"boot-timeout": "5s"}, func(c *Config) { c.Machine.BootTimeout = 5 * time.Second }},
+		{"writable", map[string]string{"writable-size": "1GiB"}, func(c *Config) { c.Rootfs.WritableSize = 1 << 30 }},
+		{"kernel-args", map[string]string{"kernel-args": " a=1  b "}, func(c *Config) { c.Linux.KernelArgs = []string{"panic=0", "a=1", "b"} }},
+		{"kernel-args empty", map[string]string{"kernel-args": ""}, func(*Config) {}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			set := map[string]string{}
+			for name, v := range tt.set {
+				if tt.name != "foreign" {
+					name = AnnotationPrefix + name
+				}
+				set[name] = v
+			}
+			want := base.clone()
+			tt.want(&want)
+			got, err := base.Annotate(set)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+		})
+	}
+	if len(base.Linux.KernelArgs) != 1 || base.Linux.KernelArgs[:2][1] != "" {
+		t.Errorf("Annotate wrote into the original's slice: %q", base.Linux.KernelArgs[:2])
+	}
+}
+
+func TestAnnotateErrors(t *testing.T) {
+	tests := []struct {
+		name, annotation, value string
+		want                    string
+	}{
+		{"unknown", "memroy", "1", "annotation io.containerd.uni.memroy is unknown, known are: io.containerd.uni.guest, io.containerd.uni.memory,"},
+		{"unknown, odd", "x\ny", "1", `annotation "io.containerd.uni.x\ny" is unknown`},
+		{"empty", "", "1", "is unknown"},
+		{"guest", "guest", "nanos", `annotation io.containerd.uni.guest: "nanos" is not one of: linux`},
+		{"memory without unit", "memory", "512", `annotation io.containerd.uni.memory: "512" is not a size`},
+		{"memory not whole", "memory", "512KiB", `"512KiB" is not a whole number of MiB`},
+		{"memory small", "memory", "1MiB", "1MiB is out of range: 8MiB to 16TiB are allowed"},
+		{"memory overflow", "memory", "9999999999TiB", "is not a size"},
+		{"vcpus", "vcpus", "two", `"two" is not an integer from 1 to 255`},
+		{"vcpus range", "vcpus", "256", "256 is out of range: 1 to 255 are allowed"},
+		{"machine", "machine", "virt", `"virt" is not one of: microvm, q35, pc`},
+		{"boot-timeout", "boot-timeout", "x", `"x" is not a duration`},
+		{"writable-size", "writable-size", "1B", "1B is out of range: 64MiB to 16TiB are allowed"},
+		{"kernel-args", "kernel-args", "a\x01", `"a\x01" must be one word of printable ASCII`},
+		{"kernel-args length", "kernel-args", strings.Repeat("abc ", 400), "at most 1024 are allowed"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := allAllowed().Annotate(map[string]string{AnnotationPrefix + tt.annotation: tt.value})
+			if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error is %v, want %q of ErrInvalid", err, tt.want)
+			}
+			if !reflect.DeepEqual(c, Config{}) {
+				t.Errorf("a failed Annotate returned %+v", c)
+			}
+		})
+	}
+}
+
+func TestAnnotateReportsAll(t *testing.T) {
+	_, err := Default().Annotate(map[string]string{
+		AnnotationPrefix + "vcpus": "0", AnnotationPrefix + "memory": "x", AnnotationPrefix + "nope": "",
+	})
+	for _, want := range []string{"uni.memory:", "uni.nope is unknown", "uni.vcpus:"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v lacks %q", err, want)
+		}
+	}
+}
+
+func TestAnnotateAllowed(t *testing.T) {
+	for _, name := range annotationNames {
+		valid := map[string]string{"guest": "linux", "memory": "64MiB", "vcpus": "1", "machine": "pc",
+			"boot-timeout": "5s", "writable-size": "1GiB", "kernel-args": "quiet"}[name]
+		set := map[string]string{AnnotationPrefix + name: valid}
+		if _, err := allAllowed().Annotate(set); err != nil {
+			t.Errorf("%s is listed and refused: %v", name, err)
+		}
+		c := Default()
+		c.Annotations.Allowed = nil
+		if _, err := c.Annotate(set); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "annotations.allowed") {
+			t.Errorf("%s is not listed: error %v", name, err)
+		}
+	}
+	if _, err := Default().Annotate(map[string]string{AnnotationPrefix + "kernel-args": "init=/bin/sh"}); err == nil {
+		t.Error("kernel arguments are allowed by default")
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	tests := []struct {
+		in   string
+		want int64 // -1: an error
+	}{
+		{"0B", 0}, {"1B", 1}, {"1KiB", 1024}, {"20GiB", 20 << 30}, {"3 TiB", 3 << 40}, {" 7 MiB", 7 << 20},
+		{"8388607TiB", 8388607 << 40}, {"8388608TiB", -1}, {"9223372036854775808B", -1},
+		{"", -1}, {"B", -1}, {"10", -1}, {"10GB", -1}, {"1.5GiB", -1}, {"-1MiB", -1}, {"+1MiB", -1}, {"1iB", -1}, {"1GiBB", -1}, {"1MiB ", -1},
+	}
+	for _, tt := range tests {
+		got, err := ParseSize(tt.in)
+		if tt.want < 0 {
+			if err == nil {
+				t.Errorf("ParseSize(%q) = %d, want an error", tt.in, got)
+			}
+			continue
+		}
+		if err != nil || got != tt.want {
+			t.Errorf("ParseSize(%q) = %d, %v, want %d", tt.in, got, err, tt.want)
+		}
+		if again, err := ParseSize(Size(got).String()); err != nil || again != got {
+			t.Errorf("ParseSize(%q) = %d, %v, want %d", Size(got), again, err, got)
+		}
+	}
+}
+
+func FuzzAnnotate(f *testing.F) {
+	f.Add("memory", "512MiB")
+	f.Add("vcpus", "2")
+	f.Add("kernel-args", "a b=c")
+	f.Add("boot-timeout", "1m30s")
+	f.Add("other", "\n")
+	f.Fuzz(func(t *testing.T, name, value string) {
+		c, err := allAllowed().Annotate(map[string]string{AnnotationPrefix + name: value})
+		if err != nil {
+			if !errors.Is(err, ErrInvalid) || strings.ContainsAny(err.Error(), "\n\x00") {
+				t.Errorf("error %q", err)
+			}
+			return
+		}
+		if again, err := Parse("again", []byte(c.TOML())); err != nil || !reflect.DeepEqual(again, c) {
+			t.Errorf("%+v reads back as %+v, %v: an annotation passed what the file refuses", c, again, err)
+		}
+	})
+}

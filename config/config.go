@@ -1,0 +1,206 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+)
+
+// DefaultPath is where Load looks when neither the caller nor the environment
+// names a file.
+const DefaultPath = "/etc/uni/config.toml"
+
+// EnvPath is the environment variable that replaces DefaultPath.
+const EnvPath = "UNI_CONFIG"
+
+// LibDir is where the guests' kernels are installed. The build sets it to
+// PREFIX/lib/uni with -ldflags "-X containerd-shim-uni/config.LibDir=…".
+var LibDir = builtinLibDir
+
+const builtinLibDir = "/usr/local/lib/uni"
+
+// maxFileBytes bounds what Load reads; a real file has about 4 KiB.
+const maxFileBytes = 1 << 20
+
+// ErrInvalid is what every error about a wrong file, key, value or annotation
+// wraps.
+var ErrInvalid = errors.New("invalid configuration")
+
+// Config is the configuration of one container's runtime. Treat it as
+// immutable: copies share the slices.
+type Config struct {
+	// Guest is the kind of unikernel that boots, one of Guests.
+	Guest string
+
+	Machine     Machine
+	Linux       Linux
+	Libvirt     Libvirt
+	Storage     Storage
+	Cache       Cache
+	Rootfs      Rootfs
+	Annotations Annotations
+}
+
+// Guests lists the values Config.Guest can have.
+func Guests() []string { return []string{"linux"} }
+
+// Machine sizes the virtual machine of a container whose specification does
+// not.
+type Machine struct {
+	// MemoryMiB is the guest's RAM in MiB where the container has no memory limit.
+	MemoryMiB int
+	// VCPUs is the number of virtual CPUs where the container has neither a
+	// CPU quota nor a CPU set.
+	VCPUs int
+	// OverheadMiB is host memory in MiB granted beyond the guest's RAM: the
+	// container's cgroup is limited to the sum.
+	OverheadMiB int
+	// BootTimeout is how long a guest may take from power-on until it answers.
+	BootTimeout time.Duration
+}
+
+// Linux configures the guest "linux".
+type Linux struct {
+	// Kernel and Initrd are absolute paths of files of the host.
+	Kernel, Initrd string
+	// Machine is QEMU's machine type: "microvm", "q35" or "pc".
+	Machine string
+	// KernelArgs is appended to the kernel's command line, one argument an
+	// element.
+	KernelArgs []string
+}
+
+// Libvirt says how machines are run.
+type Libvirt struct {
+	// URI is the libvirt connection, local and of the QEMU driver.
+	URI string
+	// Accel is "auto", "kvm" or "tcg".
+	Accel string
+	// CapsCache is the directory where probed capabilities of QEMU are kept
+	// and shared between containers.
+	CapsCache string
+}
+
+// Storage holds the directories of the runtime.
+type Storage struct {
+	// StateDir holds a container's sockets; it is gone after a reboot.
+	StateDir string
+	// DataDir holds the cache and the containers' disks, on one file system.
+	DataDir string
+}
+
+// Cache bounds the images that are kept for the next container.
+type Cache struct {
+	// MaxSize is in bytes, counted as allocated blocks.
+	MaxSize int64
+}
+
+// Rootfs configures a container's root file system.
+type Rootfs struct {
+	// WritableSize is the virtual size in bytes of the layer that takes what
+	// the container writes.
+	WritableSize int64
+}
+
+// Annotations says what a container's annotations may change.
+type Annotations struct {
+	// Allowed holds names of KnownAnnotations, without the prefix.
+	Allowed []string
+}
+
+// Default returns the configuration without any file.
+func Default() Config {
+	return Config{
+		Guest: "linux",
+		Machine: Machine{
+			MemoryMiB:   256,
+			VCPUs:       1,
+			OverheadMiB: 256,
+			BootTimeout: time.Minute,
+		},
+		Linux: Linux{
+			Kernel:     LibDir + "/linux/vmlinux",
+			Initrd:     LibDir + "/linux/initrd.img",
+			Machine:    "microvm",
+			KernelArgs: []string{},
+		},
+		Libvirt: Libvirt{
+			URI:       "qemu:///embed",
+			Accel:     "auto",
+			CapsCache: "/var/lib/uni/capabilities",
+		},
+		Storage:     Storage{StateDir: "/run/uni", DataDir: "/var/lib/uni"},
+		Cache:       Cache{MaxSize: 20 << 30},
+		Rootfs:      Rootfs{WritableSize: 10 << 30},
+		Annotations: Annotations{Allowed: []string{"guest", "memory", "vcpus"}},
+	}
+}
+
+// Load reads the file at path over the defaults. An empty path means the file
+// named by the environment variable UNI_CONFIG, or else DefaultPath. Only
+// DefaultPath may be missing: that means the defaults. The error is an *Error
+// for a file with wrong contents.
+func Load(path string) (Config, error) {
+	path = Path(path)
+	data, err := readFile(path)
+	if errors.Is(err, fs.ErrNotExist) && path == DefaultPath && os.Getenv(EnvPath) == "" {
+		return Default(), nil
+	}
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	return Parse(path, data)
+}
+
+// Path returns the file that Load(path) reads.
+func Path(path string) string {
+	if path != "" {
+		return path
+	}
+	if env := os.Getenv(EnvPath); env != "" {
+		return env
+	}
+	return DefaultPath
+}
+
+// Parse decodes a file's contents over the defaults. The name is for errors,
+// which are of type *Error.
+func Parse(name string, data []byte) (Config, error) {
+	values, lines, problem := decode(data)
+	if problem != nil {
+		return Config{}, &Error{File: name, Problems: []Problem{*problem}}
+	}
+	c := Default()
+	problems := apply(&c, values, lines)
+	if len(problems) > 0 {
+		return Config{}, &Error{File: name, Problems: problems}
+	}
+	return c, nil
+}
+
+// clone returns a copy that shares no slice with c.
+func (c Config) clone() Config {
+	c.Linux.KernelArgs = slices.Clone(c.Linux.KernelArgs)
+	c.Annotations.Allowed = slices.Clone(c.Annotations.Allowed)
+	return c
+}
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxFileBytes {
+		return nil, fmt.Errorf("%s: larger than %s: %w", path, Size(maxFileBytes), ErrInvalid)
+	}
+	return data, nil
+}

@@ -1,0 +1,277 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// key is one setting of the file.
+type key struct {
+	name string // dotted
+	// set checks a decoded TOML value and stores it.
+	set func(*Config, any) error
+	// text returns the value as one writes it in TOML.
+	text func(*Config) string
+}
+
+// Limits of the values.
+const (
+	minMemoryMiB, maxMemoryMiB     = 8, 16 << 20 // the guests have higher minima of their own
+	minVCPUs, maxVCPUs             = 1, 255      // 255 is what an xAPIC can name
+	minOverheadMiB, maxOverheadMiB = 32, 1 << 20
+	minBoot, maxBoot               = time.Second, time.Hour
+	minCache, maxCache             = 0, 1 << 50
+	minWritable, maxWritable       = 64 << 20, 16 << 40 // ext4 with 4 KiB blocks and 32-bit block numbers
+	maxKernelArgsBytes             = 1024               // x86's command line has 2048, the guest needs some
+	// A Unix socket's path has 107 bytes (unix(7)). libvirt's longest below
+	// the state directory is "/<20>/…/domain-<n>-<20>/monitor.sock".
+	maxStateDirBytes = 32
+)
+
+// keys is everything that can be set, in the order of config.toml.
+var keys = []key{
+	choice("guest", Guests(), func(c *Config) *string { return &c.Guest }),
+
+	integer("machine.memory_mib", minMemoryMiB, maxMemoryMiB, func(c *Config) *int { return &c.Machine.MemoryMiB }),
+	integer("machine.vcpus", minVCPUs, maxVCPUs, func(c *Config) *int { return &c.Machine.VCPUs }),
+	integer("machine.overhead_mib", minOverheadMiB, maxOverheadMiB, func(c *Config) *int { return &c.Machine.OverheadMiB }),
+	duration("machine.boot_timeout", minBoot, maxBoot, func(c *Config) *time.Duration { return &c.Machine.BootTimeout }),
+
+	text("linux.kernel", checkPath, func(c *Config) *string { return &c.Linux.Kernel }),
+	text("linux.initrd", checkPath, func(c *Config) *string { return &c.Linux.Initrd }),
+	choice("linux.machine", machineTypes, func(c *Config) *string { return &c.Linux.Machine }),
+	list("linux.kernel_args", checkKernelArgs, func(c *Config) *[]string { return &c.Linux.KernelArgs }),
+
+	text("libvirt.uri", checkURI, func(c *Config) *string { return &c.Libvirt.URI }),
+	choice("libvirt.accel", []string{"auto", "kvm", "tcg"}, func(c *Config) *string { return &c.Libvirt.Accel }),
+	text("libvirt.caps_cache", checkPath, func(c *Config) *string { return &c.Libvirt.CapsCache }),
+
+	text("storage.state_dir", checkStateDir, func(c *Config) *string { return &c.Storage.StateDir }),
+	text("storage.data_dir", checkPath, func(c *Config) *string { return &c.Storage.DataDir }),
+
+	size("cache.max_size", minCache, maxCache, func(c *Config) *int64 { return &c.Cache.MaxSize }),
+	size("rootfs.writable_size", minWritable, maxWritable, func(c *Config) *int64 { return &c.Rootfs.WritableSize }),
+
+	list("annotations.allowed", checkAllowed, func(c *Config) *[]string { return &c.Annotations.Allowed }),
+}
+
+var machineTypes = []string{"microvm", "q35", "pc"}
+
+// findKey returns the key at a path.
+func findKey(p keyPath) (key, bool) {
+	for _, k := range keys {
+		if pathOf(k.name) == p {
+			return k, true
+		}
+	}
+	return key{}, false
+}
+
+// isSection says whether known keys are below p.
+func isSection(p keyPath) bool { return len(siblings(p)) > 0 }
+
+// siblings returns the names of keys and sections directly below a path.
+func siblings(at keyPath) []string {
+	prefix := ""
+	if at != "" {
+		prefix = strings.ReplaceAll(string(at), separator, ".") + "."
+	}
+	var names []string
+	for _, k := range keys {
+		rest, below := strings.CutPrefix(k.name, prefix)
+		if !below || strings.Contains(string(at), ".") { // a quoted dot is no separator
+			continue
+		}
+		name, _, isSection := strings.Cut(rest, ".")
+		if isSection {
+			name = "[" + name + "]"
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// TOML returns the whole configuration as a file that Parse reads back to the
+// same value.
+func (c Config) TOML() string {
+	var b strings.Builder
+	section := ""
+	for _, k := range keys {
+		s, name, dotted := strings.Cut(k.name, ".")
+		if !dotted {
+			s, name = "", k.name
+		}
+		if s != section {
+			fmt.Fprintf(&b, "\n[%s]\n", s)
+			section = s
+		}
+		fmt.Fprintf(&b, "%s = %s\n", name, k.text(&c))
+	}
+	return b.String()
+}
+
+func integer(name string, low, high int, field func(*Config) *int) key {
+	return key{name, func(c *Config, v any) error {
+		n, ok := v.(int64)
+		if !ok {
+			return fmt.Errorf("want an integer from %d to %d, have %s", low, high, kind(v))
+		}
+		if err := checkRange(n, int64(low), int64(high), func(n int64) string { return strconv.FormatInt(n, 10) }); err != nil {
+			return err
+		}
+		*field(c) = int(n)
+		return nil
+	}, func(c *Config) string { return strconv.Itoa(*field(c)) }}
+}
+
+// text is a string for which check returns no error.
+func text(name string, check func(string) error, field func(*Config) *string) key {
+	return key{name, func(c *Config, v any) error {
+		s, ok := v.(string)
+		if !ok {
+			return fmt.Errorf("want a string, have %s", kind(v))
+		}
+		if err := check(s); err != nil {
+			return err
+		}
+		*field(c) = s
+		return nil
+	}, func(c *Config) string { return strconv.Quote(*field(c)) }}
+}
+
+func choice(name string, allowed []string, field func(*Config) *string) key {
+	return text(name, func(s string) error { return checkChoice(s, allowed) }, field)
+}
+
+func duration(name string, low, high time.Duration, field func(*Config) *time.Duration) key {
+	return key{name, func(c *Config, v any) error {
+		s, ok := v.(string)
+		if !ok {
+			return fmt.Errorf("want a duration such as \"30s\", have %s", kind(v))
+		}
+		d, err := parseDuration(s)
+		if err == nil {
+			err = checkDuration(d, low, high)
+		}
+		if err != nil {
+			return err
+		}
+		*field(c) = d
+		return nil
+	}, func(c *Config) string { return strconv.Quote(field(c).String()) }}
+}
+
+func size(name string, low, high int64, field func(*Config) *int64) key {
+	return key{name, func(c *Config, v any) error {
+		s, ok := v.(string)
+		if !ok {
+			return fmt.Errorf("want a size such as \"20GiB\", have %s", kind(v))
+		}
+		n, err := ParseSize(s)
+		if err == nil {
+			err = checkRange(n, low, high, func(n int64) string { return Size(n).String() })
+		}
+		if err != nil {
+			return err
+		}
+		*field(c) = n
+		return nil
+	}, func(c *Config) string { return strconv.Quote(Size(*field(c)).String()) }}
+}
+
+func list(name string, check func([]string) error, field func(*Config) *[]string) key {
+	return key{name, func(c *Config, v any) error {
+		values, ok := v.([]any)
+		if !ok {
+			return fmt.Errorf("want an array of strings, have %s", kind(v))
+		}
+		words := make([]string, len(values))
+		for i, v := range values {
+			if words[i], ok = v.(string); !ok {
+				return fmt.Errorf("want an array of strings, element %d is %s", i+1, kind(v))
+			}
+		}
+		if err := check(words); err != nil {
+			return err
+		}
+		*field(c) = words
+		return nil
+	}, func(c *Config) string {
+		var quoted []string
+		for _, w := range *field(c) {
+			quoted = append(quoted, strconv.Quote(w))
+		}
+		return "[" + strings.Join(quoted, ", ") + "]"
+	}}
+}
+
+func checkPath(s string) error {
+	switch {
+	case !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return fmt.Errorf("%q holds unprintable characters", s)
+	case !filepath.IsAbs(s):
+		return fmt.Errorf("%q must be an absolute path", s)
+	case filepath.Clean(s) != s || s == "/":
+		return fmt.Errorf("%q must be a path below / without \"..\", \".\" or a superfluous \"/\"", s)
+	}
+	return nil
+}
+
+func checkStateDir(s string) error {
+	if err := checkPath(s); err != nil {
+		return err
+	}
+	if len(s) > maxStateDirBytes {
+		return fmt.Errorf("%q has %d bytes: at most %d are allowed, it prefixes the paths of Unix sockets", s, len(s), maxStateDirBytes)
+	}
+	return nil
+}
+
+func checkURI(s string) error {
+	u, err := url.Parse(s)
+	local := err == nil && u.Host == "" && u.Opaque == "" && u.User == nil && u.Fragment == ""
+	if !local || (u.Scheme != "qemu" && u.Scheme != "qemu+unix") || (u.Path != "/embed" && u.Path != "/system") {
+		return fmt.Errorf("%q is not a libvirt URI this runtime can use: qemu:///embed and qemu:///system are, with options such as ?socket=…", s)
+	}
+	return checkOption(s)
+}
+
+func checkKernelArgs(args []string) error {
+	total := 0
+	for _, a := range args {
+		if err := checkOption(a); err != nil {
+			return err
+		}
+		total += len(a) + 1
+	}
+	if total > maxKernelArgsBytes {
+		return fmt.Errorf("%d bytes in all: at most %d are allowed", total, maxKernelArgsBytes)
+	}
+	return nil
+}
+
+// checkOption accepts one word of printable ASCII.
+func checkOption(s string) error {
+	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return fmt.Errorf("%q must be one word of printable ASCII characters", s)
+	}
+	return nil
+}
+
+func checkAllowed(names []string) error {
+	for _, n := range names {
+		if err := checkChoice(n, annotationNames); err != nil {
+			return err
+		}
+	}
+	return nil
+}
