@@ -1,0 +1,262 @@
+package libvirt
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"libvirt.org/go/libvirtxml"
+
+	"containerd-shim-uni/unikernel"
+)
+
+// First and last slot of bus 0 that devices get. Slot 1 is pc's bridge to ISA,
+// slots from 0x1a are taken by chips of q35.
+const (
+	firstSlot  = 0x02
+	lastSlot   = 0x19
+	devicesMax = lastSlot - firstSlot + 1 // also microvm's number of transports
+)
+
+// place returns the next virtio device's address: a transport of its own on
+// microvm, else a slot of the root bus. An explicit slot keeps libvirt from
+// adding a PCIe root port for each device, which costs boot time.
+func (b *build) place() (*libvirtxml.DomainAddress, error) {
+	slot := firstSlot + b.placed
+	if slot > lastSlot {
+		return nil, fmt.Errorf("more than %d devices", devicesMax)
+	}
+	b.placed++
+	if b.m.Type == machineMicroVM {
+		return &libvirtxml.DomainAddress{VirtioMMIO: &libvirtxml.DomainAddressVirtioMMIO{}}, nil
+	}
+	var zero uint
+	return &libvirtxml.DomainAddress{PCI: &libvirtxml.DomainAddressPCI{
+		Domain: &zero, Bus: &zero, Slot: &slot, Function: &zero}}, nil
+}
+
+// controllers lists the few there are; "none" keeps libvirt's defaults out.
+func controllers(b *build) error {
+	var index uint
+	b.dom.Devices.Controllers = []libvirtxml.DomainController{{Type: "usb", Index: &index, Model: "none"}}
+	if b.m.Type == machineQ35 {
+		b.dom.Devices.Controllers = append(b.dom.Devices.Controllers,
+			libvirtxml.DomainController{Type: "pci", Index: &index, Model: "pcie-root"})
+	}
+	if b.m.Type == machinePC {
+		b.dom.Devices.Controllers = append(b.dom.Devices.Controllers,
+			libvirtxml.DomainController{Type: "pci", Index: &index, Model: "pci-root"})
+	}
+	return nil
+}
+
+func disks(b *build) error {
+	seen := map[string]bool{}
+	for i, d := range b.m.Disks {
+		if err := checkDisk(d); err != nil {
+			return err
+		}
+		if seen[d.Serial] {
+			return fmt.Errorf("two disks have the serial %q", d.Serial)
+		}
+		seen[d.Serial] = true
+		addr, err := b.place()
+		if err != nil {
+			return err
+		}
+		b.dom.Devices.Disks = append(b.dom.Devices.Disks, disk(d, i, addr))
+	}
+	return nil
+}
+
+func checkDisk(d unikernel.Disk) error {
+	switch {
+	case !filepath.IsAbs(d.Path):
+		return fmt.Errorf("the path %q of disk %q is not absolute", d.Path, d.Serial)
+	case d.Format != "raw" && d.Format != "qcow2":
+		return fmt.Errorf("format %q of disk %q; known are raw and qcow2", d.Format, d.Serial)
+	case d.Serial == "" || len(d.Serial) > serialMax:
+		return fmt.Errorf("disk serial %q must have 1 to %d bytes", d.Serial, serialMax)
+	case strings.Trim(d.Serial, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") != "":
+		return fmt.Errorf("disk serial %q holds something else than letters, digits, dots, dashes and underscores", d.Serial)
+	}
+	return nil
+}
+
+// disk returns one virtio-blk disk. discard='unmap' lets a guest's fstrim and
+// deletions give space back to the host.
+func disk(d unikernel.Disk, index int, addr *libvirtxml.DomainAddress) libvirtxml.DomainDisk {
+	x := libvirtxml.DomainDisk{
+		Device: "disk",
+		Driver: &libvirtxml.DomainDiskDriver{Name: "qemu", Type: d.Format},
+		Source: &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: d.Path}},
+		Target: &libvirtxml.DomainDiskTarget{Dev: diskName(index), Bus: "virtio"},
+		Serial: d.Serial, Address: addr,
+	}
+	if d.ReadOnly {
+		x.ReadOnly = &libvirtxml.DomainDiskReadOnly{}
+		x.Shareable = &libvirtxml.DomainDiskShareable{}
+	} else {
+		x.Driver.Discard = "unmap"
+	}
+	if d.Ephemeral {
+		x.Driver.Cache = "unsafe"
+	}
+	return x
+}
+
+// diskName returns vda for 0, vdz for 25, vdaa for 26, as libvirt and Linux
+// count.
+func diskName(index int) string {
+	name := ""
+	for n := index; n >= 0; n = n/26 - 1 {
+		name = string(rune('a'+n%26)) + name
+	}
+	return "vd" + name
+}
+
+func share(b *build) error {
+	s := b.m.Share
+	if s == nil {
+		return nil
+	}
+	if !filepath.IsAbs(s.Source) || s.Tag == "" {
+		return fmt.Errorf("a share needs an absolute directory and a tag, not %q and %q", s.Source, s.Tag)
+	}
+	addr, err := b.place()
+	if err != nil {
+		return err
+	}
+	b.dom.Devices.Filesystems = []libvirtxml.DomainFilesystem{{
+		AccessMode: "passthrough",
+		Driver:     &libvirtxml.DomainFilesystemDriver{Type: "virtiofs"},
+		Source:     &libvirtxml.DomainFilesystemSource{Mount: &libvirtxml.DomainFilesystemSourceMount{Dir: s.Source}},
+		Target:     &libvirtxml.DomainFilesystemTarget{Dir: s.Tag},
+		Address:    addr,
+	}}
+	return nil
+}
+
+func interfaces(b *build) error {
+	for _, n := range b.m.NICs {
+		mac, err := net.ParseMAC(n.MAC)
+		if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+			return fmt.Errorf("%q is no address of an Ethernet interface", n.MAC)
+		}
+		if n.Tap == "" || n.MTU < 0 {
+			return fmt.Errorf("tap %q with an MTU of %d bytes", n.Tap, n.MTU)
+		}
+		addr, err := b.place()
+		if err != nil {
+			return err
+		}
+		x := libvirtxml.DomainInterface{
+			MAC:     &libvirtxml.DomainInterfaceMAC{Address: mac.String()},
+			Source:  &libvirtxml.DomainInterfaceSource{Ethernet: &libvirtxml.DomainInterfaceSourceEthernet{}},
+			Target:  &libvirtxml.DomainInterfaceTarget{Dev: n.Tap, Managed: "no"},
+			Model:   &libvirtxml.DomainInterfaceModel{Type: "virtio"},
+			Driver:  b.netDriver(n),
+			Address: addr,
+		}
+		if n.MTU > 0 {
+			x.MTU = &libvirtxml.DomainInterfaceMTU{Size: uint(n.MTU)}
+		}
+		b.dom.Devices.Interfaces = append(b.dom.Devices.Interfaces, x)
+	}
+	return nil
+}
+
+// netDriver moves packets in the host's kernel where a real processor and
+// vhost are there, and in QEMU else.
+func (b *build) netDriver(n unikernel.NIC) *libvirtxml.DomainInterfaceDriver {
+	d := &libvirtxml.DomainInterfaceDriver{Name: "qemu"}
+	if b.h.KVM && b.h.VhostNet {
+		d.Name = "vhost"
+	}
+	if b.m.VCPUs > 1 && slices.Contains(b.h.MultiQueue, n.Tap) {
+		d.Queues = uint(b.m.VCPUs)
+	}
+	return d
+}
+
+func channels(b *build) error {
+	if len(b.m.Channels) == 0 {
+		return nil
+	}
+	addr, err := b.place()
+	if err != nil {
+		return err
+	}
+	var index uint
+	ports := uint(len(b.m.Channels) + 1) // port 0 is reserved for a console
+	b.dom.Devices.Controllers = append(b.dom.Devices.Controllers, libvirtxml.DomainController{
+		Type: "virtio-serial", Index: &index, Address: addr,
+		VirtIOSerial: &libvirtxml.DomainControllerVirtIOSerial{Ports: &ports},
+	})
+	for i, c := range b.m.Channels {
+		if c.Name == "" {
+			return errors.New("a channel has no name")
+		}
+		source, err := listen(c.Socket)
+		if err != nil {
+			return err
+		}
+		port := uint(i + 1)
+		b.dom.Devices.Channels = append(b.dom.Devices.Channels, libvirtxml.DomainChannel{
+			Source: source,
+			Target: &libvirtxml.DomainChannelTarget{VirtIO: &libvirtxml.DomainChannelTargetVirtIO{Name: c.Name}},
+			Address: &libvirtxml.DomainAddress{VirtioSerial: &libvirtxml.DomainAddressVirtioSerial{
+				Controller: &index, Bus: &index, Port: &port}},
+		})
+	}
+	return nil
+}
+
+func console(b *build) error {
+	if b.m.Console == "" {
+		return nil
+	}
+	source, err := listen(b.m.Console)
+	if err != nil {
+		return err
+	}
+	var port uint
+	b.dom.Devices.Serials = []libvirtxml.DomainSerial{{
+		Source: source,
+		Target: &libvirtxml.DomainSerialTarget{Type: "isa-serial", Port: &port},
+	}}
+	return nil
+}
+
+// socketMax is the longest path of a Unix socket in bytes (unix(7): 108 with
+// the closing zero).
+const socketMax = 107
+
+func listen(path string) (*libvirtxml.DomainChardevSource, error) {
+	if !filepath.IsAbs(path) || len(path) > socketMax {
+		return nil, fmt.Errorf("socket %q must be an absolute path of at most %d bytes", path, socketMax)
+	}
+	return &libvirtxml.DomainChardevSource{
+		UNIX: &libvirtxml.DomainChardevSourceUNIX{Mode: "bind", Path: path}}, nil
+}
+
+// devices adds the rest: randomness, without which a guest's first programs
+// wait for seconds, a way to report a panic, and no balloon.
+func devices(b *build) error {
+	addr, err := b.place()
+	if err != nil {
+		return err
+	}
+	b.dom.Devices.Emulator = b.h.Emulator
+	b.dom.Devices.RNGs = []libvirtxml.DomainRNG{{
+		Model:   "virtio",
+		Backend: &libvirtxml.DomainRNGBackend{Random: &libvirtxml.DomainRNGBackendRandom{Device: "/dev/urandom"}},
+		Address: addr,
+	}}
+	b.dom.Devices.MemBalloon = &libvirtxml.DomainMemBalloon{Model: "none"}
+	b.dom.Devices.Panics = []libvirtxml.DomainPanic{{Model: "isa"}}
+	return nil
+}

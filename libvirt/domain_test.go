@@ -1,0 +1,165 @@
+package libvirt
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"libvirt.org/go/libvirtxml"
+
+	"containerd-shim-uni/unikernel"
+)
+
+var update = flag.Bool("update", false, "write the golden documents anew")
+
+// machine is the smallest machine, of the given type.
+func machine(kind string) unikernel.Machine {
+	return unikernel.Machine{
+		Name: "uni-default--c1", Title: "default/c1", Type: kind,
+		Resources: unikernel.Resources{MemoryMiB: 256, VCPUs: 1},
+		Kernel:    "/usr/lib/uni/vmlinux",
+		Cmdline:   []string{"console=ttyS0", "quiet"},
+	}
+}
+
+// full adds everything a machine can have.
+func full(m unikernel.Machine) unikernel.Machine {
+	m.VCPUs = 2
+	m.Initrd = "/usr/lib/uni/initrd.img"
+	m.Console = "/run/uni/k/console.sock"
+	m.Channels = []unikernel.Channel{{Name: "uni.ctl", Socket: "/run/uni/k/ctl.sock"}}
+	m.Disks = []unikernel.Disk{
+		{Path: "/var/lib/uni/containers/k/root.erofs", Format: "raw", Serial: "root", ReadOnly: true},
+		{Path: "/var/lib/uni/containers/k/writable.qcow2", Format: "qcow2", Serial: "writable", Ephemeral: true},
+		{Path: "/srv/data.raw", Format: "raw", Serial: "data"},
+	}
+	m.NICs = []unikernel.NIC{
+		{Tap: "uni0123456789", MAC: "52:54:00:12:34:56", MTU: 1450},
+		{Tap: "uni9876543210", MAC: "52:54:00:12:34:57"},
+	}
+	m.Share = &unikernel.Share{Source: "/run/uni/k/share", Tag: "uni.share"}
+	return m
+}
+
+var (
+	emulated = Host{Libvirt: version(9, 0, 0), QEMU: version(7, 2, 22), UID: 64055, GID: 107,
+		Firmware: "/usr/share/qemu/qboot.rom"}
+	accelerated = Host{KVM: true, Emulator: "/usr/bin/qemu-system-x86_64", VhostNet: true,
+		Libvirt: version(11, 3, 0), QEMU: version(10, 0, 0), MultiQueue: []string{"uni0123456789"}}
+)
+
+func TestDomainGolden(t *testing.T) {
+	tests := []struct {
+		name string
+		m    unikernel.Machine
+		h    Host
+	}{
+		{"microvm-least-tcg", machine("microvm"), emulated},
+		{"microvm-full-tcg", full(machine("microvm")), emulated},
+		{"microvm-full-kvm", full(machine("microvm")), accelerated},
+		{"q35-least-kvm", machine("q35"), accelerated},
+		{"q35-full-tcg", full(machine("q35")), emulated},
+		{"pc-least-tcg", machine("pc"), emulated},
+		{"pc-full-kvm", full(machine("pc")), accelerated},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dom, err := Domain(tt.m, tt.h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := dom.Marshal()
+			if err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join("testdata", tt.name+".xml")
+			if *update {
+				if err := os.WriteFile(file, []byte(got+"\n"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got+"\n" != string(want) {
+				t.Errorf("document differs from %s (go test -update writes it anew):\n%s", file, got)
+			}
+			var back libvirtxml.Domain
+			if err := back.Unmarshal(got); err != nil {
+				t.Errorf("the document does not parse: %v", err)
+			}
+		})
+	}
+}
+
+func TestDomainRefuses(t *testing.T) {
+	tests := []struct {
+		name string
+		edit func(*unikernel.Machine)
+		want string // part of the error's text
+	}{
+		{"no name", func(m *unikernel.Machine) { m.Name = "" }, "no name"},
+		{"name with slash", func(m *unikernel.Machine) { m.Name = "a/b" }, "slash"},
+		{"name with comma", func(m *unikernel.Machine) { m.Name = "a,b" }, "comma"},
+		{"title of two lines", func(m *unikernel.Machine) { m.Title = "a\nb" }, "title"},
+		{"no memory", func(m *unikernel.Machine) { m.MemoryMiB = 0 }, "0 MiB"},
+		{"no processor", func(m *unikernel.Machine) { m.VCPUs = -1 }, "-1 virtual"},
+		{"unknown type", func(m *unikernel.Machine) { m.Type = "isapc" }, `"isapc"`},
+		{"no kernel", func(m *unikernel.Machine) { m.Kernel = "" }, "no kernel"},
+		{"argument with space", func(m *unikernel.Machine) { m.Cmdline = []string{"a b"} }, `"a b"`},
+		{"long command line", func(m *unikernel.Machine) { m.Cmdline = []string{strings.Repeat("x", 2048)} }, "2048 bytes"},
+		{"relative disk", func(m *unikernel.Machine) { m.Disks[0].Path = "root" }, "not absolute"},
+		{"unknown format", func(m *unikernel.Machine) { m.Disks[0].Format = "vmdk" }, `"vmdk"`},
+		{"long serial", func(m *unikernel.Machine) { m.Disks[0].Serial = strings.Repeat("s", 21) }, "20 bytes"},
+		{"odd serial", func(m *unikernel.Machine) { m.Disks[0].Serial = "a,b" }, "letters"},
+		{"serial twice", func(m *unikernel.Machine) { m.Disks[1].Serial = m.Disks[0].Serial }, "two disks"},
+		{"no MAC", func(m *unikernel.Machine) { m.NICs[0].MAC = "52:54" }, "52:54"},
+		{"multicast MAC", func(m *unikernel.Machine) { m.NICs[0].MAC = "01:00:5e:00:00:01" }, "01:00"},
+		{"no tap", func(m *unikernel.Machine) { m.NICs[0].Tap = "" }, "tap"},
+		{"negative MTU", func(m *unikernel.Machine) { m.NICs[0].MTU = -1 }, "-1 bytes"},
+		{"relative share", func(m *unikernel.Machine) { m.Share.Source = "x" }, "share"},
+		{"share without tag", func(m *unikernel.Machine) { m.Share.Tag = "" }, "tag"},
+		{"channel without name", func(m *unikernel.Machine) { m.Channels[0].Name = "" }, "channel"},
+		{"long socket", func(m *unikernel.Machine) { m.Channels[0].Socket = "/" + strings.Repeat("s", 107) }, "107 bytes"},
+		{"relative console", func(m *unikernel.Machine) { m.Console = "console.sock" }, "console.sock"},
+		{"too many devices", func(m *unikernel.Machine) {
+			for i := range 40 {
+				m.NICs = append(m.NICs, unikernel.NIC{Tap: diskName(i), MAC: "52:54:00:00:00:01"})
+			}
+		}, "more than 24"},
+	}
+	for _, kind := range []string{"q35", "microvm"} {
+		for _, tt := range tests {
+			t.Run(kind+"/"+tt.name, func(t *testing.T) {
+				m := full(machine(kind))
+				tt.edit(&m)
+				_, err := Domain(m, emulated)
+				if !errors.Is(err, unikernel.ErrInvalid) {
+					t.Fatalf("got %v, want ErrInvalid", err)
+				}
+				if !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("error %q does not hold %q", err, tt.want)
+				}
+			})
+		}
+	}
+}
+
+func TestUUIDIsStable(t *testing.T) {
+	const want = "09b9a5c1-7009-8052-a8d3-52870c95ae2a"
+	if got := UUID("uni-default--c1"); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestDiskName(t *testing.T) {
+	for index, want := range map[int]string{0: "vda", 1: "vdb", 25: "vdz", 26: "vdaa", 51: "vdaz", 52: "vdba", 701: "vdzz"} {
+		if got := diskName(index); got != want {
+			t.Errorf("disk %d is %s, want %s", index, got, want)
+		}
+	}
+}

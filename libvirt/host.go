@@ -1,0 +1,29 @@
+package libvirt
+
+// Host is what the domain document depends on besides the machine. Open finds
+// these facts out once a driver; tests write them down.
+type Host struct {
+	// KVM says that the processor's virtualization works, see package kvm.
+	// Without it QEMU emulates the processor.
+	KVM bool
+	// Emulator is the path of qemu-system-x86_64; empty leaves it to libvirt.
+	Emulator string
+	// Libvirt and QEMU are versions as libvirt counts them:
+	// major*1,000,000 + minor*1,000 + release.
+	Libvirt, QEMU uint32
+	// UID and GID are the user and group QEMU runs as. Zero is root.
+	UID, GID int
+	// Firmware is the path of qboot.rom, which boots q35 and pc in less time
+	// than SeaBIOS; empty leaves the firmware to QEMU.
+	Firmware string
+	// VhostNet says that /dev/vhost-net can be used.
+	VhostNet bool
+	// MultiQueue names the tap devices that were made with IFF_MULTI_QUEUE.
+	// Only these can have a queue for each virtual CPU.
+	MultiQueue []string
+}
+
+// version returns libvirt's number for a version.
+func version(major, minor, release uint32) uint32 {
+	return major*1_000_000 + minor*1_000 + release
+}
