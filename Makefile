@@ -1,0 +1,58 @@
+# The targets a person calls. Each is short; the work is in deploy/ and integration/.
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+OUT := out
+export PATH := $(shell deploy/go.sh 2>/dev/null || echo /nonexistent):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help deps go build guest peers install uninstall demo test unit integration bench clean
+
+help: ## show this list
+	@echo "containerd-shim-uni: containers as unikernel VMs. Targets:"
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 15
+
+deps: ## install the Debian packages that are missing (root)
+	@deploy/deps.sh
+
+go:
+	@deploy/go.sh >/dev/null
+
+build: go deps ## build the programs into out/bin
+	@mkdir -p $(OUT)/bin
+	@go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" \
+		-o $(OUT)/bin ./shim/cmd/containerd-shim-uni-v1 ./builder/cmd/uni
+
+guest: go deps ## build the guest's kernel (once, about five minutes) and its PID 1 into out/guest
+	@unikernel/linux/kernel/build.sh $(OUT)/guest
+	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w" -o $(OUT)/guest/uni-init ./unikernel/linux/cmd/uni-init
+	@go run -buildvcs=false ./unikernel/linux/cmd/mkinitrd -o $(OUT)/guest/initrd.img $(OUT)/guest/uni-init
+
+peers: go deps
+	@integration/peers.sh
+
+install: build guest ## install programs, kernel and configuration (DESTDIR, PREFIX=/usr/local)
+	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" deploy/install.sh
+
+uninstall: ## remove what install put there, but not the configuration
+	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" deploy/uninstall.sh
+
+demo: install ## from nothing to a container in a VM, with every step shown
+	@deploy/demo.sh
+
+test: build guest peers ## every test: unit, QEMU, and against containerd 1.6, 1.7 and 2.x (root)
+	@integration/run.sh lint unit qemu integration
+
+unit: go deps ## format, vet, lint and unit tests (no root, no QEMU)
+	@integration/run.sh lint unit
+
+integration: build guest peers ## only the tests against real containerd and QEMU (root)
+	@integration/run.sh integration
+
+bench: build guest ## measure against runc and print a table (root)
+	@go run -buildvcs=false ./integration/bench
+
+clean: ## remove out/ (the kernel's cache under ~/.cache/containerd-shim-uni stays)
+	@rm -rf $(OUT)

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Prints the directory of a go command that can build this module: the one in
+# PATH, else /usr/local/go. Fails with advice when there is none; Debian 12's
+# golang package is too old.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+for go in "$(command -v go || true)" /usr/local/go/bin/go; do
+	if [ -x "$go" ] && "$go" list -m >/dev/null 2>&1; then
+		dirname "$go"
+		exit
+	fi
+done
+want=$(sed -n 's/^go //p' go.mod)
+found=$(go version 2>/dev/null | cut -d' ' -f3 || true)
+cat >&2 <<ADVICE
+Go $want or newer is needed to build; found: ${found:-none}.
+Unpack https://go.dev/dl/go$want.linux-amd64.tar.gz under /usr/local
+(tar -C /usr/local -xzf go$want.linux-amd64.tar.gz) and run make again.
+ADVICE
+exit 1

@@ -1,0 +1,16 @@
+// Package integration tests the built programs as a user meets them: real
+// containerd of three versions, real libvirt, real QEMU, driven through ctr.
+//
+// Its rooms: peer runs a private containerd, image writes the archives that
+// are imported, leak looks for what was left behind, bench measures, and
+// cmd/testsum counts what every test run reported.
+//
+// The tests need root and what "make build guest peers" prepares. They never
+// touch /etc/uni, /var/lib/uni or the machine's own containerd. Three
+// environment variables narrow a run:
+//
+//	UNI_TEST_PEERS    containerd versions, separated by commas; default all
+//	UNI_TEST_RUNTIME  runtime under test, default io.containerd.uni.v1; with
+//	                  io.containerd.runc.v2 the same expectations are put to runc
+//	UNI_TEST_KEEP     not empty: the run's directory with every log is kept
+package integration

@@ -1,0 +1,158 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"containerd-shim-uni/integration/leak"
+	"containerd-shim-uni/integration/peer"
+)
+
+const (
+	// leakTimeout bounds the wait for what ends a moment after the container.
+	leakTimeout = 20 * time.Second
+	// callTimeout bounds each call of ctr: a boot takes seconds without KVM.
+	callTimeout = time.Minute
+)
+
+// host is a running containerd with the images imported.
+type host struct {
+	*peer.Peer
+	state, data string // the runtime's storage directories
+	config      string // the runtime's configuration file
+}
+
+// on runs a test against each containerd version, and afterwards looks for
+// what it left behind.
+func on(t *testing.T, test func(*testing.T, *host)) {
+	t.Helper()
+	for _, v := range versions {
+		t.Run(v, func(t *testing.T) {
+			h := hostOf(t, v)
+			h.watch(t)
+			test(t, h)
+		})
+	}
+}
+
+// hostOf starts the containerd of a version when a test first asks for it.
+func hostOf(t *testing.T, version string) *host {
+	t.Helper()
+	if h, ok := world.hosts[version]; ok {
+		return h
+	}
+	h, err := newHost(t.Context(), version, version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	world.hosts[version] = h
+	for _, name := range []string{busybox, hello, python} {
+		h.load(t, name)
+	}
+	return h
+}
+
+// newHost starts a containerd below a folder of the run's directory, with a
+// configuration of the runtime of its own.
+func newHost(ctx context.Context, version, folder string) (*host, error) {
+	dir := filepath.Join(world.dir, folder)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	h := &host{state: filepath.Join(dir, "run"), data: filepath.Join(dir, "lib"), config: filepath.Join(dir, "uni.toml")}
+	if err := os.WriteFile(h.config, []byte(h.runtimeConfig("")), 0o644); err != nil {
+		return nil, err
+	}
+	var err error
+	h.Peer, err = peer.Start(ctx, peer.Options{
+		Version:   version,
+		Programs:  filepath.Join(world.cache, "peers"),
+		Dir:       dir,
+		Namespace: "t" + strings.TrimPrefix(filepath.Base(world.dir), "uni-") + slug(folder),
+		Path:      []string{filepath.Join(world.out, "bin")},
+		Env:       []string{"UNI_CONFIG=" + h.config},
+	})
+	return h, err
+}
+
+// slug keeps what containerd allows in an identifier.
+func slug(s string) string {
+	keep := func(r rune) rune {
+		if strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789", r) {
+			return r
+		}
+		return -1
+	}
+	return strings.Map(keep, strings.ToLower(s))
+}
+
+// runtimeConfig is the runtime's configuration for this host, with further
+// top-level keys first and tables after it as the caller adds them.
+func (h *host) runtimeConfig(head string) string {
+	return fmt.Sprintf(`%s
+[linux]
+kernel = %q
+initrd = %q
+[storage]
+state_dir = %q
+data_dir = %q
+[libvirt]
+caps_cache = %q
+[annotations]
+allowed = ["guest", "memory", "vcpus", "machine", "boot-timeout", "writable-size", "kernel-args"]
+`, head, world.out+"/guest/vmlinux", world.out+"/guest/initrd.img", h.state, h.data, filepath.Join(world.dir, "caps"))
+}
+
+// load imports the image of a reference.
+func (h *host) load(t *testing.T, name string) {
+	t.Helper()
+	if r := h.Ctr(t.Context(), nil, "images", "import", archive(name)); r.Code != 0 {
+		t.Fatalf("import %s: %+v", name, r)
+	}
+}
+
+// watch fails the test when it leaves something behind. Containers that a
+// failed test did not remove are removed first.
+func (h *host) watch(t *testing.T) {
+	t.Helper()
+	c := leak.NewChecker(leak.Scope{
+		Namespace: h.Namespace, Dir: h.Dir, StateDir: h.state, DataDir: h.data,
+		Processes: h.Processes,
+		Mounts:    func() ([]string, error) { return peer.MountsBelow(h.Dir) },
+	})
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), leakTimeout)
+		defer cancel()
+		if t.Failed() {
+			h.RemoveAll(ctx)
+			t.Logf("containerd's log ends:\n%s", tail(h.Log(), 30))
+		}
+		for _, l := range c.Wait(ctx) {
+			t.Errorf("left behind: %s", l)
+		}
+	})
+}
+
+// tail is the end of a file for a failed test's log.
+func tail(path string, lines int) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	all := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// uniOnly leaves out a test that says nothing about another runtime; it is
+// never skipped in a run for io.containerd.uni.v1.
+func uniOnly(t *testing.T) {
+	t.Helper()
+	if world.runtime != uniRuntime {
+		t.Skip("is about " + uniRuntime + " only")
+	}
+}

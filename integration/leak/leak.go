@@ -1,0 +1,162 @@
+package leak
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Scope tells what belongs to the run that is checked.
+type Scope struct {
+	// Namespace is the containerd namespace; it is unique on the host.
+	Namespace string
+	// Dir is the directory below which the run keeps everything.
+	Dir string
+	// StateDir and DataDir are the runtime's storage directories.
+	StateDir, DataDir string
+	// Processes lists the processes of the run that are still there.
+	Processes func() []int
+	// Mounts lists the mount points of the run that are still there.
+	Mounts func() ([]string, error)
+}
+
+// socketDir is where containerd's shims of every version put their sockets.
+const socketDir = "/run/containerd/s"
+
+// Checker remembers what was there before a container, to tell it from what
+// the container left.
+type Checker struct {
+	Scope
+	sockets, links []string
+}
+
+// NewChecker takes stock of the host.
+func NewChecker(s Scope) *Checker {
+	return &Checker{Scope: s, sockets: names(socketDir), links: names("/sys/class/net")}
+}
+
+// Wait returns when nothing is left, or what is left when the context ends:
+// shims and machines end a moment after containerd has forgotten them.
+func (c *Checker) Wait(ctx context.Context) []string {
+	for {
+		left := c.Left()
+		if len(left) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return left
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// Left lists what is left, one line each, for a person to read.
+func (c *Checker) Left() []string {
+	var left []string
+	for _, pid := range c.Processes() {
+		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // empty when it just ended
+		left = append(left, fmt.Sprintf("process %d: %.160s", pid, strings.ReplaceAll(string(line), "\x00", " ")))
+	}
+	mounts, err := c.Mounts()
+	if err != nil {
+		left = append(left, "mounts: "+err.Error())
+	}
+	left = appendAll(left, "mount ", mounts)
+	left = appendAll(left, "loop device ", loops(c.Dir))
+	left = appendAll(left, "cgroup ", cgroups(c.Namespace))
+	left = appendAll(left, "network link ", c.newLinks())
+	left = appendAll(left, "stale socket ", c.staleSockets())
+	left = appendAll(left, "state of a container ", containers(c.StateDir))
+	return appendAll(left, "data of a container ", below(filepath.Join(c.DataDir, "containers")))
+}
+
+func appendAll(to []string, what string, names []string) []string {
+	for _, n := range names {
+		to = append(to, what+n)
+	}
+	return to
+}
+
+// names lists a directory; one that is missing is empty.
+func names(dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var all []string
+	for _, e := range entries {
+		all = append(all, e.Name())
+	}
+	return all
+}
+
+func below(dir string) []string {
+	var all []string
+	for _, n := range names(dir) {
+		all = append(all, filepath.Join(dir, n))
+	}
+	return all
+}
+
+// containers are the directories of the state directory that are named like
+// unikernel.Key.
+func containers(stateDir string) []string {
+	return slices.DeleteFunc(below(stateDir), func(p string) bool {
+		n := filepath.Base(p)
+		return len(n) != 20 || strings.Trim(n, "0123456789abcdef") != ""
+	})
+}
+
+// loops are the loop devices whose file is below dir.
+func loops(dir string) []string {
+	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file") // the pattern is well formed
+	var found []string
+	for _, f := range files {
+		if file, err := os.ReadFile(f); err == nil && strings.HasPrefix(string(file), dir+"/") {
+			found = append(found, strings.Split(f, "/")[3]+" on "+strings.TrimSpace(string(file)))
+		}
+	}
+	return found
+}
+
+// cgroups are the directories below one named after the namespace, which
+// itself is shared by its containers and stays, as it does with runc.
+func cgroups(namespace string) []string {
+	var found []string
+	_ = filepath.WalkDir("/sys/fs/cgroup", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return nil // cgroups of others come and go
+		}
+		if strings.Contains(filepath.Dir(p), namespace) {
+			found = append(found, p)
+		}
+		return nil
+	})
+	return found
+}
+
+// newLinks are network links that look like ours and were not there before.
+func (c *Checker) newLinks() []string {
+	return slices.DeleteFunc(names("/sys/class/net"), func(n string) bool {
+		ours := strings.HasPrefix(n, "uni") || strings.HasPrefix(n, "tap")
+		return !ours || slices.Contains(c.links, n)
+	})
+}
+
+// staleSockets are new files in containerd's directory of shim sockets that
+// nobody listens on. One that has a listener is a process, which is found as such.
+func (c *Checker) staleSockets() []string {
+	listening, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		return []string{err.Error()}
+	}
+	return slices.DeleteFunc(below(socketDir), func(p string) bool {
+		return slices.Contains(c.sockets, filepath.Base(p)) || strings.Contains(string(listening), p)
+	})
+}

@@ -1,0 +1,91 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stop ends every task, then containerd, then whatever process of this peer is
+// still there, and unmounts what is mounted below its directory. The files
+// stay for whoever made the directory.
+func (p *Peer) Stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	p.RemoveAll(ctx)
+	errs := []error{p.Kill(syscall.SIGTERM)}
+	for _, pid := range p.Processes() {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			errs = append(errs, fmt.Errorf("kill %d: %w", pid, err))
+		}
+	}
+	return errors.Join(append(errs, p.unmount())...)
+}
+
+// RemoveAll kills and removes every container, as far as containerd can.
+func (p *Peer) RemoveAll(ctx context.Context) {
+	for _, id := range strings.Fields(p.Ctr(ctx, nil, "tasks", "ls", "-q").Stdout) {
+		p.Ctr(ctx, nil, "tasks", "delete", "-f", id)
+	}
+	for _, id := range strings.Fields(p.Ctr(ctx, nil, "containers", "ls", "-q").Stdout) {
+		p.Ctr(ctx, nil, "containers", "delete", id)
+	}
+}
+
+// Processes are the ids of the processes whose command line names this peer's
+// directory, namespace or one of its domains; containerd itself is not one of them.
+func (p *Peer) Processes() []int {
+	var pids []int
+	dirs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well formed
+	for _, dir := range dirs {
+		pid, _ := strconv.Atoi(filepath.Base(dir))
+		if pid == os.Getpid() || pid == p.Pid() {
+			continue
+		}
+		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+		if err != nil || len(line) == 0 {
+			continue // it ended meanwhile, or is a zombie, which holds nothing
+		}
+		if s := string(line); strings.Contains(s, p.Dir) || strings.Contains(s, p.Namespace) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// unmount removes every mount below the directory, the last one first.
+func (p *Peer) unmount() error {
+	points, err := MountsBelow(p.Dir)
+	if err != nil {
+		return err
+	}
+	for i := len(points) - 1; i >= 0; i-- {
+		if err := unix.Unmount(points[i], unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmount %s: %w", points[i], err)
+		}
+	}
+	return nil
+}
+
+// MountsBelow lists the mount points below dir in the order they were made.
+func MountsBelow(dir string) ([]string, error) {
+	info, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	var points []string
+	for line := range strings.Lines(string(info)) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
+			points = append(points, f[4])
+		}
+	}
+	return points, nil
+}
