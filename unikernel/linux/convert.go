@@ -1,0 +1,181 @@
+package linux
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"containerd-shim-uni/unikernel"
+	"containerd-shim-uni/unikernel/linux/wire"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// container makes the wire's form of what a container's processes share, but
+// for its bind mounts, which need the host's shares: see bindShares.
+func container(s *specs.Spec, shared bool) (wire.Container, error) {
+	l := s.Linux
+	c := wire.Container{
+		Hostname: s.Hostname, Domainname: s.Domainname,
+		Writable: writable(s), ReadonlyRoot: s.Root != nil && s.Root.Readonly,
+		MaskedPaths: l.MaskedPaths, ReadonlyPaths: l.ReadonlyPaths,
+	}
+	if shared {
+		c.ShareTag = shareTag
+	}
+	for _, name := range sortedKeys(l.Sysctl) {
+		if strings.Contains(name, "..") || strings.HasPrefix(name, "/") {
+			return c, fmt.Errorf("%w: sysctl %q", unikernel.ErrInvalid, name)
+		}
+		c.Sysctls = append(c.Sysctls, [2]string{name, l.Sysctl[name]})
+	}
+	for _, m := range s.Mounts {
+		w := wire.Mount{Destination: m.Destination, Type: m.Type, Source: m.Source, Options: m.Options}
+		if isBind(m) {
+			w.Type = "bind"
+		}
+		c.Mounts = append(c.Mounts, w)
+	}
+	for _, d := range l.Devices {
+		c.Devices = append(c.Devices, device(d))
+	}
+	if r := l.Resources; r != nil && r.Pids != nil && r.Pids.Limit != nil && *r.Pids.Limit > 0 {
+		c.PidsLimit = uint64(*r.Pids.Limit)
+	}
+	return c, nil
+}
+
+func sortedKeys(m map[string]string) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func device(d specs.LinuxDevice) wire.Device {
+	w := wire.Device{Path: d.Path, Type: d.Type[0], Major: uint32(d.Major), Minor: uint32(d.Minor), Mode: 0o666}
+	if d.FileMode != nil {
+		w.Mode = uint32(d.FileMode.Perm())
+	}
+	if d.UID != nil {
+		w.UID = *d.UID
+	}
+	if d.GID != nil {
+		w.GID = *d.GID
+	}
+	return w
+}
+
+// bindShares names the source of each bind mount in the shared directory.
+// Shares come in the order of the specification's mounts.
+func bindShares(c *wire.Container, shares []unikernel.SharedMount) error {
+	for i := range c.Mounts {
+		m := &c.Mounts[i]
+		if m.Type != "bind" {
+			continue
+		}
+		at := slices.IndexFunc(shares, func(s unikernel.SharedMount) bool {
+			return s.Mount.Destination == m.Destination && s.Mount.Source == m.Source
+		})
+		if at < 0 {
+			return fmt.Errorf("%w: bind mount of %s at %s is not shared with the machine", unikernel.ErrInvalid, m.Source, m.Destination)
+		}
+		m.Source = shares[at].Name
+		shares = shares[at+1:]
+	}
+	return nil
+}
+
+// process makes the wire's form of a process. One that names no capabilities
+// gets fallback, the container's.
+func process(p *specs.Process, fallback *specs.LinuxCapabilities, io unikernel.Stdio) (wire.Process, error) {
+	if p == nil || len(p.Args) == 0 {
+		return wire.Process{}, fmt.Errorf("%w: process has no arguments", unikernel.ErrInvalid)
+	}
+	if p.Cwd == "" || p.Cwd[0] != '/' {
+		return wire.Process{}, fmt.Errorf("%w: cwd %q is not an absolute path", unikernel.ErrInvalid, p.Cwd)
+	}
+	w := wire.Process{
+		Args: p.Args, Env: p.Env, Cwd: p.Cwd,
+		UID: p.User.UID, GID: p.User.GID, Groups: p.User.AdditionalGids, Umask: 0o022,
+		NoNewPrivileges: p.NoNewPrivileges, Terminal: p.Terminal,
+		Stdin: io.Stdin != nil, Stdout: io.Stdout != nil, Stderr: io.Stderr != nil,
+	}
+	for _, s := range slices.Concat(p.Args, p.Env, []string{p.Cwd}) {
+		if strings.ContainsRune(s, 0) {
+			return w, fmt.Errorf("%w: %q holds a zero byte", unikernel.ErrInvalid, s)
+		}
+	}
+	if p.User.Umask != nil {
+		w.Umask = *p.User.Umask
+	}
+	if p.OOMScoreAdj != nil {
+		w.SetOOMScoreAdj, w.OOMScoreAdj = true, int64(*p.OOMScoreAdj)
+	}
+	if b := p.ConsoleSize; b != nil {
+		w.Width, w.Height = uint16(min(b.Width, 1<<16-1)), uint16(min(b.Height, 1<<16-1))
+	}
+	if p.Capabilities != nil {
+		fallback = p.Capabilities
+	}
+	if fallback != nil {
+		w.Caps = caps(fallback)
+	}
+	var err error
+	w.Rlimits, err = rlimits(p.Rlimits)
+	return w, err
+}
+
+func caps(c *specs.LinuxCapabilities) wire.Caps {
+	return wire.Caps{
+		Bounding: capSet(c.Bounding), Effective: capSet(c.Effective), Permitted: capSet(c.Permitted),
+		Inheritable: capSet(c.Inheritable), Ambient: capSet(c.Ambient),
+	}
+}
+
+// capSet makes a bit set of names. A name this version does not know is left
+// out, as runc does: fewer capabilities are never wrong.
+func capSet(names []string) uint64 {
+	var set uint64
+	for _, name := range names {
+		if n := slices.Index(capabilities, strings.TrimPrefix(strings.ToUpper(name), "CAP_")); n >= 0 {
+			set |= 1 << n
+		}
+	}
+	return set
+}
+
+// capabilities are the names of Linux' capabilities by number, from
+// include/uapi/linux/capability.h.
+var capabilities = []string{
+	"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
+	"LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
+	"SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
+	"SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
+	"MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+	"CHECKPOINT_RESTORE",
+}
+
+// resources are the names of resource limits by number, from
+// include/uapi/asm-generic/resource.h.
+var resources = []string{
+	"CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS",
+	"SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
+}
+
+func rlimits(list []specs.POSIXRlimit) ([]wire.Rlimit, error) {
+	var out []wire.Rlimit
+	for _, r := range list {
+		n := slices.Index(resources, strings.TrimPrefix(r.Type, "RLIMIT_"))
+		if n < 0 || !strings.HasPrefix(r.Type, "RLIMIT_") {
+			return nil, fmt.Errorf("%w: resource limit %q", unikernel.ErrInvalid, r.Type)
+		}
+		if r.Soft > r.Hard {
+			return nil, fmt.Errorf("%w: %s: soft limit %d is above the hard limit %d", unikernel.ErrInvalid, r.Type, r.Soft, r.Hard)
+		}
+		out = append(out, wire.Rlimit{Resource: uint32(n), Soft: r.Soft, Hard: r.Hard})
+	}
+	return out, nil
+}

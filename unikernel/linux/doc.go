@@ -1,0 +1,34 @@
+// Package linux is the linux guest: a minimal Linux kernel (kernel/) whose
+// PID 1 (cmd/uni-init) starts exactly one container and speaks package wire
+// with the host over a virtio-serial port.
+//
+// Plan says what must boot. Attach turns the host's end of the port into a
+// Session, through which processes run:
+//
+//	Attach ──Hello──▶ Session ──Run──▶ Process ──Exit──▶ Shutdown ──▶ machine ends
+//	                      └─────Exec──▶ Process …
+//
+// # What the host may rely on
+//
+// Output is carried without loss: a process that exited has its last bytes
+// delivered before Exited is closed, read or not. A slow or absent reader of
+// one stream holds up that stream only; the process then waits in write(2) as
+// on any full pipe, until it ends.
+//
+// The output of an exec'd process goes on after its exit if children of it
+// hold it open, for ten seconds at most, as with containerd's runc shim;
+// Drained is closed when it ends. The container's own process takes all others
+// with it.
+//
+// The guest is not trusted: what it sends is bounded by package wire, a guest
+// that breaks the protocol loses its session, and what it says never grows
+// more than a stream's buffer.
+//
+// # What is not applied
+//
+// Seccomp, AppArmor, SELinux and Intel RDT settings of the specification have
+// no effect in the machine, which is the boundary. Memory and CPU limits shape
+// the machine; the limit on processes is enforced inside. What the guest cannot
+// honour at all (a namespace shared with the host, a host device) is refused by
+// Plan.
+package linux

@@ -1,0 +1,90 @@
+package linux
+
+import (
+	"os"
+	"strconv"
+	"strings"
+
+	"containerd-shim-uni/unikernel"
+)
+
+// Name is the guest's name in configuration and annotations.
+const Name = "linux"
+
+// MinMemoryMiB is the least RAM a machine boots and runs a small program with;
+// 22 MiB are needed to reach one.
+const MinMemoryMiB = 32
+
+const (
+	controlPort = "uni.ctl" // name of the virtio-serial port, known to PID 1
+	shareTag    = "uni"     // virtiofs tag of the bind mounts
+)
+
+// Config is what the guest needs to know of the host.
+type Config struct {
+	// Kernel is the path of vmlinux, Initrd that of initrd.img.
+	Kernel, Initrd string
+	// Machine is the machine type; empty means "microvm".
+	Machine string
+	// ExtraCmdline is appended to the kernel's command line.
+	ExtraCmdline []string
+	// Emulated says that no KVM is used.
+	Emulated bool
+	// TSCKHz is the rate of the host's time stamp counter in kHz, told to an
+	// emulated kernel, which else may hang measuring it. 0 means that New
+	// reads it from /proc/cpuinfo.
+	TSCKHz int
+}
+
+// Guest is the linux guest.
+type Guest struct{ cfg Config }
+
+var _ unikernel.Guest = (*Guest)(nil)
+
+// New returns the guest for a host.
+func New(cfg Config) *Guest {
+	if cfg.Machine == "" {
+		cfg.Machine = "microvm"
+	}
+	if cfg.Emulated && cfg.TSCKHz == 0 {
+		cpuinfo, _ := os.ReadFile("/proc/cpuinfo")
+		cfg.TSCKHz = tscKHz(string(cpuinfo))
+	}
+	return &Guest{cfg: cfg}
+}
+
+// Name implements unikernel.Guest.
+func (g *Guest) Name() string { return Name }
+
+// tscKHz finds the clock rate in /proc/cpuinfo; 0 if it is not there.
+func tscKHz(cpuinfo string) int {
+	for line := range strings.SplitSeq(cpuinfo, "\n") {
+		name, value, _ := strings.Cut(line, ":")
+		if strings.TrimSpace(name) != "cpu MHz" {
+			continue
+		}
+		mhz, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+		if err != nil || mhz <= 0 {
+			return 0
+		}
+		return int(mhz * 1000)
+	}
+	return 0
+}
+
+// cmdline is the kernel's command line.
+func (g *Guest) cmdline() []string {
+	args := []string{
+		"console=ttyS0", "quiet",
+		// A panic ends the machine at once, by the way all machine types
+		// have: the triple fault.
+		"panic=-1", "reboot=t",
+	}
+	if g.cfg.Emulated {
+		args = append(args, "no_timer_check")
+		if g.cfg.TSCKHz > 0 {
+			args = append(args, "tsc_early_khz="+strconv.Itoa(g.cfg.TSCKHz))
+		}
+	}
+	return append(args, g.cfg.ExtraCmdline...)
+}

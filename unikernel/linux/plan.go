@@ -1,0 +1,177 @@
+package linux
+
+import (
+	"fmt"
+	"strings"
+
+	"containerd-shim-uni/unikernel"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Plan implements unikernel.Guest.
+func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, error) {
+	if err := check(app.Spec); err != nil {
+		return unikernel.Plan{}, err
+	}
+	if r.MemoryMiB < MinMemoryMiB {
+		return unikernel.Plan{}, fmt.Errorf("%w: the memory limit of %d MiB is too small for the %s guest, which needs %d MiB",
+			unikernel.ErrInvalid, r.MemoryMiB, Name, MinMemoryMiB)
+	}
+	if r.VCPUs < 1 {
+		return unikernel.Plan{}, fmt.Errorf("%w: %d virtual CPUs", unikernel.ErrInvalid, r.VCPUs)
+	}
+	for _, arg := range g.cfg.ExtraCmdline {
+		if arg == "" || strings.ContainsAny(arg, " \t\n") {
+			return unikernel.Plan{}, fmt.Errorf("%w: kernel argument %q is empty or holds white space", unikernel.ErrInvalid, arg)
+		}
+	}
+	// The same conversion that Run makes: what is wrong shall be known now.
+	if _, err := container(app.Spec, false); err != nil {
+		return unikernel.Plan{}, err
+	}
+	if _, err := process(app.Spec.Process, nil, unikernel.Stdio{}); err != nil {
+		return unikernel.Plan{}, err
+	}
+	plan := unikernel.Plan{
+		Machine: g.cfg.Machine, Kernel: g.cfg.Kernel, Initrd: g.cfg.Initrd,
+		Cmdline: g.cmdline(), Resources: r,
+		Writable: writable(app.Spec), Control: controlPort,
+	}
+	if len(app.Shares) > 0 || hasBind(app.Spec) {
+		plan.ShareTag = shareTag
+	}
+	return plan, nil
+}
+
+// writable says whether the root's upper layer needs a disk. Under a read-only
+// root it only ever holds mount points.
+func writable(s *specs.Spec) bool { return s.Root == nil || !s.Root.Readonly }
+
+func hasBind(s *specs.Spec) bool {
+	for _, m := range s.Mounts {
+		if isBind(m) {
+			return true
+		}
+	}
+	return false
+}
+
+// isBind tells whether a mount of the specification is a bind mount: the type
+// or an option says so.
+func isBind(m specs.Mount) bool {
+	if m.Type == "bind" {
+		return true
+	}
+	for _, o := range m.Options {
+		if o == "bind" || o == "rbind" {
+			return true
+		}
+	}
+	return false
+}
+
+// check refuses what no machine, or not this guest, can honour.
+func check(s *specs.Spec) error {
+	switch {
+	case s == nil:
+		return fmt.Errorf("%w: no specification", unikernel.ErrInvalid)
+	case s.Process == nil:
+		return fmt.Errorf("%w: the specification has no process", unikernel.ErrInvalid)
+	case s.Windows != nil || s.Solaris != nil || s.ZOS != nil || s.FreeBSD != nil:
+		return fmt.Errorf("%w: the specification is not for Linux; the %s guest runs Linux programs only", unikernel.ErrInvalid, Name)
+	case s.Linux == nil:
+		return fmt.Errorf("%w: the specification has no linux section", unikernel.ErrInvalid)
+	case s.Hooks != nil && len(s.Hooks.StartContainer) > 0:
+		return refuse("startContainer hooks", "a hook of the host cannot run inside the machine")
+	case len(s.Linux.UIDMappings) > 0 || len(s.Linux.GIDMappings) > 0:
+		return refuse("user namespaces", "the machine isolates the container's users already; run it without a user mapping")
+	}
+	if err := checkNamespaces(s.Linux.Namespaces); err != nil {
+		return err
+	}
+	for _, m := range s.Mounts {
+		if err := checkMount(m); err != nil {
+			return err
+		}
+	}
+	return checkDevices(s.Linux.Devices)
+}
+
+func refuse(what, why string) error {
+	return fmt.Errorf("%w: %s in a %s guest: %s", unikernel.ErrNotImplemented, what, Name, why)
+}
+
+// checkNamespaces wants namespaces of the container's own. Only the network's
+// may have a path: the host connects the machine to it.
+func checkNamespaces(list []specs.LinuxNamespace) error {
+	have := map[specs.LinuxNamespaceType]bool{}
+	for _, ns := range list {
+		have[ns.Type] = true
+		if ns.Path != "" && ns.Type != specs.NetworkNamespace {
+			return refuse(fmt.Sprintf("%s namespace of %s", ns.Type, ns.Path),
+				"a machine has a kernel of its own and cannot join a namespace of the host")
+		}
+		if ns.Type == specs.UserNamespace {
+			return refuse("user namespaces", "the machine isolates the container's users already; run it without one")
+		}
+	}
+	for _, t := range []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.PIDNamespace, specs.IPCNamespace} {
+		if !have[t] {
+			return refuse(fmt.Sprintf("the host's %s namespace", t),
+				"a machine has a kernel of its own; run the container without host "+string(t))
+		}
+	}
+	return nil
+}
+
+// mountTypes are the file systems that a container can ask for.
+var mountTypes = map[string]bool{
+	"proc": true, "sysfs": true, "tmpfs": true, "devpts": true, "mqueue": true,
+	"cgroup": true, "cgroup2": true,
+}
+
+func checkMount(m specs.Mount) error {
+	if !strings.HasPrefix(m.Destination, "/") {
+		return fmt.Errorf("%w: mount destination %q is not absolute", unikernel.ErrInvalid, m.Destination)
+	}
+	for _, o := range m.Options {
+		if o == "tmpcopyup" {
+			return refuse("mount option tmpcopyup of "+m.Destination, "copy the files in the image instead")
+		}
+	}
+	if !isBind(m) && !mountTypes[m.Type] {
+		return refuse(fmt.Sprintf("mount of type %q at %s", m.Type, m.Destination),
+			"its source is the host's; bind-mount a directory instead")
+	}
+	if len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0 {
+		return refuse("ID-mapped mount at "+m.Destination, "the machine's users are its own")
+	}
+	return nil
+}
+
+// guestDevices are the character devices that mean the same in every kernel
+// and that this one has; numbers from the kernel's devices.txt.
+var guestDevices = map[[2]int64]bool{
+	{1, 3}: true, {1, 5}: true, {1, 7}: true, {1, 8}: true, {1, 9}: true, {1, 11}: true, // null zero full random urandom kmsg
+	{5, 0}: true, {5, 1}: true, {5, 2}: true, // tty console ptmx
+	{10, 229}: true, // fuse
+}
+
+func checkDevices(list []specs.LinuxDevice) error {
+	for _, d := range list {
+		if !strings.HasPrefix(d.Path, "/") {
+			return fmt.Errorf("%w: device path %q is not absolute", unikernel.ErrInvalid, d.Path)
+		}
+		switch {
+		case d.Type == "p":
+		case (d.Type == "c" || d.Type == "u") && guestDevices[[2]int64{d.Major, d.Minor}]:
+		case d.Type == "c" || d.Type == "u" || d.Type == "b":
+			return refuse(fmt.Sprintf("device %s (%s %d:%d)", d.Path, d.Type, d.Major, d.Minor),
+				"it is the host's and the machine has no such device; run the container without it (and without --privileged)")
+		default:
+			return fmt.Errorf("%w: device %s has type %q", unikernel.ErrInvalid, d.Path, d.Type)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,366 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"containerd-shim-uni/unikernel"
+	"containerd-shim-uni/unikernel/linux/wire"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// session is the host's side of the control channel. Its two goroutines, one
+// for each direction, end with conn.
+type session struct {
+	conn io.ReadWriteCloser
+	out  chan outFrame
+	done chan struct{} // closed when the session ended; err says why
+	wg   sync.WaitGroup
+
+	mu    sync.Mutex // guards what follows
+	err   error
+	calls map[uint32]*call
+	procs map[uint32]*proc
+	next  uint32
+	app   *specs.Spec // set by Run
+}
+
+// outFrame is a frame on its way out; written, if not nil, is closed after it.
+type outFrame struct {
+	b       []byte
+	written chan struct{}
+}
+
+// call is a request that waits for its reply.
+type call struct {
+	reply chan wire.Reply // buffered
+	late  func(wire.Reply)
+}
+
+// sessionError is the end of a session, as unikernel.ErrUnavailable.
+func sessionError(what string, err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe) {
+		return fmt.Errorf("%w: %s: the control channel was closed", unikernel.ErrUnavailable, what)
+	}
+	return fmt.Errorf("%w: %s: %w", unikernel.ErrUnavailable, what, err)
+}
+
+// Attach implements unikernel.Guest.
+func (g *Guest) Attach(ctx context.Context, conn io.ReadWriteCloser) (unikernel.Session, error) {
+	hello := make(chan error, 1)
+	go func() { hello <- readHello(conn) }()
+	select {
+	case err := <-hello:
+		if err != nil {
+			conn.Close()
+			return nil, err
+		}
+	case <-ctx.Done():
+		conn.Close()
+		<-hello
+		return nil, fmt.Errorf("%w: the guest did not come up: %w", unikernel.ErrUnavailable, context.Cause(ctx))
+	}
+	s := &session{conn: conn, out: make(chan outFrame), done: make(chan struct{}),
+		calls: map[uint32]*call{}, procs: map[uint32]*proc{}}
+	s.wg.Go(s.read)
+	s.wg.Go(s.write)
+	return s, nil
+}
+
+// maxHello bounds the first frame in bytes.
+const maxHello = 512
+
+func readHello(conn io.Reader) error {
+	f, err := wire.NewReader(conn, maxHello).Read()
+	if err != nil {
+		return sessionError("wait for the guest", err)
+	}
+	h, err := wire.DecodeHello(f.Payload)
+	if err != nil || f.Kind != wire.KindHello {
+		return sessionError("wait for the guest", errors.New("it does not speak the protocol"))
+	}
+	if h.Version != wire.Version {
+		return sessionError("wait for the guest", fmt.Errorf("its initrd speaks version %d of the protocol and this program version %d: install both from one build", h.Version, wire.Version))
+	}
+	return nil
+}
+
+// write sends frames in order.
+func (s *session) write() {
+	for {
+		select {
+		case f := <-s.out:
+			if _, err := s.conn.Write(f.b); err != nil {
+				s.end(sessionError("write to the guest", err))
+				return
+			}
+			if f.written != nil {
+				close(f.written)
+			}
+		case <-s.done:
+			return
+		}
+	}
+}
+
+// send queues one frame. It gives up when ctx or the session ends, or stop is
+// closed.
+func (s *session) send(ctx context.Context, stop <-chan struct{}, f outFrame) error {
+	select {
+	case s.out <- f:
+		return nil
+	case <-stop:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: the guest does not take what is sent: %w", unikernel.ErrUnavailable, context.Cause(ctx))
+	case <-s.done:
+		return s.err
+	}
+}
+
+// read handles what the guest sends until the session ends.
+func (s *session) read() {
+	r := wire.NewReader(s.conn, wire.MaxGuestPayload)
+	for {
+		f, err := r.Read()
+		if err == nil {
+			err = s.handle(f)
+		}
+		if err != nil {
+			s.end(sessionError("read from the guest", err))
+			return
+		}
+	}
+}
+
+// handle acts on one frame and never waits.
+func (s *session) handle(f wire.Frame) error {
+	switch f.Kind {
+	case wire.KindReply:
+		r, err := wire.DecodeReply(f.Payload)
+		if err != nil {
+			return err
+		}
+		return s.answer(f.ID, r)
+	case wire.KindData, wire.KindEOF, wire.KindCredit, wire.KindExit:
+		s.mu.Lock()
+		p := s.procs[f.ID]
+		s.mu.Unlock()
+		if p == nil {
+			return fmt.Errorf("it speaks of process %d, which does not exist", f.ID)
+		}
+		return p.handle(f)
+	default:
+		return fmt.Errorf("it sent a frame of kind %d", f.Kind)
+	}
+}
+
+func (s *session) answer(id uint32, r wire.Reply) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.calls[id]
+	if c == nil {
+		return fmt.Errorf("it answers request %d, which was not made", id)
+	}
+	delete(s.calls, id)
+	if c.late != nil {
+		go c.late(r)
+		return nil
+	}
+	c.reply <- r
+	return nil
+}
+
+// call makes a request and waits for its reply.
+func (s *session) call(ctx context.Context, kind wire.Kind, payload []byte) error {
+	_, err := s.callLate(ctx, kind, payload, func(wire.Reply) {})
+	return err
+}
+
+// callLate makes a request and waits for its reply. If ctx ends first it
+// reports that it left; late is then called if a reply comes after all.
+func (s *session) callLate(ctx context.Context, kind wire.Kind, payload []byte, late func(wire.Reply)) (left bool, err error) {
+	if len(payload) > wire.MaxHostPayload {
+		return false, fmt.Errorf("%w: arguments, environment and mounts take %d bytes, more than %d", unikernel.ErrInvalid, len(payload), wire.MaxHostPayload)
+	}
+	c := &call{reply: make(chan wire.Reply, 1)}
+	s.mu.Lock()
+	s.next++
+	id := s.next
+	s.calls[id] = c
+	s.mu.Unlock()
+	if err := s.send(ctx, nil, outFrame{b: wire.AppendFrame(nil, kind, id, payload)}); err != nil {
+		s.mu.Lock()
+		delete(s.calls, id)
+		s.mu.Unlock()
+		return false, err
+	}
+	select {
+	case r := <-c.reply:
+		return false, replyError(r)
+	case <-s.done:
+		return false, s.err
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case r := <-c.reply:
+		return false, replyError(r)
+	default:
+	}
+	c.late = late
+	return true, fmt.Errorf("%w: the guest did not answer: %w", unikernel.ErrUnavailable, context.Cause(ctx))
+}
+
+// guestError is an error in the guest's words, with the class it gave.
+type guestError struct {
+	text  string
+	class error
+}
+
+func (e *guestError) Error() string { return e.text }
+func (e *guestError) Unwrap() error { return e.class }
+
+// maxErrorText bounds an error's text in bytes, whatever the guest sent.
+const maxErrorText = 4 << 10
+
+func replyError(r wire.Reply) error {
+	text := r.Text[:min(len(r.Text), maxErrorText)]
+	switch r.Code {
+	case wire.CodeOK:
+		return nil
+	case wire.CodeNotFound:
+		return &guestError{text, unikernel.ErrNotFound}
+	case wire.CodeInvalid:
+		return &guestError{text, unikernel.ErrInvalid}
+	default:
+		return &guestError{"guest: " + text, nil}
+	}
+}
+
+// Run implements unikernel.Session.
+func (s *session) Run(ctx context.Context, app unikernel.App, io unikernel.Stdio) (unikernel.Process, error) {
+	if err := check(app.Spec); err != nil {
+		return nil, err
+	}
+	c, err := container(app.Spec, len(app.Shares) > 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := bindShares(&c, app.Shares); err != nil {
+		return nil, err
+	}
+	w, err := process(app.Spec.Process, nil, io)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	again := s.app != nil
+	if !again {
+		s.app = app.Spec
+	}
+	s.mu.Unlock()
+	if again {
+		return nil, fmt.Errorf("%w: the guest runs its container already", unikernel.ErrInvalid)
+	}
+	return s.start(ctx, wire.KindRun, io, w.Terminal, func(id uint32) []byte {
+		return wire.Run{Container: c, ID: id, Process: w}.Encode()
+	})
+}
+
+// Exec implements unikernel.Session. The id names the process to a person
+// only.
+func (s *session) Exec(ctx context.Context, id string, p *specs.Process, io unikernel.Stdio) (unikernel.Process, error) {
+	s.mu.Lock()
+	app := s.app
+	s.mu.Unlock()
+	if app == nil {
+		return nil, fmt.Errorf("%w: exec %s: the container is not running", unikernel.ErrInvalid, id)
+	}
+	w, err := process(p, app.Process.Capabilities, io)
+	if err != nil {
+		return nil, err
+	}
+	return s.start(ctx, wire.KindExec, io, w.Terminal, func(id uint32) []byte {
+		return wire.Exec{ID: id, Process: w}.Encode()
+	})
+}
+
+// start asks the guest for a process. One that starts after its caller gave up
+// is killed.
+func (s *session) start(ctx context.Context, kind wire.Kind, io unikernel.Stdio, terminal bool, payload func(id uint32) []byte) (unikernel.Process, error) {
+	s.mu.Lock()
+	if s.err != nil {
+		defer s.mu.Unlock()
+		return nil, s.err
+	}
+	s.next++
+	p := newProc(s, s.next, io, terminal)
+	s.procs[p.id] = p
+	s.mu.Unlock()
+	left, err := s.callLate(ctx, kind, payload(p.id), p.abandon)
+	if err != nil {
+		if !left {
+			s.remove(p)
+		}
+		return nil, err
+	}
+	p.run()
+	if p.in != nil {
+		go p.in.run()
+	}
+	return p, nil
+}
+
+// remove forgets a process of which the guest has nothing more to say.
+func (s *session) remove(p *proc) {
+	s.mu.Lock()
+	delete(s.procs, p.id)
+	s.mu.Unlock()
+}
+
+// Shutdown implements unikernel.Session.
+func (s *session) Shutdown(ctx context.Context) error {
+	f := outFrame{b: wire.AppendFrame(nil, wire.KindShutdown, 0), written: make(chan struct{})}
+	if err := s.send(ctx, nil, f); err != nil {
+		return err
+	}
+	select {
+	case <-f.written:
+		return nil
+	case <-s.done:
+		return s.err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", unikernel.ErrUnavailable, context.Cause(ctx))
+	}
+}
+
+// Close implements unikernel.Session.
+func (s *session) Close() error {
+	s.end(fmt.Errorf("%w: the session was closed", unikernel.ErrUnavailable))
+	s.wg.Wait()
+	return nil
+}
+
+// end ends the session once; the first reason is the one that counts.
+func (s *session) end(err error) {
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.err = err
+	procs := s.procs
+	s.procs = map[uint32]*proc{}
+	s.mu.Unlock()
+	close(s.done)
+	s.conn.Close()
+	for _, p := range procs {
+		p.lose(err)
+	}
+}

@@ -1,0 +1,40 @@
+// Package wire is the protocol between the host and PID 1 of the linux guest.
+//
+// It runs over one byte stream, a virtio-serial port. Each side sends frames:
+//
+//	byte  0     kind
+//	bytes 1–3   length of the payload, little endian
+//	bytes 4–7   id, little endian: of a request, or of a process
+//	then        payload
+//
+// Payloads are written by Encoder: unsigned varints (as encoding/binary's),
+// strings and lists with a varint count in front. Nothing describes itself: the
+// two ends are built from the same source, and Hello's version says so.
+//
+//	guest                                   host
+//	Hello            ────────────────────▶
+//	                 ◀────────────────────  Run (request)
+//	Reply            ────────────────────▶
+//	Data, EOF        ────────────────────▶
+//	                 ◀────────────────────  Credit, Data, EOF, requests
+//	Exit             ────────────────────▶
+//	                 ◀────────────────────  Shutdown
+//
+// # Streams
+//
+// A process has three streams, numbered as its file descriptors. A sender of a
+// stream starts with a credit of OutWindow (guest) or InWindow (host) bytes and
+// may not send more than it has; the receiver gives credit back as the bytes
+// reach their destination. So a slow reader stops one stream and nothing else:
+// a full stream waits at its sender and never on the byte stream.
+//
+// The exit of a process is not held up by credit. What its pipes hold at that
+// moment is sent at once, credit or not, at most ExitBurst bytes a stream; then
+// Exit. A host therefore buffers at most OutWindow+ExitBurst bytes a stream.
+//
+// # Trust
+//
+// The host does not trust the guest: Reader bounds each frame, decoders bound
+// each list by the bytes present and never panic. The package imports little,
+// for it is part of PID 1: no fmt, no reflection.
+package wire
