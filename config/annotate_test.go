@@ -75,7 +75,7 @@ func TestAnnotateErrors(t *testing.T) {
 		{"vcpus range", "vcpus", "256", "256 is out of range: 1 to 255 are allowed"},
 		{"machine", "machine", "virt", `"virt" is not one of: microvm, q35, pc`},
 		{"boot-timeout", "boot-timeout", "x", `"x" is not a duration`},
-		{"writable-size", "writable-size", "1B", "1B is out of range: 64MiB to 16TiB are allowed"},
+		{"writable-size", "writable-size", "1B", "1B is out of range: 64MiB to 8TiB are allowed"},
 		{"kernel-args", "kernel-args", "a\x01", `"a\x01" must be one word of printable ASCII`},
 		{"kernel-args length", "kernel-args", strings.Repeat("abc ", 400), "at most 1024 are allowed"},
 	}

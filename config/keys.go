@@ -28,8 +28,8 @@ const (
 	minOverheadMiB, maxOverheadMiB = 32, 1 << 20
 	minBoot, maxBoot               = time.Second, time.Hour
 	minCache, maxCache             = 0, 1 << 50
-	minWritable, maxWritable       = 64 << 20, 16 << 40 // ext4 with 4 KiB blocks and 32-bit block numbers
-	maxKernelArgsBytes             = 1024               // x86's command line has 2048, the guest needs some
+	minWritable, maxWritable       = 64 << 20, 8 << 40 // what package builder formats
+	maxKernelArgsBytes             = 1024              // x86's command line has 2048, the guest needs some
 	// A Unix socket's path has 107 bytes (unix(7)). libvirt's longest below
 	// the state directory is "/<20>/…/domain-<n>-<20>/monitor.sock".
 	maxStateDirBytes = 32

@@ -1,0 +1,31 @@
+// Package builder makes the disks a container boots from and keeps what the
+// next container can share.
+//
+// A Store owns the cache below its directory:
+//
+//	<dir>/cache/lock                     see below
+//	<dir>/cache/roots/<digest>.erofs     one image's files, read-only
+//	<dir>/cache/templates/<digest>.ext4  an empty, formatted file system, sparse
+//	<dir>/containers/<key>/              the caller's; on the same file system
+//
+// A container gets hard links: root.erofs is a link of a root, and
+// template.ext4 beside its writable.qcow2 a link of the template that the
+// overlay is backed by. So a cached file is in use exactly while its link count
+// is above one. Nothing has to be counted or released: removing the
+// container's directory does it, and a kill -9 at any time leaves nothing that
+// pins the cache.
+//
+// What makes concurrent use from several processes safe:
+//
+//   - A file appears under its final name by rename, complete and synced.
+//   - One process builds a key: it holds flock on <file>.lock, which the kernel
+//     releases when it dies. The others wait for the file or the lock.
+//   - Unfinished files are named <file>.<…>.tmp. Whoever gets the lock of their
+//     key knows that their builder is dead, and removes them.
+//   - Linking a cached file to a container holds flock shared on cache/lock,
+//     taking a file out of the cache holds it exclusively, so no file leaves
+//     between the check that it is unused and its removal.
+//
+// The cache is bounded in allocated bytes; the least recently used files leave
+// first, and never one in use.
+package builder
