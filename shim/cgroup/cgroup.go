@@ -1,0 +1,161 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/containerd/cgroups/v3"
+	"github.com/containerd/log"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/proto"
+)
+
+// defaultPeriod is the kernel's default CFS period, in microseconds.
+const defaultPeriod = 100_000
+
+// Limits are what a container's cgroup enforces on the host.
+type Limits struct {
+	// MemoryBytes is the most memory its processes use together; 0 is no limit.
+	MemoryBytes int64
+	// CPU is the specification's CPU part, or nil.
+	CPU *specs.LinuxCPU
+}
+
+// Group is a container's cgroup.
+type Group struct {
+	hier hierarchy
+	path string
+}
+
+// hierarchy is one version of cgroups.
+type hierarchy interface {
+	exists(path string) bool
+	create(path string, res *specs.LinuxResources) error
+	add(path string, pid int) error
+	update(path string, res *specs.LinuxResources) error
+	stats(path string) (proto.Message, error)
+	oomKills(path string) (uint64, error)
+	remove(path string) error
+}
+
+// detect returns the version that the host uses.
+func detect() hierarchy {
+	if cgroups.Mode() == cgroups.Unified {
+		return unified{root: "/sys/fs/cgroup"}
+	}
+	return legacy{}
+}
+
+// Create makes the cgroup at path, as Path returned it, with its limits. The
+// file record, whose directory exists, is written first: Remove needs nothing
+// else. A cgroup that exists is taken as it is and will not be removed.
+func Create(record, path string, limits Limits) (*Group, error) {
+	return create(detect(), record, path, limits)
+}
+
+func create(hier hierarchy, record, path string, limits Limits) (*Group, error) {
+	g := &Group{hier: hier, path: path}
+	if hier.exists(path) {
+		return g, nil
+	}
+	if err := os.WriteFile(record, []byte(path), 0o600); err != nil {
+		return nil, fmt.Errorf("record cgroup: %w", err)
+	}
+	if err := hier.create(path, resources(limits)); err != nil {
+		return nil, errors.Join(fmt.Errorf("create cgroup %s: %w", path, err), remove(hier, record))
+	}
+	return g, nil
+}
+
+// Remove deletes the cgroup that a record names, and the record. Processes that
+// are still in it are an error; neither record nor cgroup need exist.
+func Remove(record string) error { return remove(detect(), record) }
+
+func remove(hier hierarchy, record string) error {
+	path, err := os.ReadFile(record)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if name := strings.TrimSpace(string(path)); filepath.IsAbs(name) && name != "/" {
+		if err := hier.remove(name); err != nil {
+			return fmt.Errorf("remove cgroup %s: %w", name, err)
+		}
+	}
+	return os.Remove(record)
+}
+
+// Path returns the path below the cgroup file system.
+func (g *Group) Path() string { return g.path }
+
+// Add moves processes into the cgroup.
+func (g *Group) Add(pids ...int) error {
+	for _, pid := range pids {
+		if err := g.hier.add(g.path, pid); err != nil {
+			return fmt.Errorf("move process %d to cgroup %s: %w", pid, g.path, err)
+		}
+	}
+	return nil
+}
+
+// Update changes the limits of CPU.
+func (g *Group) Update(cpu *specs.LinuxCPU) error {
+	if err := g.hier.update(g.path, resources(Limits{CPU: cpu})); err != nil {
+		return fmt.Errorf("update cgroup %s: %w", g.path, err)
+	}
+	return nil
+}
+
+// Stats returns the cgroup's metrics in containerd's type for the version in
+// use: io.containerd.cgroups.v1.Metrics or io.containerd.cgroups.v2.Metrics.
+func (g *Group) Stats() (proto.Message, error) {
+	m, err := g.hier.stats(g.path)
+	if err != nil {
+		return nil, fmt.Errorf("metrics of cgroup %s: %w", g.path, err)
+	}
+	return m, nil
+}
+
+// OOMKills returns how many processes of the cgroup the kernel killed because
+// its memory ran out; 0 where the kernel does not tell.
+func (g *Group) OOMKills() uint64 {
+	n, err := g.hier.oomKills(g.path)
+	if err != nil {
+		log.L.WithError(err).WithField("cgroup", g.path).Debug("out-of-memory count cannot be read")
+	}
+	return n
+}
+
+// resources returns limits as the specification writes them, copying only what
+// concerns processes of the host.
+func resources(limits Limits) *specs.LinuxResources {
+	res := &specs.LinuxResources{}
+	if limits.MemoryBytes > 0 {
+		res.Memory = &specs.LinuxMemory{Limit: &limits.MemoryBytes}
+	}
+	if cpu := limits.CPU; cpu != nil {
+		// Realtime limits need privileges and would starve QEMU's own threads.
+		res.CPU = &specs.LinuxCPU{
+			Shares: cpu.Shares, Quota: cpu.Quota, Period: cpu.Period,
+			Burst: cpu.Burst, Idle: cpu.Idle, Cpus: cpu.Cpus, Mems: cpu.Mems,
+		}
+		if res.CPU.Quota != nil && res.CPU.Period == nil {
+			period := uint64(defaultPeriod)
+			res.CPU.Period = &period
+		}
+	}
+	return res
+}
+
+// unusable says that an error means the host lacks a controller or keeps it
+// from us, rather than that a limit is wrong.
+func unusable(err error) bool {
+	return errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EROFS) ||
+		errors.Is(err, syscall.EOPNOTSUPP)
+}

@@ -1,0 +1,15 @@
+// Package cgroup puts a machine's processes in the container's cgroup and
+// takes it away again.
+//
+// The path is the one the specification names, so whoever looks at the
+// container's cgroup (kubelet, ctr task metrics) finds QEMU there. Limits of
+// memory are the guest's RAM plus what QEMU needs itself; limits of CPU are the
+// container's. The specification's limit of processes concerns the guest, not
+// QEMU's threads, and is not applied.
+//
+// Both cgroup versions are served, through github.com/containerd/cgroups. A
+// controller that the host lacks, or does not let us use, is logged and left
+// out. A cgroup that existed before is used but never deleted: a record beside
+// the container's state says which one is ours, so a later process can delete
+// it without knowing anything else.
+package cgroup

@@ -1,0 +1,124 @@
+package console
+
+import (
+	"context"
+	"net"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+)
+
+const (
+	// keep is how many bytes of the console are kept.
+	keep      = 16 << 10
+	dialRetry = 20 * time.Millisecond
+)
+
+// Console is the console of one machine.
+type Console struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	mu   sync.Mutex
+	ring []byte // the last bytes, oldest at next once full
+	next int
+	full bool
+}
+
+// Attach connects to the Unix socket on which a hypervisor offers a console,
+// as soon as it is there, and reads until the machine ends or Close.
+func Attach(path string) *Console {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &Console{cancel: cancel, done: make(chan struct{}), ring: make([]byte, 0, 512)}
+	go c.read(ctx, path)
+	return c
+}
+
+// Close stops reading. What was read stays.
+func (c *Console) Close() {
+	c.cancel()
+	<-c.done
+}
+
+// Ended is closed when the hypervisor closed the console, or after Close.
+func (c *Console) Ended() <-chan struct{} { return c.done }
+
+func (c *Console) read(ctx context.Context, path string) {
+	defer close(c.done)
+	conn, err := Dial(ctx, path)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	buf := make([]byte, 4096)
+	for {
+		n, err := conn.Read(buf)
+		c.add(buf[:n])
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (c *Console) add(p []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(p) > keep {
+		p = p[len(p)-keep:]
+	}
+	if grow := min(len(p), keep-len(c.ring)); grow > 0 {
+		c.ring = append(c.ring, p[:grow]...)
+		p = p[grow:]
+	}
+	for len(p) > 0 {
+		n := copy(c.ring[c.next:], p)
+		p = p[n:]
+		c.next = (c.next + n) % keep
+		c.full = true
+	}
+}
+
+// Tail returns the last lines of the console, at most n, without control
+// characters.
+func (c *Console) Tail(n int) []string {
+	c.mu.Lock()
+	text := string(c.ring)
+	if c.full {
+		text = string(c.ring[c.next:]) + string(c.ring[:c.next])
+	}
+	c.mu.Unlock()
+
+	var lines []string
+	for line := range strings.SplitSeq(text, "\n") {
+		line = strings.Map(func(r rune) rune {
+			if r == '\t' || unicode.IsPrint(r) {
+				return r
+			}
+			return -1
+		}, line)
+		if line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return lines[max(0, len(lines)-n):]
+}
+
+// Dial connects to a Unix socket on which a hypervisor listens, trying again
+// until it does or the context ends.
+func Dial(ctx context.Context, path string) (net.Conn, error) {
+	var d net.Dialer
+	for {
+		conn, err := d.DialContext(ctx, "unix", path)
+		if err == nil {
+			return conn, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(dialRetry):
+		}
+	}
+}

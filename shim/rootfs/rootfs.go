@@ -1,0 +1,74 @@
+package rootfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"containerd-shim-uni/unikernel"
+
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/v2/core/mount"
+)
+
+// New describes the root file system that mounts make. They are mounted at
+// target, an existing or new directory, when somebody needs the files. Without
+// mounts the files are at target already, put there by the client.
+func New(mounts []*types.Mount, target string) (unikernel.Rootfs, error) {
+	if len(mounts) == 0 {
+		info, err := os.Stat(target)
+		if err != nil || !info.IsDir() {
+			return unikernel.Rootfs{}, fmt.Errorf("root file system: %w: no mounts were given and %s is no directory", unikernel.ErrInvalid, target)
+		}
+		return unikernel.Rootfs{Open: func(context.Context) (string, func() error, error) {
+			return target, func() error { return nil }, nil
+		}}, nil
+	}
+	all := make([]mount.Mount, len(mounts))
+	for i, m := range mounts {
+		all[i] = mount.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options}
+	}
+	key, err := key(all)
+	if err != nil {
+		return unikernel.Rootfs{}, fmt.Errorf("root file system: %w", err)
+	}
+	return unikernel.Rootfs{Key: key, Open: func(context.Context) (string, func() error, error) {
+		return open(all, target)
+	}}, nil
+}
+
+func open(all []mount.Mount, target string) (string, func() error, error) {
+	if err := os.MkdirAll(target, 0o711); err != nil {
+		return "", nil, err
+	}
+	if err := mount.All(all, target); err != nil {
+		return "", nil, errors.Join(fmt.Errorf("mount root file system: %w", err), Unmount(target))
+	}
+	return target, func() error { return Unmount(target) }, nil
+}
+
+// Unmount takes away whatever is mounted at target; nothing need be.
+func Unmount(target string) error {
+	if _, err := os.Lstat(target); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err := mount.UnmountRecursive(target, 0); err != nil {
+		return fmt.Errorf("unmount root file system %s: %w", target, err)
+	}
+	return nil
+}
+
+// Path returns the directory of a bundle's root file system: root is the
+// specification's path, absolute or below the bundle.
+func Path(bundle, root string) string {
+	switch {
+	case root == "":
+		return filepath.Join(bundle, "rootfs")
+	case filepath.IsAbs(root):
+		return root
+	default:
+		return filepath.Join(bundle, root)
+	}
+}

@@ -1,0 +1,255 @@
+package task
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"containerd-shim-uni/config"
+	"containerd-shim-uni/shim/cgroup"
+	"containerd-shim-uni/shim/console"
+	"containerd-shim-uni/shim/stdio"
+	"containerd-shim-uni/unikernel"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/proto"
+)
+
+// Names of fields in the log.
+const (
+	fieldContainer = "container"
+	fieldExec      = "exec"
+	fieldReason    = "reason"
+	fieldConsole   = "console"
+)
+
+// Container is one container and its machine. See the package's comment for
+// its life.
+type Container struct {
+	// Set at creation and never changed.
+	names    Names
+	bundle   string
+	cfg      config.Config
+	app      unikernel.App
+	netns    string
+	size     unikernel.Resources
+	io       stdio.Config
+	machines Machines
+	networks Networks
+	guest    unikernel.Guest
+	events   Events
+	group    *cgroup.Group
+	console  *console.Console
+	streams  *stdio.Streams
+	vm       *vmProcess
+
+	// booted gets the outcome of the one attempt to start, and is closed.
+	booted chan boot
+	// exited is closed once exit is set and the events are queued.
+	exited chan struct{}
+	// drain is closed to cut short waiting for readers of the output.
+	drain chan struct{}
+	// released is closed when the machine and the streams are gone.
+	released chan struct{}
+	// killing is whoever makes the container end.
+	killing sync.WaitGroup
+
+	mu         sync.Mutex
+	state      State
+	killed     bool // SIGKILL was asked for
+	ending     bool // the first process has exited; execs are being collected
+	cancelBoot context.CancelCauseFunc
+	session    unikernel.Session
+	process    unikernel.Process
+	pending    []signal // for a process that cannot take them yet
+	window     *window  // the terminal's size, for a process that is not there yet
+	exit       unikernel.Exit
+	startErr   error // why it could not be started
+	execs      map[string]*execProcess
+	deletion   *deletion
+}
+
+// boot is the outcome of starting.
+type boot struct {
+	process unikernel.Process
+	err     error
+}
+
+type signal struct {
+	number syscall.Signal
+	all    bool
+}
+
+type window struct{ width, height uint16 }
+
+// Status is a snapshot of a container or a further process.
+type Status struct {
+	// ID is the container's, or that of the exec process.
+	ID     string
+	Bundle string
+	Pid    int
+	State  State
+	IO     stdio.Config
+	Exit   unikernel.Exit
+}
+
+func (c *Container) log() *log.Entry {
+	return log.L.WithField(fieldContainer, c.names.Namespace+"/"+c.names.ID)
+}
+
+// Status returns the container's state.
+func (c *Container) Status() Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return Status{ID: c.names.ID, Bundle: c.bundle, Pid: c.vm.pid, State: c.state, IO: c.io, Exit: c.exit}
+}
+
+// allow moves the container to the state that follows o, or refuses it. The
+// caller holds mu.
+func (c *Container) allow(o op) error {
+	to, err := c.state.next(o)
+	if err != nil {
+		return fmt.Errorf("container %s: %w", c.names.ID, err)
+	}
+	c.state = to
+	return nil
+}
+
+// step is allow for callers that do not hold mu.
+func (c *Container) step(o op) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.allow(o)
+}
+
+// Wait returns when the container has exited.
+func (c *Container) Wait(ctx context.Context) (unikernel.Exit, error) {
+	select {
+	case <-c.exited:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.exit, nil
+	case <-ctx.Done():
+		return unikernel.Exit{}, ctx.Err()
+	}
+}
+
+// Pause stops the machine's CPUs.
+func (c *Container) Pause(ctx context.Context) error {
+	if err := c.step(opPause); err != nil {
+		return err
+	}
+	err := c.machines.Pause(ctx, c.names.Domain())
+	if err != nil {
+		_ = c.step(opPauseFailed) // refused only if it exited meanwhile
+		return fmt.Errorf("pause container %s: %w", c.names.ID, err)
+	}
+	return c.step(opPaused)
+}
+
+// Resume lets the machine's CPUs run again, and delivers the signals that came
+// in while they did not.
+func (c *Container) Resume(ctx context.Context) error {
+	if err := c.step(opResume); err != nil {
+		return err
+	}
+	if err := c.machines.Resume(ctx, c.names.Domain()); err != nil {
+		_ = c.step(opResumeFailed)
+		return fmt.Errorf("resume container %s: %w", c.names.ID, err)
+	}
+	if err := c.step(opResumed); err != nil {
+		return err
+	}
+	c.deliverPending(ctx)
+	return nil
+}
+
+// deliverPending sends what was kept for the process.
+func (c *Container) deliverPending(ctx context.Context) {
+	c.mu.Lock()
+	proc, signals, win := c.process, c.pending, c.window
+	c.pending, c.window = nil, nil
+	c.mu.Unlock()
+	if proc == nil {
+		return
+	}
+	if win != nil {
+		if err := proc.Resize(ctx, win.width, win.height); err != nil {
+			c.log().WithError(err).Warn("terminal could not be resized")
+		}
+	}
+	for _, s := range signals {
+		if err := proc.Signal(ctx, s.number, s.all); err != nil {
+			c.log().WithError(err).Warn("signal could not be delivered")
+		}
+	}
+}
+
+// ResizePty sets the terminal's size, now or as soon as there is a process.
+func (c *Container) ResizePty(ctx context.Context, width, height uint16) error {
+	c.mu.Lock()
+	if err := c.allow(opResize); err != nil {
+		c.mu.Unlock()
+		return err
+	}
+	if c.state != Running {
+		c.window = &window{width, height}
+		c.mu.Unlock()
+		return nil
+	}
+	proc := c.process
+	c.mu.Unlock()
+	return proc.Resize(ctx, width, height)
+}
+
+// CloseStdin ends the first process's input after what was written so far.
+func (c *Container) CloseStdin() { c.streams.CloseStdin() }
+
+// Update changes the limits of CPU in force. Memory cannot change: it is the
+// guest's RAM.
+func (c *Container) Update(res *specs.LinuxResources) error {
+	if err := c.step(opUpdate); err != nil {
+		return err
+	}
+	if m := res.Memory; m != nil && m.Limit != nil && *m.Limit > 0 && *m.Limit/mib != int64(c.size.MemoryMiB) {
+		return fmt.Errorf("update container %s: %w: its machine has %d MiB of RAM, and that cannot change while it runs; asked for was a limit of %d MiB",
+			c.names.ID, unikernel.ErrNotImplemented, c.size.MemoryMiB, *m.Limit/mib)
+	}
+	if res.CPU == nil || c.group == nil {
+		return nil
+	}
+	return c.group.Update(res.CPU)
+}
+
+// Stats returns the metrics of the container's cgroup, in containerd's type.
+func (c *Container) Stats() (proto.Message, error) {
+	c.mu.Lock()
+	err := c.allow(opStats)
+	c.mu.Unlock()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errdefs.ErrNotFound, err)
+	}
+	if c.group == nil {
+		return nil, fmt.Errorf("container %s has no cgroup: %w", c.names.ID, errdefs.ErrNotFound)
+	}
+	return c.group.Stats()
+}
+
+// Pids returns the machine's process, and beside it each exec process that
+// runs in the machine, under the same number: the host knows no other.
+func (c *Container) Pids() (pid int, execs []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, e := range c.execs {
+		if e.running() {
+			execs = append(execs, id)
+		}
+	}
+	return c.vm.pid, execs
+}
+
+func (c *Container) bootTimeout() time.Duration { return c.cfg.Machine.BootTimeout }

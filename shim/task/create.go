@@ -1,0 +1,301 @@
+package task
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"containerd-shim-uni/shim/cgroup"
+	"containerd-shim-uni/shim/console"
+	"containerd-shim-uni/shim/rootfs"
+	"containerd-shim-uni/shim/share"
+	"containerd-shim-uni/shim/stdio"
+	"containerd-shim-uni/unikernel"
+
+	"github.com/containerd/containerd/api/events"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/log"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// CreateRequest is what containerd says of a new container.
+type CreateRequest struct {
+	ID, Bundle string
+	Rootfs     []*types.Mount
+	IO         stdio.Config
+	// Checkpoint is what to restore from; empty for a fresh container.
+	Checkpoint string
+	Options    *anypb.Any
+}
+
+// creation is a container on its way to exist.
+type creation struct {
+	*Container
+	host Host
+	fs   unikernel.Rootfs
+	plan unikernel.Plan
+	nics []unikernel.NIC
+	undo undo
+}
+
+// create makes a container whose machine exists and is paused. When it fails,
+// nothing is left of it.
+func create(ctx context.Context, host Host, sent Events, namespace string, r CreateRequest) (_ *Container, err error) {
+	cr := &creation{host: host, Container: &Container{
+		bundle: r.Bundle, io: r.IO, events: sent,
+		booted: make(chan boot, 1), exited: make(chan struct{}),
+		drain: make(chan struct{}), released: make(chan struct{}), execs: map[string]*execProcess{},
+	}}
+	if err := cr.read(namespace, r); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			cr.undo.run(ctx)
+		}
+	}()
+	if err := cr.directories(ctx); err != nil {
+		return nil, err
+	}
+	if err := cr.prepare(ctx); err != nil {
+		return nil, err
+	}
+	if err := cr.machine(ctx); err != nil {
+		return nil, err
+	}
+	cr.events.Send(&events.TaskCreate{
+		ContainerID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, Checkpoint: r.Checkpoint, Pid: uint32(cr.vm.pid),
+		IO: &events.TaskIO{Stdin: r.IO.Stdin, Stdout: r.IO.Stdout, Stderr: r.IO.Stderr, Terminal: r.IO.Terminal},
+	})
+	go cr.watch()
+	return cr.Container, nil
+}
+
+// read takes in all that was asked for, and refuses what cannot be; it changes
+// nothing on the host.
+func (cr *creation) read(namespace string, r CreateRequest) error {
+	if r.Checkpoint != "" {
+		return fmt.Errorf("%w: containers cannot be restored from a checkpoint", unikernel.ErrNotImplemented)
+	}
+	if err := RecordOptions(r.Bundle, r.Options); err != nil {
+		return err
+	}
+	spec, err := readSpec(r.Bundle)
+	if err != nil {
+		return err
+	}
+	cfg, err := LoadConfig(r.Bundle)
+	if err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	if cr.cfg, err = cfg.Annotate(spec.Annotations); err != nil {
+		return err
+	}
+	cr.names = NewNames(cr.cfg.Storage, namespace, r.ID)
+	if cr.size, err = resources(spec, cr.cfg.Machine); err != nil {
+		return err
+	}
+	cr.app = unikernel.App{Namespace: namespace, ID: r.ID, Spec: spec}
+	if cr.app.Shares, err = share.Plan(spec.Mounts); err != nil {
+		return err
+	}
+	cr.networks = cr.host.Networks(cr.cfg)
+	if cr.netns, err = networkNamespace(spec); err != nil {
+		return err
+	}
+	if cr.netns != "" {
+		if cr.app.Network, err = cr.networks.Look(cr.netns); err != nil {
+			return err
+		}
+	}
+	rootPath := ""
+	if spec.Root != nil && len(r.Rootfs) == 0 {
+		rootPath = spec.Root.Path
+	}
+	cr.fs, err = rootfs.New(r.Rootfs, rootfs.Path(r.Bundle, rootPath))
+	return err
+}
+
+// directories makes the container's directories, after whatever an earlier
+// container of the same name may have left.
+func (cr *creation) directories(ctx context.Context) error {
+	if cr.names.Exists() {
+		machines, err := cr.host.Machines(ctx, cr.cfg)
+		if err != nil {
+			return err
+		}
+		log.G(ctx).WithField(fieldContainer, cr.names.ID).Warn("cleaning up what is left of an earlier container of this name")
+		if err := Cleanup(ctx, cr.names, cr.netns, cr.bundle, cr.networks, machines); err != nil {
+			return err
+		}
+	}
+	for _, dir := range []string{cr.names.State, cr.names.Data} {
+		// QEMU need not be root: it may pass through, and see nothing.
+		if err := os.MkdirAll(filepath.Dir(dir), 0o711); err != nil {
+			return err
+		}
+		cr.undo.add("remove "+dir, func(context.Context) error { return removeTree(dir) })
+		if err := os.Mkdir(dir, 0o711); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepare makes everything the machine needs, all at the same time.
+func (cr *creation) prepare(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return cr.root(ctx) })
+	group.Go(func() error { return cr.guestPlan(ctx) })
+	group.Go(cr.shares)
+	group.Go(cr.cgroup)
+	group.Go(func() (err error) {
+		cr.streams, err = stdio.Open(ctx, cr.names.Namespace, cr.names.ID, cr.io)
+		if err == nil {
+			cr.undo.add("close streams", func(context.Context) error { return cr.streams.Close() })
+		}
+		return err
+	})
+	return group.Wait()
+}
+
+// root makes the root disk.
+func (cr *creation) root(ctx context.Context) error {
+	disks, err := cr.host.Disks(cr.cfg)
+	if err != nil {
+		return err
+	}
+	// Whoever dies while the root file system is mounted leaves it mounted.
+	cr.undo.add("unmount root file system", func(context.Context) error { return rootfs.Unmount(rootfs.Path(cr.bundle, "")) })
+	if err := disks.Root(ctx, cr.fs, cr.names.root()); err != nil {
+		return fmt.Errorf("root disk: %w", err)
+	}
+	return nil
+}
+
+// guestPlan connects to libvirt, learns what has to boot, and makes the
+// writable disk if that wants one.
+func (cr *creation) guestPlan(ctx context.Context) error {
+	var err error
+	if cr.machines, err = cr.host.Machines(ctx, cr.cfg); err != nil {
+		return err
+	}
+	if cr.guest, err = cr.host.Guest(cr.cfg, cr.machines); err != nil {
+		return err
+	}
+	if cr.plan, err = cr.guest.Plan(cr.app, cr.size); err != nil {
+		return err
+	}
+	if len(cr.app.Shares) > 0 && cr.plan.ShareTag == "" {
+		return fmt.Errorf("%w: guest %q has no bind mounts; the container asks for %d", unikernel.ErrNotImplemented, cr.guest.Name(), len(cr.app.Shares))
+	}
+	if cr.plan.Control == "" {
+		return fmt.Errorf("%w: guest %q has no control channel", unikernel.ErrNotImplemented, cr.guest.Name())
+	}
+	if !cr.plan.Writable {
+		return nil
+	}
+	disks, err := cr.host.Disks(cr.cfg)
+	if err != nil {
+		return err
+	}
+	if err := disks.Writable(ctx, cr.names.writable(), cr.cfg.Rootfs.WritableSize); err != nil {
+		return fmt.Errorf("writable disk: %w", err)
+	}
+	return nil
+}
+
+func (cr *creation) shares() error {
+	if len(cr.app.Shares) == 0 {
+		return nil
+	}
+	cr.undo.add("unmount shares", func(context.Context) error { return share.Unmount(cr.names.share()) })
+	return share.Mount(cr.names.share(), cr.app.Shares)
+}
+
+func (cr *creation) cgroup() error {
+	asked := ""
+	if cr.app.Spec.Linux != nil {
+		asked = cr.app.Spec.Linux.CgroupsPath
+	}
+	path, err := cgroup.Path(asked, cr.names.Namespace, cr.names.ID)
+	if err != nil {
+		return err
+	}
+	cr.undo.add("remove cgroup", func(ctx context.Context) error { return removeCgroup(ctx, cr.names.cgroupRecord()) })
+	cr.group, err = newCgroup(cr.names.cgroupRecord(), path, cgroup.Limits{
+		MemoryBytes: int64(cr.size.MemoryMiB+cr.cfg.Machine.OverheadMiB) * mib,
+		CPU:         cpuLimits(cr.app.Spec),
+	})
+	return err
+}
+
+// newCgroup is replaced by tests, which have no cgroups.
+var newCgroup = cgroup.Create
+
+// machine makes the virtual machine and puts it where it belongs.
+func (cr *creation) machine(ctx context.Context) error {
+	if len(cr.app.Network.Interfaces) > 0 {
+		cr.undo.add("remove taps", func(context.Context) error { return cr.networks.Remove(cr.names.Key, cr.netns) })
+		var err error
+		if cr.nics, err = cr.networks.Tap(cr.names.Key, "", cr.app.Network, cr.plan.VCPUs); err != nil {
+			return err
+		}
+	}
+	// Before Create: it may fail, or we may die, when half of it is done.
+	cr.undo.add("destroy machine", func(ctx context.Context) error { return cr.machines.Destroy(ctx, cr.names.Domain()) })
+	pids, err := cr.machines.Create(ctx, cr.document())
+	if err != nil {
+		return fmt.Errorf("create machine: %w", err)
+	}
+	cr.vm = holdProcess(pids.VM)
+	cr.undo.add("release process", func(context.Context) error { cr.vm.close(); return nil })
+	if cr.group != nil {
+		if err := cr.group.Add(append([]int{pids.VM}, pids.Helpers...)...); err != nil {
+			return err
+		}
+	}
+	if len(cr.nics) > 0 {
+		if err := cr.networks.Join(cr.names.Key, cr.netns, cr.app.Network); err != nil {
+			return err
+		}
+	}
+	cr.console = console.Attach(cr.names.console())
+	cr.undo.add("close console", func(context.Context) error { cr.console.Close(); return nil })
+	return ctx.Err() // nobody waits for a container whose client is gone
+}
+
+// document describes the machine.
+func (cr *creation) document() unikernel.Machine {
+	m := unikernel.Machine{
+		Name: cr.names.Domain(), Title: cr.names.Namespace + "/" + cr.names.ID, Type: cr.plan.Machine,
+		Resources: cr.plan.Resources, Kernel: cr.plan.Kernel, Initrd: cr.plan.Initrd, Cmdline: cr.plan.Cmdline,
+		Disks:    []unikernel.Disk{{Path: cr.names.root(), Format: "raw", Serial: unikernel.SerialRoot, ReadOnly: true}},
+		NICs:     cr.nics,
+		Channels: []unikernel.Channel{{Name: cr.plan.Control, Socket: cr.names.control()}},
+		Console:  cr.names.console(),
+	}
+	if cr.plan.Writable {
+		m.Disks = append(m.Disks, unikernel.Disk{
+			Path: cr.names.writable(), Format: "qcow2", Serial: unikernel.SerialWritable, Ephemeral: true,
+		})
+	}
+	if len(cr.app.Shares) > 0 {
+		m.Share = &unikernel.Share{Source: cr.names.share(), Tag: cr.plan.ShareTag}
+	}
+	return m
+}
+
+// Prewarm connects to what a bundle's configuration asks for, so that the
+// creation that follows need not wait for it. Errors show there.
+func Prewarm(ctx context.Context, host Host, bundle string) {
+	cfg, err := LoadConfig(bundle)
+	if err == nil {
+		_, err = host.Machines(ctx, cfg)
+	}
+	if err != nil {
+		log.G(ctx).WithError(err).Debug("libvirt is not ready yet")
+	}
+}

@@ -1,0 +1,177 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"containerd-shim-uni/shim/cgroup"
+	"containerd-shim-uni/shim/rootfs"
+	"containerd-shim-uni/shim/share"
+	"containerd-shim-uni/unikernel"
+
+	"github.com/containerd/containerd/api/events"
+	"github.com/moby/sys/mountinfo"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+const (
+	// deleteDrainTimeout is how long a reader may still take what a deleted
+	// process wrote.
+	deleteDrainTimeout = 2 * time.Second
+	// deleteTimeout bounds deleting a container, whatever hangs.
+	deleteTimeout = 30 * time.Second
+	// cgroupRetry: the kernel lets go of ended processes a little later.
+	cgroupRetry, cgroupTries = 20 * time.Millisecond, 50
+)
+
+// deletion is one run of Delete that others can wait for.
+type deletion struct {
+	done chan struct{}
+	err  error
+}
+
+// Delete frees everything the container holds. One that runs is refused; one
+// that was never started is killed first. A second call while the first is at
+// work waits for it.
+func (c *Container) Delete(ctx context.Context) (Status, error) {
+	if c.Status().State == Created {
+		c.mu.Lock()
+		c.killed = true
+		c.mu.Unlock()
+		c.destroy()
+		if _, err := c.Wait(ctx); err != nil {
+			return Status{}, fmt.Errorf("delete container %s: %w", c.names.ID, err)
+		}
+	}
+	c.mu.Lock()
+	d := c.deletion
+	if d == nil {
+		if err := c.allow(opDelete); err != nil {
+			c.mu.Unlock()
+			return Status{}, err
+		}
+		d = &deletion{done: make(chan struct{})}
+		c.deletion = d
+		go c.delete(context.WithoutCancel(ctx), d)
+	}
+	c.mu.Unlock()
+	select {
+	case <-d.done:
+		return c.Status(), d.err
+	case <-ctx.Done():
+		return Status{}, ctx.Err()
+	}
+}
+
+func (c *Container) delete(ctx context.Context, d *deletion) {
+	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
+	defer cancel()
+	defer close(d.done)
+	c.mu.Lock()
+	proc := c.process
+	c.mu.Unlock()
+	if proc != nil {
+		drainFor(ctx, proc, deleteDrainTimeout)
+	}
+	c.cutDrain()
+	select {
+	case <-c.released:
+		d.err = Cleanup(ctx, c.names, c.netns, c.bundle, c.networks, nil)
+	case <-ctx.Done():
+		d.err = fmt.Errorf("delete container %s: its machine is not gone: %w", c.names.ID, ctx.Err())
+	}
+	if d.err != nil {
+		_ = c.step(opDeleteFailed)
+		c.mu.Lock()
+		c.deletion = nil // another call may try again
+		c.mu.Unlock()
+		return
+	}
+	st := c.Status()
+	c.events.Send(&events.TaskDelete{
+		ContainerID: c.names.ID, Pid: uint32(st.Pid),
+		ExitStatus: st.Exit.Status, ExitedAt: timestamppb.New(st.Exit.At),
+	})
+}
+
+// cutDrain ends waiting for readers of the output.
+func (c *Container) cutDrain() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.drain:
+	default:
+		close(c.drain)
+	}
+}
+
+// drainFor waits a bounded time until the output of a process has been taken.
+func drainFor(ctx context.Context, p unikernel.Process, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-p.Drained():
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// Cleanup frees whatever there is of a container on the host, known by its
+// names alone; nothing need be there. With machines its machine is destroyed
+// first. All of it is tried, whatever fails.
+func Cleanup(ctx context.Context, names Names, netns, bundle string, networks Networks, machines Machines) error {
+	var errs []error
+	if machines != nil {
+		errs = append(errs, machines.Destroy(ctx, names.Domain()))
+	}
+	errs = append(errs, networks.Remove(names.Key, netns), rootfs.Unmount(rootfs.Path(bundle, "")))
+	cgroupErr := removeCgroup(ctx, names.cgroupRecord())
+	errs = append(errs, removeTree(names.Data), share.Unmount(names.share()), cgroupErr)
+	if cgroupErr == nil { // otherwise the record in there is needed to try again
+		errs = append(errs, removeTree(names.State))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("clean up container %s: %w", names.ID, err)
+	}
+	return nil
+}
+
+// removeTree removes a directory, unless something is mounted in it: that
+// would be other people's files.
+func removeTree(dir string) error {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return err
+	}
+	if len(mounts) > 0 {
+		return fmt.Errorf("%s is still mounted: %s is not removed", mounts[0].Mountpoint, dir)
+	}
+	return os.RemoveAll(dir)
+}
+
+func removeCgroup(ctx context.Context, record string) error {
+	for try := 1; ; try++ {
+		err := cgroup.Remove(record)
+		if err == nil || try == cgroupTries {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(cgroupRetry):
+		}
+	}
+}
+
+// Exists says whether anything of a container is on the host.
+func (n Names) Exists() bool {
+	for _, dir := range []string{n.State, n.Data} {
+		if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,49 @@
+// Package task keeps the containers of one shim: it creates, starts, watches
+// and deletes them, and is the only place that knows what state one is in.
+//
+// # A container
+//
+// A container is one machine with one first process. Its states, in the words
+// of containerd where it has one:
+//
+//	          ┌─────────┐ start  ┌──────────┐ ran  ┌─────────┐ pause ┌─────────┐ paused ┌────────┐
+//	create ──▶│ created │───────▶│ starting │─────▶│ running │──────▶│ pausing │───────▶│ paused │
+//	          └─────────┘        └──────────┘      └─────────┘◀──────└─────────┘        └────────┘
+//	               │                  │              │  ▲    failed      │                │    │
+//	               │                  │              │  │ resumed ┌──────────┐   resume   │    │
+//	               │                  │              │  └─────────│ resuming │◀───────────┘    │
+//	               │                  │              │            └──────────┘                 │
+//	               ▼ exit             ▼ exit         ▼ exit            ▼ exit             exit ▼
+//	          ┌─────────────────────────────────────────────────────────────────────────────────┐
+//	          │                                    stopped                                      │
+//	          └─────────────────────────────────────────────────────────────────────────────────┘
+//	               │ delete (from created too: exit comes first)
+//	               ▼
+//	          ┌──────────┐  failed: stopped again
+//	          │ deleting │──▶ gone
+//	          └──────────┘
+//
+// The table in state.go is the single list of what is allowed when; everything
+// else is refused with FailedPrecondition naming the state, or NotFound where
+// containerd expects that of a process that has finished.
+//
+// # Who decides the exit
+//
+// One goroutine a container, watch, waits for whatever comes first: the
+// guest's report of its process, or the end of the machine. It alone records
+// the exit status, once:
+//
+//	the guest reported            its status
+//	killed (SIGKILL)              137
+//	hypervisor killed or crashed  137
+//	program could not be started  127 not found, 126 not executable
+//	guest ended without a word    255, with the reason and the console's last lines in the log
+//
+// TaskExit is sent at once; output still on its way is drained, the machine
+// destroyed and its host resources freed after that.
+//
+// # Exec
+//
+// A further process has a machine of states of its own: created, running,
+// stopped. Its exit is always published before that of the first process.
+package task

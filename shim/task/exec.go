@@ -1,0 +1,333 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"containerd-shim-uni/shim/stdio"
+	"containerd-shim-uni/unikernel"
+
+	"github.com/containerd/containerd/api/events"
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// execProcess is a further process of a container.
+type execProcess struct {
+	id   string
+	c    *Container
+	spec *specs.Process
+	io   stdio.Config
+
+	// exited is closed once exit is set and the event is queued.
+	exited chan struct{}
+
+	mu      sync.Mutex // taken after the container's, never before it
+	state   execState
+	process unikernel.Process
+	streams *stdio.Streams
+	window  *window
+	pending []signal
+	exit    unikernel.Exit
+}
+
+// Exec adds a process, to be started later.
+func (c *Container) Exec(id string, spec *specs.Process, io stdio.Config) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.allow(opExec); err != nil {
+		return err
+	}
+	if _, taken := c.execs[id]; taken {
+		return fmt.Errorf("exec %s in container %s: %w", id, c.names.ID, errdefs.ErrAlreadyExists)
+	}
+	c.execs[id] = &execProcess{id: id, c: c, spec: spec, io: io, exited: make(chan struct{})}
+	c.events.Send(&events.TaskExecAdded{ContainerID: c.names.ID, ExecID: id})
+	return nil
+}
+
+// execProcess returns a further process by its id.
+func (c *Container) execProcess(id string) (*execProcess, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.execs[id]
+	if e == nil {
+		return nil, fmt.Errorf("process %s of container %s: %w", id, c.names.ID, errdefs.ErrNotFound)
+	}
+	return e, nil
+}
+
+func (e *execProcess) name() string { return e.id + " in container " + e.c.names.ID }
+
+// allow moves the process to the state that follows o. The caller holds mu.
+func (e *execProcess) allow(o op) error {
+	to, err := e.state.next(o)
+	if err != nil {
+		return fmt.Errorf("exec %s: %w", e.name(), err)
+	}
+	e.state = to
+	return nil
+}
+
+func (e *execProcess) running() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.state == execRunning
+}
+
+// begin reserves the start of the process: from here until its exit is
+// published the container's own exit waits for it.
+func (e *execProcess) begin() (unikernel.Session, error) {
+	e.c.mu.Lock()
+	defer e.c.mu.Unlock()
+	if e.c.state != Running || e.c.ending {
+		return nil, fmt.Errorf("exec %s: its container is %s, not running: %w", e.name(), e.c.state, errdefs.ErrFailedPrecondition)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err := e.allow(opStart); err != nil {
+		return nil, err
+	}
+	return e.c.session, nil
+}
+
+// start runs the process. Like the container's, it does not stop half-way when
+// the client goes away.
+func (e *execProcess) start(ctx context.Context) (pid int, err error) {
+	session, err := e.begin()
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.c.bootTimeout())
+	defer cancel()
+	streams, err := stdio.Open(ctx, e.c.names.Namespace, e.id, e.io)
+	if err != nil {
+		return 0, e.startFailed(fmt.Errorf("streams: %w", err))
+	}
+	proc, err := session.Exec(ctx, e.id, e.spec, streams.Stdio())
+	if err != nil {
+		_ = streams.Close()
+		return 0, e.startFailed(err)
+	}
+	e.mu.Lock()
+	_ = e.allow(opRan) // only start and exit leave the state starting, and both are ours
+	e.process, e.streams = proc, streams
+	win, signals := e.window, e.pending
+	e.c.events.Send(&events.TaskExecStarted{ContainerID: e.c.names.ID, ExecID: e.id, Pid: uint32(e.c.vm.pid)})
+	e.mu.Unlock()
+	go e.watch(proc)
+
+	if win != nil {
+		_ = proc.Resize(ctx, win.width, win.height)
+	}
+	for _, s := range signals {
+		_ = proc.Signal(ctx, s.number, s.all)
+	}
+	return e.c.vm.pid, nil
+}
+
+// startFailed ends the process and returns what the client is told.
+func (e *execProcess) startFailed(err error) error {
+	status := uint32(statusUnknown)
+	known := true
+	switch {
+	case errors.Is(err, unikernel.ErrNotFound):
+		status = statusNotFound
+	case errors.Is(err, unikernel.ErrInvalid):
+		status = statusNotExecutable
+	default:
+		known = false
+	}
+	e.finish(unikernel.Exit{Status: status, At: time.Now()}, false)
+	if known {
+		// As at the container's own start, without the error's class.
+		return fmt.Errorf("OCI runtime exec failed: exec failed: unable to start container process: %s", err)
+	}
+	return fmt.Errorf("OCI runtime exec failed: %w", err)
+}
+
+// watch records the end of the process and closes its streams.
+func (e *execProcess) watch(proc unikernel.Process) {
+	<-proc.Exited()
+	exit, err := proc.Exit()
+	if err != nil { // the guest is gone, and the process with it
+		exit = unikernel.Exit{Status: statusKilled, At: time.Now()}
+	}
+	e.finish(exit, true)
+
+	timer := time.NewTimer(drainTimeout)
+	defer timer.Stop()
+	select {
+	case <-proc.Drained():
+	case <-e.c.drain:
+	case <-timer.C:
+	}
+	e.closeStreams()
+}
+
+func (e *execProcess) closeStreams() {
+	e.mu.Lock()
+	streams := e.streams
+	e.mu.Unlock()
+	if streams == nil {
+		return
+	}
+	if err := streams.Close(); err != nil {
+		e.c.log().WithField(fieldExec, e.id).WithError(err).Warn("closing the process's streams")
+	}
+}
+
+// finish records the exit, and announces it if the process had been announced.
+func (e *execProcess) finish(exit unikernel.Exit, announce bool) {
+	e.mu.Lock()
+	_ = e.allow(opExit)
+	e.exit = exit
+	if announce {
+		e.c.events.Send(&events.TaskExit{
+			ContainerID: e.c.names.ID, ID: e.id, Pid: uint32(e.c.vm.pid),
+			ExitStatus: exit.Status, ExitedAt: timestamppb.New(exit.At),
+		})
+	}
+	e.mu.Unlock()
+	close(e.exited)
+}
+
+// collectExecs is called when the first process is gone: the guest has ended
+// all others with it. It lets no other start and waits until each exit is
+// published, because the container's must be the last.
+func (c *Container) collectExecs() {
+	c.mu.Lock()
+	c.ending = true
+	session := c.session
+	var alive []*execProcess
+	for _, e := range c.execs {
+		e.mu.Lock()
+		if e.state == execStarting || e.state == execRunning {
+			alive = append(alive, e)
+		}
+		e.mu.Unlock()
+	}
+	c.mu.Unlock()
+
+	timer := time.NewTimer(collectTimeout)
+	defer timer.Stop()
+	closed := false
+	for _, e := range alive {
+		select {
+		case <-e.exited:
+			continue
+		case <-timer.C:
+		}
+		if !closed {
+			closed = true
+			c.log().Warn("the guest did not report the end of every exec process")
+			_ = session.Close() // makes all that are left end
+			timer.Reset(0)      // and no more waiting for each
+		}
+		<-e.exited
+	}
+}
+
+// kill sends a signal to the process.
+func (e *execProcess) kill(ctx context.Context, sig syscall.Signal) error {
+	e.mu.Lock()
+	switch e.state {
+	case execCreated:
+		e.mu.Unlock()
+		return fmt.Errorf("exec %s: process not created: %w", e.name(), errdefs.ErrFailedPrecondition)
+	case execStarting:
+		if len(e.pending) < maxPending {
+			e.pending = append(e.pending, signal{sig, false})
+		}
+		e.mu.Unlock()
+		return nil
+	}
+	err := e.allow(opKill)
+	proc := e.process
+	e.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return finished(proc.Signal(ctx, sig, false))
+}
+
+func (e *execProcess) resize(ctx context.Context, width, height uint16) error {
+	e.mu.Lock()
+	if err := e.allow(opResize); err != nil {
+		e.mu.Unlock()
+		return err
+	}
+	proc := e.process
+	if proc == nil {
+		e.window = &window{width, height}
+	}
+	e.mu.Unlock()
+	if proc == nil {
+		return nil
+	}
+	return proc.Resize(ctx, width, height)
+}
+
+func (e *execProcess) closeStdin() {
+	e.mu.Lock()
+	streams := e.streams
+	e.mu.Unlock()
+	if streams != nil {
+		streams.CloseStdin()
+	}
+}
+
+func (e *execProcess) wait(ctx context.Context) (unikernel.Exit, error) {
+	select {
+	case <-e.exited:
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.exit, nil
+	case <-ctx.Done():
+		return unikernel.Exit{}, ctx.Err()
+	}
+}
+
+// status returns the state of the process in the words of a container.
+func (e *execProcess) status() Status {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := Status{ID: e.id, Bundle: e.c.bundle, IO: e.io, Exit: e.exit}
+	switch e.state {
+	case execCreated, execStarting:
+		s.State = Created
+	case execRunning:
+		s.State, s.Pid = Running, e.c.vm.pid
+	case execStopped:
+		s.State, s.Pid = Stopped, e.c.vm.pid
+	}
+	return s
+}
+
+// deleteExec forgets a process that does not run.
+func (c *Container) deleteExec(ctx context.Context, id string) (Status, error) {
+	e, err := c.execProcess(id)
+	if err != nil {
+		return Status{}, err
+	}
+	e.mu.Lock()
+	err = e.allow(opDelete)
+	proc := e.process
+	e.mu.Unlock()
+	if err != nil {
+		return Status{}, err
+	}
+	if proc != nil {
+		drainFor(ctx, proc, deleteDrainTimeout)
+	}
+	e.closeStreams()
+	c.mu.Lock()
+	delete(c.execs, id)
+	c.mu.Unlock()
+	return e.status(), nil
+}

@@ -1,0 +1,62 @@
+package task
+
+import (
+	"context"
+
+	"containerd-shim-uni/config"
+	"containerd-shim-uni/unikernel"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// Machines runs virtual machines, each known by its name alone.
+type Machines interface {
+	// Create makes the machine's processes, with its CPUs paused. When it
+	// fails it leaves nothing.
+	Create(context.Context, unikernel.Machine) (unikernel.Pids, error)
+	// Resume lets the CPUs run, Pause stops them.
+	Resume(ctx context.Context, name string) error
+	Pause(ctx context.Context, name string) error
+	// Destroy ends the machine and removes all that is known of it. An absent
+	// machine is not an error.
+	Destroy(ctx context.Context, name string) error
+	// Wait returns when the machine ended, and how.
+	Wait(ctx context.Context, name string) (unikernel.End, error)
+}
+
+// Disks makes the disks of machines.
+type Disks interface {
+	// Root makes the read-only disk dst hold the files of fs.
+	Root(ctx context.Context, fs unikernel.Rootfs, dst string) error
+	// Writable makes dst an empty writable layer.
+	Writable(ctx context.Context, dst string, bytes int64) error
+}
+
+// Networks joins machines to network namespaces.
+type Networks interface {
+	// Look says what a machine takes over from the namespace at path.
+	Look(path string) (unikernel.Network, error)
+	// Tap makes the taps of the machine named by key. With an empty path they
+	// are in the host's namespace.
+	Tap(key, path string, n unikernel.Network, vcpus int) ([]unikernel.NIC, error)
+	// Join moves the taps of a paused machine into the namespace at path.
+	Join(key, path string, n unikernel.Network) error
+	// Remove takes away what Tap and Join made, from key and path alone.
+	// Nothing need be there.
+	Remove(key, path string) error
+}
+
+// Host gives the parts of the runtime that a configuration asks for. Its
+// methods may be called concurrently, and are quick when called again.
+type Host interface {
+	Machines(context.Context, config.Config) (Machines, error)
+	Disks(config.Config) (Disks, error)
+	// Guest gets the machines, because what boots depends on their CPUs.
+	Guest(config.Config, Machines) (unikernel.Guest, error)
+	Networks(config.Config) Networks
+}
+
+// Events takes what happens to containers, in order. Send never blocks.
+type Events interface {
+	Send(proto.Message)
+}

@@ -1,0 +1,113 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"containerd-shim-uni/unikernel"
+
+	"github.com/containerd/errdefs"
+)
+
+const (
+	// killSignalTimeout is how long a guest may take to deliver SIGKILL and to
+	// report that the process is gone, before its machine is destroyed.
+	killSignalTimeout = 2 * time.Second
+	// destroyTimeout bounds asking libvirt to destroy a machine; after that
+	// the hypervisor is killed.
+	destroyTimeout = 10 * time.Second
+	// maxPending bounds the signals kept for a process that cannot take them.
+	maxPending = 16
+)
+
+// Kill sends a signal to the container's process, with all to every process of
+// the container. SIGKILL always ends the container; a process that is starting
+// or paused gets other signals as soon as it runs.
+func (c *Container) Kill(ctx context.Context, sig syscall.Signal, all bool) error {
+	c.mu.Lock()
+	if err := c.allow(opKill); err != nil {
+		c.mu.Unlock()
+		return err
+	}
+	state, proc, first := c.state, c.process, !c.killed
+	if sig == syscall.SIGKILL || (state == Created && sig == syscall.SIGTERM) {
+		c.killed = true
+		if state == Starting {
+			c.cancelBoot(errKilled)
+		}
+		if first {
+			// watch waits for it before the container's names are free again.
+			c.killing.Go(func() { c.forceEnd(state, proc) })
+		}
+		c.mu.Unlock()
+		return nil
+	}
+	if state != Running {
+		defer c.mu.Unlock()
+		return c.keepSignal(state, signal{sig, all})
+	}
+	c.mu.Unlock()
+	return finished(proc.Signal(ctx, sig, all))
+}
+
+// keepSignal remembers a signal for later. The caller holds mu.
+func (c *Container) keepSignal(state State, s signal) error {
+	if state == Created {
+		return fmt.Errorf("container %s: cannot send signal %d: no process has been started: %w",
+			c.names.ID, s.number, errdefs.ErrFailedPrecondition)
+	}
+	if len(c.pending) < maxPending {
+		c.pending = append(c.pending, s)
+	}
+	return nil
+}
+
+// forceEnd makes the container end. A guest that runs is asked first, because
+// then what the process wrote is not lost; whatever it does, its machine is
+// destroyed soon after.
+func (c *Container) forceEnd(state State, proc unikernel.Process) {
+	if state == Running && proc != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), killSignalTimeout)
+		defer cancel()
+		err := proc.Signal(ctx, syscall.SIGKILL, true)
+		if errors.Is(err, unikernel.ErrNotFound) {
+			return // it has just exited by itself
+		}
+		if err == nil {
+			select {
+			case <-proc.Exited():
+				return // watch does the rest
+			case <-c.exited:
+				return
+			case <-ctx.Done():
+			}
+		}
+	}
+	c.destroy()
+}
+
+// destroy ends the machine, by libvirt or, if that fails, by its process.
+func (c *Container) destroy() {
+	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
+	defer cancel()
+	err := c.machines.Destroy(ctx, c.names.Domain())
+	if err == nil {
+		return
+	}
+	if killErr := c.vm.kill(); killErr != nil {
+		err = errors.Join(err, killErr)
+	}
+	c.log().WithError(err).Error("machine could not be destroyed through libvirt; its process was killed")
+}
+
+// finished turns a guest's answer about a process that is gone into the one
+// that clients of runc know.
+func finished(err error) error {
+	if errors.Is(err, unikernel.ErrNotFound) {
+		return fmt.Errorf("process already finished: %w", errdefs.ErrNotFound)
+	}
+	return err
+}

@@ -1,0 +1,116 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"containerd-shim-uni/shim/console"
+	"containerd-shim-uni/unikernel"
+
+	"github.com/containerd/containerd/api/events"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+var (
+	errKilled       = errors.New("it was killed")
+	errMachineEnded = errors.New("its machine ended")
+	errBootTimeout  = errors.New("the guest did not answer in time")
+)
+
+// Start boots the machine and runs the container's process in it. Once it has
+// begun it goes on to an end of its own, also when ctx ends: a client that goes
+// away does not leave a machine half started.
+func (c *Container) Start(ctx context.Context) (pid int, err error) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	c.mu.Lock()
+	if err := c.allow(opStart); err != nil {
+		c.mu.Unlock()
+		return 0, err
+	}
+	c.cancelBoot = cancel
+	c.mu.Unlock()
+
+	bootCtx, cancelTimeout := context.WithTimeoutCause(ctx, c.bootTimeout(), errBootTimeout)
+	proc, err := c.boot(bootCtx)
+	if err == nil {
+		err = c.ran(proc)
+	} else if cause := context.Cause(bootCtx); cause != nil {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
+	cancelTimeout()
+	if err != nil {
+		return 0, c.startFailed(err)
+	}
+	c.booted <- boot{process: proc}
+	close(c.booted)
+	c.deliverPending(ctx)
+	return c.vm.pid, nil
+}
+
+// boot returns the container's process, running.
+func (c *Container) boot(ctx context.Context) (unikernel.Process, error) {
+	if err := c.machines.Resume(ctx, c.names.Domain()); err != nil {
+		return nil, fmt.Errorf("resume machine: %w", err)
+	}
+	conn, err := console.Dial(ctx, c.names.control())
+	if err != nil {
+		return nil, fmt.Errorf("control channel: %w", err)
+	}
+	session, err := c.guest.Attach(ctx, conn)
+	if err != nil {
+		return nil, fmt.Errorf("boot: %w", err)
+	}
+	c.mu.Lock()
+	c.session = session
+	app := c.app
+	if w := c.window; w != nil && app.Spec.Process.Terminal {
+		app.Spec.Process.ConsoleSize = &specs.Box{Width: uint(w.width), Height: uint(w.height)}
+	}
+	c.mu.Unlock()
+	return session.Run(ctx, app, c.streams.Stdio())
+}
+
+// ran announces the process. Nothing of it was announced before.
+func (c *Container) ran(proc unikernel.Process) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.allow(opRan); err != nil {
+		return err
+	}
+	c.process = proc
+	c.events.Send(&events.TaskStart{ContainerID: c.names.ID, Pid: uint32(c.vm.pid)})
+	return nil
+}
+
+// startFailed leaves it to watch to end the container, waits until it has, and
+// returns what the client is told.
+func (c *Container) startFailed(err error) error {
+	c.mu.Lock()
+	c.startErr = err
+	c.mu.Unlock()
+	c.booted <- boot{err: err}
+	close(c.booted)
+	<-c.exited
+
+	// Without the guest's own error class: containerd would take "not found"
+	// for a container that is not there.
+	text := err.Error()
+	if errors.Is(err, unikernel.ErrNotFound) || errors.Is(err, unikernel.ErrInvalid) {
+		return fmt.Errorf("OCI runtime start failed: unable to start container process: %s", text)
+	}
+	if errors.Is(err, unikernel.ErrNotImplemented) {
+		return fmt.Errorf("OCI runtime start failed: %w", err)
+	}
+	if lines := c.console.Tail(consoleInError); len(lines) > 0 && errors.Is(err, errBootTimeout) {
+		text += fmt.Sprintf("; the console's last words: %q", lines)
+	}
+	return fmt.Errorf("OCI runtime start failed: container %s: %s", c.names.ID, text)
+}
+
+// consoleInError and consoleInLog are how many lines of the console go there.
+const (
+	consoleInError = 3
+	consoleInLog   = 25
+)

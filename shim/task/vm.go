@@ -1,0 +1,78 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// vmProcess is the hypervisor's process, held by a descriptor that no other
+// process can ever take over (pidfd_open(2)). It is how a machine is ended, and
+// its end noticed, when libvirt does not answer.
+type vmProcess struct {
+	pid int
+
+	mu sync.Mutex
+	fd int // -1 without, and once closed
+}
+
+// holdProcess never fails: without a descriptor only libvirt can end the machine.
+func holdProcess(pid int) *vmProcess {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		fd = -1
+	}
+	return &vmProcess{pid: pid, fd: fd}
+}
+
+var errNoDescriptor = errors.New("no descriptor of the hypervisor's process")
+
+// kill sends SIGKILL; a process that has ended is not an error.
+func (v *vmProcess) kill() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.fd < 0 {
+		return errNoDescriptor
+	}
+	if err := unix.PidfdSendSignal(v.fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill hypervisor: %w", err)
+	}
+	return nil
+}
+
+// wait returns when the process has ended. It looks again every so often, so
+// that it also ends with the context.
+func (v *vmProcess) wait(ctx context.Context) error {
+	v.mu.Lock()
+	fd := v.fd
+	v.mu.Unlock()
+	if fd < 0 {
+		return errNoDescriptor
+	}
+	const look = 500 * time.Millisecond
+	for ctx.Err() == nil {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, int(look.Milliseconds()))
+		if n > 0 {
+			return nil
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// close gives the descriptor back. Nobody may be waiting.
+func (v *vmProcess) close() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.fd >= 0 {
+		_ = unix.Close(v.fd)
+		v.fd = -1
+	}
+}

@@ -1,0 +1,281 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"containerd-shim-uni/unikernel"
+
+	"github.com/containerd/containerd/api/events"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+const (
+	// lastWords is how long, after a machine ended, its guest's report may
+	// still be on its way through our buffers; and, after a guest fell silent,
+	// how long the reason may take to show.
+	lastWords = 2 * time.Second
+	// collectTimeout bounds waiting for exec processes that died with the first.
+	collectTimeout = 2 * time.Second
+	// drainTimeout bounds waiting for a reader of the output of a container
+	// that has exited and is not deleted, while its machine stays.
+	drainTimeout = time.Minute
+	// consoleTimeout bounds waiting for the end of the console.
+	consoleTimeout = 200 * time.Millisecond
+	// shutdownTimeout bounds telling the guest that it may power off.
+	shutdownTimeout = time.Second
+)
+
+// Exit statuses that no process reported.
+const (
+	statusKilled        = 128 + 9
+	statusNotFound      = 127
+	statusNotExecutable = 126
+	statusUnknown       = 255
+)
+
+// watch waits for the end of the container, records it, and frees what it held
+// on the host. It is the only one that does.
+func (c *Container) watch() {
+	ctx, cancel := context.WithCancel(context.Background())
+	machine := make(chan unikernel.End, 1)
+	go func() { machine <- c.awaitMachine(ctx) }()
+
+	w := &watcher{c: c, machine: machine}
+	exit := w.wait()
+	c.collectExecs()
+	c.finish(exit, w.end)
+	c.killing.Wait()
+	c.release()
+	if w.end == nil {
+		w.endWithin(lastWords)
+	}
+	cancel()
+	if w.end == nil {
+		<-machine
+	}
+	c.vm.close()
+	close(c.released)
+}
+
+// awaitMachine returns how the machine ended, from libvirt or, when libvirt
+// cannot tell, from its process.
+func (c *Container) awaitMachine(ctx context.Context) unikernel.End {
+	end, err := c.machines.Wait(ctx, c.names.Domain())
+	if err == nil {
+		return end
+	}
+	if ctx.Err() == nil {
+		c.log().WithError(err).Warn("libvirt does not watch the machine any more; its process is watched instead")
+		if err := c.vm.wait(ctx); err != nil && ctx.Err() == nil {
+			c.log().WithError(err).Error("the machine cannot be watched")
+		}
+	}
+	return unikernel.End{Reason: unikernel.EndUnknown, At: time.Now(), Detail: err.Error()}
+}
+
+// watcher is what watch knows so far.
+type watcher struct {
+	c       *Container
+	machine <-chan unikernel.End
+	end     *unikernel.End
+}
+
+// endWithin waits a bounded time for the machine's end.
+func (w *watcher) endWithin(d time.Duration) bool {
+	if w.end != nil {
+		return true
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case end := <-w.machine:
+		w.end = &end
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// wait returns the container's exit, however it came.
+func (w *watcher) wait() unikernel.Exit {
+	c := w.c
+	var b boot
+	select {
+	case b = <-c.booted:
+	case end := <-w.machine:
+		w.end = &end
+		if !c.abandonStart() {
+			return w.verdict()
+		}
+		b = <-c.booted
+	}
+	if b.err != nil {
+		if errors.Is(b.err, unikernel.ErrUnavailable) && !errors.Is(b.err, errBootTimeout) && !errors.Is(b.err, errKilled) {
+			w.endWithin(lastWords) // the guest is gone, so its machine may be
+		}
+		exit := w.failedStart(b.err)
+		c.destroy()
+		return exit
+	}
+	if w.end == nil {
+		select {
+		case <-b.process.Exited():
+		case end := <-w.machine:
+			w.end = &end
+		}
+	}
+	if w.end != nil {
+		timer := time.NewTimer(lastWords)
+		defer timer.Stop()
+		select {
+		case <-b.process.Exited():
+		case <-timer.C:
+			return w.verdict()
+		}
+	}
+	exit, err := b.process.Exit()
+	if err == nil {
+		return exit
+	}
+	w.endWithin(lastWords)
+	return w.verdict()
+}
+
+// abandonStart is called when the machine ended before its process ran. It
+// makes a start that is under way fail, or later ones impossible, and says
+// whether one is under way.
+func (c *Container) abandonStart() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == Created {
+		_ = c.allow(opExit)
+		return false
+	}
+	c.cancelBoot(errMachineEnded)
+	return true
+}
+
+// failedStart is the exit of a container whose process never ran.
+func (w *watcher) failedStart(err error) unikernel.Exit {
+	exit := w.verdict()
+	switch {
+	case errors.Is(err, unikernel.ErrNotFound):
+		exit.Status = statusNotFound
+	case errors.Is(err, unikernel.ErrInvalid):
+		exit.Status = statusNotExecutable
+	}
+	return exit
+}
+
+// verdict is the exit of a container whose guest did not report one.
+func (w *watcher) verdict() unikernel.Exit {
+	exit := unikernel.Exit{Status: statusUnknown, At: time.Now()}
+	if w.end != nil && !w.end.At.IsZero() {
+		exit.At = w.end.At
+	}
+	w.c.mu.Lock()
+	killed := w.c.killed
+	w.c.mu.Unlock()
+	if killed {
+		exit.Status = statusKilled
+		return exit
+	}
+	if w.end == nil {
+		return exit
+	}
+	switch w.end.Reason {
+	case unikernel.EndDestroyed, unikernel.EndFailed, unikernel.EndUnknown:
+		exit.Status = statusKilled
+	}
+	return exit
+}
+
+// finish records the exit and announces it.
+func (c *Container) finish(exit unikernel.Exit, end *unikernel.End) {
+	c.explain(exit, end)
+	if end != nil && end.Reason == unikernel.EndFailed && c.group != nil && c.group.OOMKills() > 0 {
+		c.events.Send(&events.TaskOOM{ContainerID: c.names.ID})
+	}
+	c.mu.Lock()
+	if c.state != Stopped {
+		if err := c.allow(opExit); err != nil {
+			c.log().WithError(err).Error("exit of a container in a state that cannot exit")
+		}
+	}
+	c.exit = exit
+	c.events.Send(&events.TaskExit{
+		ContainerID: c.names.ID, ID: c.names.ID, Pid: uint32(c.vm.pid),
+		ExitStatus: exit.Status, ExitedAt: timestamppb.New(exit.At),
+	})
+	c.mu.Unlock()
+	close(c.exited)
+}
+
+// explain logs an end that nobody asked for, with what may tell why.
+func (c *Container) explain(exit unikernel.Exit, end *unikernel.End) {
+	c.mu.Lock()
+	killed, startErr, proc := c.killed, c.startErr, c.process
+	c.mu.Unlock()
+	if killed {
+		return
+	}
+	entry := c.log().WithField("status", exit.Status)
+	switch {
+	case startErr != nil && (errors.Is(startErr, unikernel.ErrNotFound) || errors.Is(startErr, unikernel.ErrInvalid)):
+		return // the client is told, and nothing is wrong with the guest
+	case startErr != nil:
+		entry = entry.WithError(startErr)
+	case proc != nil && reported(proc):
+		return
+	case end == nil:
+		entry = entry.WithField(fieldReason, "the guest fell silent")
+	default:
+		entry = entry.WithField(fieldReason, end.Reason.String()).WithField("detail", end.Detail)
+	}
+	select { // what the guest said last may still be on its way
+	case <-c.console.Ended():
+	case <-time.After(consoleTimeout):
+	}
+	entry.WithField(fieldConsole, c.console.Tail(consoleInLog)).Error("container ended without its guest reporting an exit")
+}
+
+// reported says whether a process's exit is known from the guest.
+func reported(p unikernel.Process) bool {
+	select {
+	case <-p.Exited():
+		_, err := p.Exit()
+		return err == nil
+	default:
+		return false
+	}
+}
+
+// release lets the output drain, ends the machine and closes the streams.
+func (c *Container) release() {
+	c.mu.Lock()
+	session, proc := c.session, c.process
+	c.mu.Unlock()
+	if proc != nil && reported(proc) {
+		timer := time.NewTimer(drainTimeout)
+		select {
+		case <-proc.Drained():
+		case <-c.drain:
+		case <-timer.C:
+			c.log().Warn("nobody reads the container's output; what is left of it is lost")
+		}
+		timer.Stop()
+	}
+	if session != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+		_ = session.Shutdown(ctx) // a guest that is gone cannot be told, and need not be
+		cancel()
+		_ = session.Close()
+	}
+	c.destroy()
+	if err := c.streams.Close(); err != nil {
+		c.log().WithError(err).Warn("closing the container's streams")
+	}
+	c.console.Close()
+}
