@@ -84,8 +84,7 @@ func listEntries(dir, kind, suffix string) ([]Entry, error) {
 // Prune removes what killed builders left and unused files, least recently used
 // first, until at most keep allocated bytes remain.
 func (s *Store) Prune(keep int64) (Freed, error) {
-	s.removeStale(s.rootsDir(), "")
-	s.removeStale(s.templatesDir(), "")
+	s.removeStale("")
 	return s.evict(keep)
 }
 

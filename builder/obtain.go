@@ -49,7 +49,7 @@ func (s *Store) buildLocked(ctx context.Context, key *fileLock, path, dst string
 	if hit, err := s.link(path, dst); hit || err != nil {
 		return err // built since we looked
 	}
-	s.removeStale(filepath.Dir(path), filepath.Base(path))
+	s.removeStale(path)
 	if err := s.build(ctx, path, dst, build); err != nil {
 		return err
 	}
@@ -126,17 +126,19 @@ func linkTo(path, dst string) error {
 	return err
 }
 
-// removeStale removes what killed builders left in a directory of the cache.
-// The caller holds the lock of the file held, if that is not empty.
-func (s *Store) removeStale(dir, held string) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		s.opts.Log("clean %s: %v", dir, err)
-		return
-	}
-	for _, e := range entries {
-		if err := removeStaleFile(dir, e.Name(), held); err != nil {
+// removeStale removes what killed builders left in the cache. The caller holds
+// the lock of the cached file held, if that is not empty.
+func (s *Store) removeStale(held string) {
+	for _, dir := range []string{s.rootsDir(), s.templatesDir()} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
 			s.opts.Log("clean %s: %v", dir, err)
+			continue
+		}
+		for _, e := range entries {
+			if err := removeStaleFile(dir, e.Name(), held); err != nil {
+				s.opts.Log("clean %s: %v", dir, err)
+			}
 		}
 	}
 }
@@ -150,9 +152,12 @@ func removeStaleFile(dir, name, held string) error {
 	}
 	digest, rest, _ := strings.Cut(name, ".")
 	suffix, _, _ := strings.Cut(rest, ".")
-	file := digest + "." + suffix
+	file := filepath.Join(dir, digest+"."+suffix)
+	if file == held && !isTemp {
+		return nil
+	}
 	if file != held {
-		key, err := tryLock(filepath.Join(dir, file+lockSuffix))
+		key, err := tryLock(file + lockSuffix)
 		if err != nil || key == nil {
 			return err
 		}

@@ -40,6 +40,9 @@ type Store struct {
 	dir  string // the cache
 	opts Options
 	mke2 string // path of mke2fs, empty when it is not installed
+
+	// writeTree is erofs.Write; tests replace it.
+	writeTree func(ctx context.Context, f *os.File, dir string) error
 }
 
 // Open returns the Store below dir, which is created if need be, readable by
@@ -48,7 +51,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	if !filepath.IsAbs(dir) {
 		return nil, fmt.Errorf("open store: %q is not an absolute path", dir)
 	}
-	s := &Store{dir: filepath.Join(dir, "cache"), opts: opts, mke2: findMke2fs()}
+	s := &Store{dir: filepath.Join(dir, "cache"), opts: opts, mke2: findMke2fs(), writeTree: erofs.Write}
 	if s.opts.Log == nil {
 		s.opts.Log = func(string, ...any) {}
 	}
@@ -125,7 +128,7 @@ func (s *Store) writeRoot(ctx context.Context, root unikernel.Rootfs, f *os.File
 			err = errors.Join(err, fmt.Errorf("close root file system: %w", cerr))
 		}
 	}()
-	err = erofs.Write(ctx, f, dir)
+	err = s.writeTree(ctx, f, dir)
 	if !isFull(err) {
 		return err
 	}
@@ -135,7 +138,7 @@ func (s *Store) writeRoot(ctx context.Context, root unikernel.Rootfs, f *os.File
 	if err := f.Truncate(0); err != nil {
 		return err
 	}
-	return erofs.Write(ctx, f, dir)
+	return s.writeTree(ctx, f, dir)
 }
 
 // protect makes a shared or read-only file readable by root and QEMU only.

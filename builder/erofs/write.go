@@ -1,6 +1,7 @@
 package erofs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,16 +83,14 @@ func (w *writer) file(ctx context.Context, n *node) error {
 	if err := w.copy(ctx, in, whole, int64(n.block)*blockSize); err != nil {
 		return fmt.Errorf("copy %s: %w", n.path, err)
 	}
-	// One byte more than expected tells a file that grew.
-	tail := w.buf[:n.inline+1]
-	got, err := in.ReadAt(tail, whole)
-	if got != n.inline || !errors.Is(err, io.EOF) {
-		if err == nil || errors.Is(err, io.EOF) {
-			err = errChanged
-		}
+	tail := w.buf[:n.inline]
+	if err := readFull(in, tail, whole); err != nil {
 		return fmt.Errorf("copy %s: %w", n.path, err)
 	}
-	return w.inode(n, tail[:n.inline])
+	if st, err := in.Stat(); err != nil || st.Size() != n.size {
+		return fmt.Errorf("copy %s: %w", n.path, cmp.Or(err, errChanged))
+	}
+	return w.inode(n, tail)
 }
 
 var errChanged = errors.New("the file changed while it was read")
@@ -109,10 +108,7 @@ func (w *writer) copy(ctx context.Context, in *os.File, size, at int64) error {
 				return err
 			}
 			chunk := w.buf[:min(int64(len(w.buf)), end-pos)]
-			if n, err := in.ReadAt(chunk, pos); n < len(chunk) {
-				if errors.Is(err, io.EOF) {
-					err = errChanged
-				}
+			if err := readFull(in, chunk, pos); err != nil {
 				return err
 			}
 			if _, err := w.out.WriteAt(chunk, at+pos); err != nil {
@@ -122,6 +118,18 @@ func (w *writer) copy(ctx context.Context, in *os.File, size, at int64) error {
 		}
 	}
 	return nil
+}
+
+// readFull fills b from offset at; a file that ends before has changed.
+func readFull(in *os.File, b []byte, at int64) error {
+	n, err := in.ReadAt(b, at)
+	if n == len(b) {
+		return nil
+	}
+	if errors.Is(err, io.EOF) {
+		return errChanged
+	}
+	return err
 }
 
 // nextData returns the first range of data at or after pos, cut at size;

@@ -1,0 +1,196 @@
+package builder
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// fakeMke2fs makes a Store use a shell script in place of mke2fs. The script
+// sees the image's path as $image.
+func fakeMke2fs(t *testing.T, s *Store, script string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "mke2fs")
+	script = "#!/bin/sh\nPATH=/usr/bin:/bin\nfor image; do :; done\n" + script
+	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.mke2 = path
+}
+
+func TestWritable(t *testing.T) {
+	s, container := openStore(t, Options{MaxSize: large})
+	fakeMke2fs(t, s, `echo "$*" >> "`+s.dir+`/calls"; printf formatted | dd of="$image" conv=notrunc 2>/dev/null`)
+	for _, name := range []string{"a", "b"} {
+		dst := filepath.Join(container(name), "writable.qcow2")
+		if err := s.Writable(t.Context(), dst, 32<<20-1); err != nil {
+			t.Fatal(err)
+		}
+		if mode := inode(t, dst).Mode(); mode != 0o600 {
+			t.Errorf("mode is %v", mode)
+		}
+		template := inode(t, filepath.Join(container(name), TemplateName))
+		if template.Size() != 32<<20 || template.Mode() != 0o400 {
+			t.Errorf("template has %d bytes, mode %v", template.Size(), template.Mode())
+		}
+	}
+	if os.SameFile(inode(t, filepath.Join(container("a"), "writable.qcow2")), inode(t, filepath.Join(container("b"), "writable.qcow2"))) {
+		t.Error("two containers share a writable layer")
+	}
+	if !os.SameFile(inode(t, filepath.Join(container("a"), TemplateName)), inode(t, filepath.Join(container("b"), TemplateName))) {
+		t.Error("two containers have different templates")
+	}
+	calls, err := os.ReadFile(filepath.Join(s.dir, "calls"))
+	if err != nil || strings.Count(string(calls), "\n") != 1 {
+		t.Errorf("mke2fs ran as %q, %v, want once", calls, err)
+	}
+	if err := s.Writable(t.Context(), filepath.Join(container("c"), "w"), 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	if files := cacheFiles(t, s); len(files) != 2 {
+		t.Errorf("cache holds %q, want a template for each size", files)
+	}
+	remove(t, container("a"))
+	remove(t, container("b"))
+	if freed, err := s.Prune(0); err != nil || freed.Files != 1 {
+		t.Errorf("Prune = %+v, %v", freed, err)
+	}
+}
+
+func TestWritableFailuresLeaveNothing(t *testing.T) {
+	tests := []struct {
+		name, script string
+		want         string
+	}{
+		{"mke2fs fails", `echo out; printf 'bad\noption\n' >&2; exit 3`, "exit status 3: out bad option"},
+		{"mke2fs is killed", `kill -9 $$`, "killed"},
+		{"mke2fs talks", `yes | head -c 100000; exit 1`, "…"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s, container := openStore(t, Options{MaxSize: large})
+			fakeMke2fs(t, s, tt.script)
+			dir := container("a")
+			err := s.Writable(t.Context(), filepath.Join(dir, "w"), 32<<20)
+			if err == nil || !strings.Contains(err.Error(), tt.want) || len(err.Error()) > 1000 {
+				t.Errorf("error %v, want %q", err, tt.want)
+			}
+			left, rerr := os.ReadDir(dir)
+			if files := cacheFiles(t, s); rerr != nil || len(files)+len(left) != 0 {
+				t.Errorf("left %q, %q", files, left)
+			}
+		})
+	}
+}
+
+func TestWritableErrors(t *testing.T) {
+	s, container := openStore(t, Options{MaxSize: large})
+	dst := filepath.Join(container("a"), "w")
+	for _, size := range []int64{-1, 0, minWritable - 1, maxWritable + 1} {
+		if err := s.Writable(t.Context(), dst, size); err == nil || !strings.Contains(err.Error(), "are possible") {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+	s.mke2 = ""
+	if err := s.Writable(t.Context(), dst, 32<<20); err == nil || !strings.Contains(err.Error(), "install e2fsprogs") {
+		t.Errorf("without mke2fs: %v", err)
+	}
+	fakeMke2fs(t, s, "exit 0")
+	if err := os.WriteFile(dst, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Writable(t.Context(), dst, 32<<20); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("an existing destination: %v", err)
+	}
+	if exists(t, filepath.Join(container("a"), TemplateName)) {
+		t.Error("the template's link remains")
+	}
+	if data, err := os.ReadFile(dst); err != nil || string(data) != "mine" {
+		t.Errorf("the existing file became %q, %v", data, err)
+	}
+}
+
+func TestWritableEndsWithItsContext(t *testing.T) {
+	s, container := openStore(t, Options{MaxSize: large})
+	fifo := filepath.Join(t.TempDir(), "started")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fakeMke2fs(t, s, `echo x > "`+fifo+`"; exec sleep 1000`)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		if _, err := os.ReadFile(fifo); err != nil {
+			t.Error(err)
+		}
+		cancel()
+	}()
+	if err := s.Writable(ctx, filepath.Join(container("a"), "w"), 32<<20); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want Canceled", err)
+	}
+	if files := cacheFiles(t, s); len(files) != 0 {
+		t.Errorf("left %q", files)
+	}
+}
+
+// The real mke2fs's template is clean, and QEMU accepts the overlay on it.
+func TestWritableIsSound(t *testing.T) {
+	s, container := openStore(t, Options{MaxSize: large})
+	if s.mke2 == "" {
+		t.Skip("mke2fs is not installed")
+	}
+	dst := filepath.Join(container("a"), "writable.qcow2")
+	if err := s.Writable(t.Context(), dst, 10<<30); err != nil {
+		t.Fatal(err)
+	}
+	template := filepath.Join(container("a"), TemplateName)
+	fsck := filepath.Join(filepath.Dir(s.mke2), "e2fsck")
+	if out, err := exec.CommandContext(t.Context(), fsck, "-fn", template).CombinedOutput(); err != nil {
+		t.Errorf("e2fsck: %v\n%s", err, out)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(template, &st); err != nil || st.Blocks*512 > 4*mib {
+		t.Errorf("the template occupies %d KiB, %v", st.Blocks/2, err)
+	}
+	if qemuImg, err := exec.LookPath("qemu-img"); err == nil {
+		if out, err := exec.CommandContext(t.Context(), qemuImg, "check", dst).CombinedOutput(); err != nil {
+			t.Errorf("qemu-img check: %v\n%s", err, out)
+		}
+	}
+}
+
+// The kernel mounts a template and finds what the guest needs.
+func TestTemplateMounts(t *testing.T) {
+	if os.Getenv("UNI_QEMU_TESTS") != "1" {
+		t.Skip("mounts a file system; set UNI_QEMU_TESTS=1")
+	}
+	s, container := openStore(t, Options{MaxSize: large})
+	if err := s.Writable(t.Context(), filepath.Join(container("a"), "w"), 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	mnt := t.TempDir()
+	if out, err := exec.CommandContext(t.Context(), "mount", "-t", "ext4", "-o", "loop,ro", filepath.Join(container("a"), TemplateName), mnt).CombinedOutput(); err != nil {
+		t.Fatalf("mount: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(mnt, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, name := range []string{"upper", "work"} {
+		var st unix.Stat_t
+		if err := unix.Stat(filepath.Join(mnt, name), &st); err != nil || st.Mode != unix.S_IFDIR|0o755 || st.Uid != 0 || st.Gid != 0 {
+			t.Errorf("%s: %+v, %v", name, st, err)
+		}
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(mnt, &st); err != nil || st.Bavail*uint64(st.Bsize) < 900<<20 {
+		t.Errorf("%d bytes free, %v", st.Bavail*uint64(st.Bsize), err)
+	}
+}
