@@ -1,0 +1,164 @@
+package linux
+
+import (
+	"context"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"containerd-shim-uni/unikernel"
+	"containerd-shim-uni/unikernel/linux/wire"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// testTimeout bounds a wait that ends at once unless something is broken.
+const testTimeout = 20 * time.Second
+
+// fakeGuest is the guest's end of a control channel, played by a test.
+type fakeGuest struct {
+	t    *testing.T
+	conn net.Conn
+	r    *wire.Reader
+	wmu  sync.Mutex
+}
+
+// attach connects a session to a fake guest that says hello.
+func attach(t *testing.T) (unikernel.Session, *fakeGuest) {
+	t.Helper()
+	host, guest := net.Pipe()
+	g := &fakeGuest{t: t, conn: guest, r: wire.NewReader(guest, wire.MaxHostPayload)}
+	go g.send(wire.KindHello, 0, wire.Hello{Version: wire.Version, Kernel: "test"}.Encode())
+	s, err := New(Config{}).Attach(testContext(t), host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s, g
+}
+
+func testContext(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// send sends one frame; an error shows in what the host does not receive.
+func (g *fakeGuest) send(kind wire.Kind, id uint32, payload ...[]byte) {
+	g.wmu.Lock()
+	defer g.wmu.Unlock()
+	g.conn.Write(wire.AppendFrame(nil, kind, id, payload...))
+}
+
+func (g *fakeGuest) reply(id uint32, r wire.Reply) { g.send(wire.KindReply, id, r.Encode()) }
+
+func (g *fakeGuest) data(proc uint32, s wire.Stream, text string) {
+	g.send(wire.KindData, proc, []byte{byte(s)}, []byte(text))
+}
+
+func (g *fakeGuest) eof(proc uint32, s wire.Stream) { g.send(wire.KindEOF, proc, []byte{byte(s)}) }
+
+// exit ends a process the way the guest does.
+func (g *fakeGuest) exit(proc, status uint32) {
+	g.eof(proc, wire.Stdout)
+	g.eof(proc, wire.Stderr)
+	g.send(wire.KindExit, proc, wire.Exit{Status: status}.Encode())
+}
+
+// next reads one frame of the host, which must be of that kind.
+func (g *fakeGuest) next(kind wire.Kind) wire.Frame {
+	g.t.Helper()
+	g.conn.SetReadDeadline(time.Now().Add(testTimeout))
+	f, err := g.r.Read()
+	if err != nil || f.Kind != kind {
+		g.t.Errorf("the host sent kind %d, %v; want kind %d", f.Kind, err, kind)
+	}
+	return f
+}
+
+// acceptStart answers the host's request for a process and returns its id.
+func (g *fakeGuest) acceptStart() uint32 {
+	g.conn.SetReadDeadline(time.Now().Add(testTimeout))
+	f, err := g.r.Read()
+	if err != nil {
+		g.t.Errorf("read a request: %v", err)
+		return 0
+	}
+	var id uint32
+	switch f.Kind {
+	case wire.KindRun:
+		r, err := wire.DecodeRun(f.Payload)
+		if err != nil {
+			g.t.Error(err)
+		}
+		id = r.ID
+	case wire.KindExec:
+		x, err := wire.DecodeExec(f.Payload)
+		if err != nil {
+			g.t.Error(err)
+		}
+		id = x.ID
+	default:
+		g.t.Errorf("the host sent kind %d, not a request for a process", f.Kind)
+	}
+	g.reply(f.ID, wire.Reply{})
+	return id
+}
+
+// drain reads and drops what the host sends from now on.
+func (g *fakeGuest) drain() {
+	g.conn.SetReadDeadline(time.Time{})
+	go func() {
+		for {
+			if _, err := g.r.Read(); err != nil {
+				return
+			}
+		}
+	}()
+}
+
+// testApp is a container without shares.
+func testApp() unikernel.App {
+	return unikernel.App{Namespace: "default", ID: "c1", Spec: &specs.Spec{
+		Version: "1.1.0",
+		Process: &specs.Process{Args: []string{"sh"}, Cwd: "/", Env: []string{"PATH=/bin"},
+			Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_CHOWN"}}},
+		Root: &specs.Root{Path: "rootfs"},
+		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{
+			{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.NetworkNamespace, Path: "/run/netns/x"}}},
+	}}
+}
+
+// runProcess starts the container's process against the fake guest.
+func runProcess(t *testing.T, s unikernel.Session, g *fakeGuest, io unikernel.Stdio) (unikernel.Process, uint32) {
+	t.Helper()
+	ids := make(chan uint32, 1)
+	go func() { ids <- g.acceptStart() }()
+	p, err := s.Run(testContext(t), testApp(), io)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, <-ids
+}
+
+// within fails the test if a channel is not closed soon.
+func within(t *testing.T, what string, c <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(testTimeout):
+		t.Fatalf("%s: not within %v", what, testTimeout)
+	}
+}
+
+func open(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return false
+	default:
+		return true
+	}
+}
+
+func deadline() time.Time { return time.Now().Add(testTimeout) }

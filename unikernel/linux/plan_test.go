@@ -1,0 +1,176 @@
+package linux
+
+import (
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"containerd-shim-uni/unikernel"
+	"containerd-shim-uni/unikernel/linux/wire"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+var enough = unikernel.Resources{MemoryMiB: 256, VCPUs: 2}
+
+func TestPlan(t *testing.T) {
+	g := New(Config{Kernel: "/k", Initrd: "/i", Machine: "q35", Emulated: true, TSCKHz: 2445428, ExtraCmdline: []string{"a=b"}})
+	plan, err := g.Plan(testApp(), enough)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := unikernel.Plan{Machine: "q35", Kernel: "/k", Initrd: "/i", Resources: enough, Writable: true, Control: "uni.ctl",
+		Cmdline: []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t", "no_timer_check", "tsc_early_khz=2445428", "a=b"}}
+	if !reflect.DeepEqual(plan, want) {
+		t.Errorf("plan %+v\nwant %+v", plan, want)
+	}
+}
+
+func TestPlanVariants(t *testing.T) {
+	a := testApp()
+	a.Spec.Root.Readonly = true
+	a.Spec.Mounts = []specs.Mount{{Destination: "/x", Source: "/host", Options: []string{"rbind", "ro"}}}
+	plan, err := New(Config{}).Plan(a, enough)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plan.Writable || plan.ShareTag == "" || plan.Machine != "microvm" {
+		t.Errorf("plan %+v: want no writable disk, a share, microvm", plan)
+	}
+	if slices.ContainsFunc(plan.Cmdline, func(s string) bool { return strings.HasPrefix(s, "tsc_early_khz") || s == "no_timer_check" }) {
+		t.Errorf("arguments of an emulated machine under KVM: %q", plan.Cmdline)
+	}
+}
+
+func TestPlanRefuses(t *testing.T) {
+	impossible, invalid := unikernel.ErrNotImplemented, unikernel.ErrInvalid
+	drop := func(s *specs.Spec, ns specs.LinuxNamespaceType) {
+		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == ns })
+	}
+	for _, c := range []struct {
+		name   string
+		change func(*specs.Spec)
+		is     error
+		says   string
+	}{
+		{"host network", func(s *specs.Spec) { drop(s, specs.NetworkNamespace) }, impossible, "host's network namespace"},
+		{"host pid", func(s *specs.Spec) { drop(s, specs.PIDNamespace) }, impossible, "host's pid namespace"},
+		{"host ipc", func(s *specs.Spec) { drop(s, specs.IPCNamespace) }, impossible, "host's ipc namespace"},
+		{"joined pid", func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "/proc/1/ns/pid" }, impossible, "/proc/1/ns/pid"},
+		{"user namespace", func(s *specs.Spec) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+		}, impossible, "user namespaces"},
+		{"uid mapping", func(s *specs.Spec) { s.Linux.UIDMappings = []specs.LinuxIDMapping{{Size: 1}} }, impossible, "user namespaces"},
+		{"kvm", func(s *specs.Spec) {
+			s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/kvm", Type: "c", Major: 10, Minor: 232}}
+		}, impossible, "/dev/kvm (c 10:232)"},
+		{"disk", func(s *specs.Spec) {
+			s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/sda", Type: "b", Major: 8}}
+		}, impossible, "/dev/sda"},
+		{"device type", func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "z"}} }, invalid, `"z"`},
+		{"nfs", func(s *specs.Spec) {
+			s.Mounts = []specs.Mount{{Destination: "/n", Type: "nfs", Source: "h:/"}}
+		}, impossible, `"nfs"`},
+		{"relative mount", func(s *specs.Spec) { s.Mounts = []specs.Mount{{Destination: "n", Type: "tmpfs"}} }, invalid, "not absolute"},
+		{"tmpcopyup", func(s *specs.Spec) {
+			s.Mounts = []specs.Mount{{Destination: "/n", Type: "tmpfs", Options: []string{"tmpcopyup"}}}
+		}, impossible, "tmpcopyup"},
+		{"hook", func(s *specs.Spec) { s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/x"}}} }, impossible, "startContainer"},
+		{"no process", func(s *specs.Spec) { s.Process = nil }, invalid, "no process"},
+		{"no arguments", func(s *specs.Spec) { s.Process.Args = nil }, invalid, "no arguments"},
+		{"relative cwd", func(s *specs.Spec) { s.Process.Cwd = "x" }, invalid, `"x"`},
+		{"zero byte", func(s *specs.Spec) { s.Process.Args = []string{"a\x00b"} }, invalid, "zero byte"},
+		{"rlimit", func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_X"}} }, invalid, "RLIMIT_X"},
+		{"rlimit order", func(s *specs.Spec) {
+			s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 2, Hard: 1}}
+		}, invalid, "above the hard limit"},
+		{"sysctl", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"../x": "1"} }, invalid, "../x"},
+		{"windows", func(s *specs.Spec) { s.Windows = &specs.Windows{} }, invalid, "not for Linux"},
+		{"no linux", func(s *specs.Spec) { s.Linux = nil }, invalid, "no linux section"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := testApp()
+			c.change(a.Spec)
+			_, err := New(Config{}).Plan(a, enough)
+			if !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("error %v, want %v that says %q", err, c.is, c.says)
+			}
+		})
+	}
+	_, err := New(Config{}).Plan(testApp(), unikernel.Resources{MemoryMiB: 31, VCPUs: 1})
+	if !errors.Is(err, invalid) || !strings.Contains(err.Error(), "31 MiB") || !strings.Contains(err.Error(), "32 MiB") {
+		t.Errorf("too little memory: %v", err)
+	}
+	if _, err := New(Config{ExtraCmdline: []string{"a b"}}).Plan(testApp(), enough); !errors.Is(err, invalid) {
+		t.Errorf("kernel argument with a space: %v", err)
+	}
+	if _, err := New(Config{}).Plan(unikernel.App{}, enough); !errors.Is(err, invalid) {
+		t.Errorf("no specification: %v", err)
+	}
+}
+
+func TestConvertProcess(t *testing.T) {
+	umask, score := uint32(0o077), -5
+	w, err := process(&specs.Process{
+		Args: []string{"a"}, Cwd: "/", Terminal: true, ConsoleSize: &specs.Box{Width: 80, Height: 1 << 20},
+		User:        specs.User{UID: 1, GID: 2, AdditionalGids: []uint32{3}, Umask: &umask},
+		OOMScoreAdj: &score, Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_RTTIME", Soft: 1, Hard: 2}},
+		Capabilities: &specs.LinuxCapabilities{Effective: []string{"CAP_CHOWN", "CAP_CHECKPOINT_RESTORE", "CAP_OF_THE_FUTURE"}},
+	}, &specs.LinuxCapabilities{Bounding: []string{"CAP_KILL"}}, unikernel.Stdio{Stdin: strings.NewReader("")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := wire.Process{Args: []string{"a"}, Cwd: "/", Terminal: true, Width: 80, Height: 1<<16 - 1, UID: 1, GID: 2,
+		Groups: []uint32{3}, Umask: 0o077, SetOOMScoreAdj: true, OOMScoreAdj: -5, Stdin: true,
+		Rlimits: []wire.Rlimit{{Resource: 15, Soft: 1, Hard: 2}}, Caps: wire.Caps{Effective: 1 | 1<<40}}
+	if !reflect.DeepEqual(w, want) {
+		t.Errorf("got %+v\nwant %+v", w, want)
+	}
+	w, err = process(&specs.Process{Args: []string{"a"}, Cwd: "/"}, &specs.LinuxCapabilities{Bounding: []string{"CAP_KILL"}}, unikernel.Stdio{})
+	if err != nil || w.Caps.Bounding != 1<<5 || w.Umask != 0o022 {
+		t.Errorf("defaults: %+v, %v", w, err)
+	}
+}
+
+func TestBindShares(t *testing.T) {
+	a := testApp()
+	hosts := specs.Mount{Destination: "/etc/hosts", Type: "bind", Source: "/h", Options: []string{"ro"}}
+	data := specs.Mount{Destination: "/data", Source: "/d", Options: []string{"rbind"}}
+	a.Spec.Mounts = []specs.Mount{hosts, {Destination: "/proc", Type: "proc", Source: "proc"}, data}
+	c, err := container(a.Spec, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shares := []unikernel.SharedMount{{Mount: hosts, Name: "0"}, {Mount: data, Name: "1"}}
+	if err := bindShares(&c, shares); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []wire.Mount{
+		{Destination: "/etc/hosts", Type: "bind", Source: "0", Options: []string{"ro"}},
+		{Destination: "/proc", Type: "proc", Source: "proc"},
+		{Destination: "/data", Type: "bind", Source: "1", Options: []string{"rbind"}},
+	} {
+		if !reflect.DeepEqual(c.Mounts[i], want) {
+			t.Errorf("mount %d is %+v", i, c.Mounts[i])
+		}
+	}
+	c, _ = container(a.Spec, true)
+	if err := bindShares(&c, shares[:1]); !errors.Is(err, unikernel.ErrInvalid) || !strings.Contains(err.Error(), "/data") {
+		t.Errorf("a bind mount without a share: %v", err)
+	}
+}
+
+func TestTSCKHz(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		want int
+	}{
+		{"processor\t: 0\ncpu MHz\t\t: 2445.428\ncpu MHz\t\t: 1.0\n", 2445428}, {"cpu MHz : x\n", 0}, {"", 0},
+	} {
+		if got := tscKHz(c.text); got != c.want {
+			t.Errorf("%q: %d, want %d", c.text, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,149 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+func TestFrames(t *testing.T) {
+	var b []byte
+	b = AppendFrame(b, KindData, 7, []byte{1}, []byte("hello"))
+	b = AppendFrame(b, KindShutdown, 0)
+	b = AppendFrame(b, KindReply, 1<<32-1, bytes.Repeat([]byte("x"), MaxGuestPayload))
+	r := NewReader(iotest.OneByteReader(bytes.NewReader(b)), MaxGuestPayload)
+	for _, want := range []Frame{
+		{KindData, 7, []byte("\x01hello")}, {KindShutdown, 0, nil},
+		{KindReply, 1<<32 - 1, bytes.Repeat([]byte("x"), MaxGuestPayload)},
+	} {
+		f, err := r.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Kind != want.Kind || f.ID != want.ID || !bytes.Equal(f.Payload, want.Payload) {
+			t.Errorf("frame %d of %d, %d bytes", f.Kind, f.ID, len(f.Payload))
+		}
+	}
+	if _, err := r.Read(); err != io.EOF {
+		t.Errorf("at the end: %v", err)
+	}
+}
+
+func TestBadFrames(t *testing.T) {
+	for _, c := range []struct {
+		name, bytes string
+		want        error
+	}{
+		{"kind 0", "\x00\x00\x00\x00\x00\x00\x00\x00", ErrFrame},
+		{"unknown kind", "\xff\x00\x00\x00\x00\x00\x00\x00", ErrFrame},
+		{"too large", "\x07\x01\x00\x01\x00\x00\x00\x00", ErrTooLarge},
+		{"cut head", "\x07\x01", io.ErrUnexpectedEOF},
+		{"cut payload", "\x07\x05\x00\x00\x00\x00\x00\x00abc", io.ErrUnexpectedEOF},
+		{"no payload", "\x07\x05\x00\x00\x00\x00\x00\x00", io.ErrUnexpectedEOF},
+	} {
+		if _, err := NewReader(strings.NewReader(c.bytes), MaxGuestPayload).Read(); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, err, c.want)
+		}
+	}
+}
+
+// TestReaderAllocatesWhatArrives: a header alone must not make the reader
+// allocate what it announces.
+func TestReaderAllocatesWhatArrives(t *testing.T) {
+	head := AppendFrame(nil, KindRun, 1)
+	head[1], head[2], head[3] = 0, 0, 0x70 // 7 MiB
+	r := NewReader(bytes.NewReader(head), MaxHostPayload)
+	if _, err := r.Read(); err != io.ErrUnexpectedEOF {
+		t.Fatal(err)
+	}
+	if cap(r.buf) > 128<<10 {
+		t.Errorf("the reader holds %d bytes", cap(r.buf))
+	}
+	large := AppendFrame(nil, KindRun, 1, make([]byte, 1<<20))
+	small := AppendFrame(nil, KindShutdown, 0, []byte("x"))
+	r = NewReader(bytes.NewReader(append(large, small...)), MaxHostPayload)
+	for range 2 {
+		if _, err := r.Read(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if cap(r.buf) > 128<<10 {
+		t.Errorf("after a small frame the reader still holds %d bytes", cap(r.buf))
+	}
+}
+
+// sampleRun has a value in every field.
+func sampleRun() Run {
+	return Run{
+		Container: Container{
+			Hostname: "h", Domainname: "d", Writable: true, ReadonlyRoot: true, ShareTag: "uni",
+			Sysctls:     [][2]string{{"net.core.somaxconn", "1"}, {"a", ""}},
+			Mounts:      []Mount{{"/proc", "proc", "proc", []string{"nosuid", "ro"}}, {"/x", "bind", "0", nil}},
+			Devices:     []Device{{"/dev/fuse", 'c', 10, 229, 0o600, 1, 2}},
+			MaskedPaths: []string{"/proc/kcore"}, ReadonlyPaths: []string{"/proc/sys", "/proc/bus"}, PidsLimit: 100,
+		},
+		ID:      3,
+		Process: sampleProcess(),
+	}
+}
+
+func sampleProcess() Process {
+	return Process{
+		Args: []string{"sh", "-c", ""}, Env: []string{"A=1"}, Cwd: "/", UID: 1<<32 - 1, GID: 2, Groups: []uint32{5, 6}, Umask: 0o22,
+		Caps: Caps{1, 2, 3, 4, 1<<64 - 1}, NoNewPrivileges: true, Rlimits: []Rlimit{{7, 1024, 1<<64 - 1}},
+		SetOOMScoreAdj: true, OOMScoreAdj: -999, Terminal: true, Width: 80, Height: 1<<16 - 1,
+		Stdin: true, Stdout: true, Stderr: true,
+	}
+}
+
+func TestMessages(t *testing.T) {
+	check := func(want any, encoded []byte, decode func([]byte) (any, error)) {
+		t.Helper()
+		got, err := decode(encoded)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%T: got %+v, %v\nwant %+v", want, got, err, want)
+		}
+		// Whatever is missing, or too much, is seen.
+		for n := range encoded {
+			if _, err := decode(encoded[:n]); err == nil {
+				t.Errorf("%T cut to %d of %d bytes is accepted", want, n, len(encoded))
+			}
+		}
+		if _, err := decode(append(bytes.Clone(encoded), 0)); err == nil {
+			t.Errorf("%T with a byte too much is accepted", want)
+		}
+	}
+	check(Hello{Version, "6.12"}, Hello{Version, "6.12"}.Encode(), func(b []byte) (any, error) { return DecodeHello(b) })
+	check(Reply{CodeInvalid, "no"}, Reply{CodeInvalid, "no"}.Encode(), func(b []byte) (any, error) { return DecodeReply(b) })
+	check(Exit{255}, Exit{255}.Encode(), func(b []byte) (any, error) { return DecodeExit(b) })
+	check(Signal{1, 15, true}, Signal{1, 15, true}.Encode(), func(b []byte) (any, error) { return DecodeSignal(b) })
+	check(Resize{1, 80, 24}, Resize{1, 80, 24}.Encode(), func(b []byte) (any, error) { return DecodeResize(b) })
+	run := sampleRun()
+	check(run, run.Encode(), func(b []byte) (any, error) { return DecodeRun(b) })
+	exec := Exec{9, sampleProcess()}
+	check(exec, exec.Encode(), func(b []byte) (any, error) { return DecodeExec(b) })
+}
+
+func TestOutOfRange(t *testing.T) {
+	if _, err := DecodeExit(Exit{256}.Encode()); err == nil {
+		t.Error("exit status 256 is accepted")
+	}
+	if _, _, err := DecodeCredit(EncodeCredit(Stdout, OutWindow+ExitBurst+1)); err == nil {
+		t.Error("a credit beyond all windows is accepted")
+	}
+	if s, n, err := DecodeCredit(EncodeCredit(Stdin, 70000)); s != Stdin || n != 70000 || err != nil {
+		t.Errorf("credit: %d, %d, %v", s, n, err)
+	}
+	if _, _, err := DecodeStream([]byte{3}); err == nil {
+		t.Error("stream 3 is accepted")
+	}
+	// A count that no payload can hold must not make the decoder allocate.
+	d := NewDecoder([]byte{0xff, 0xff, 0xff, 0xff, 0x0f})
+	if l := d.Strings(); l != nil || d.Err() == nil {
+		t.Errorf("a list of 2^32 strings is accepted")
+	}
+}
