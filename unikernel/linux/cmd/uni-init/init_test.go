@@ -1,0 +1,224 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"containerd-shim-uni/unikernel/linux/wire"
+
+	"golang.org/x/sys/unix"
+)
+
+// tree makes a directory with a "root" that has links in and out of it, and
+// opens root.
+func tree(t *testing.T) (root int, dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	for _, d := range []string{"root/data", "root/links", "outside"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, target := range map[string]string{
+		"links/abs": "/data", "links/out": "../../../../outside", "links/real": dir + "/outside",
+		"links/loop": "loop", "links/dangling": "/made", "links/chain": "abs", "file-link": "data/file",
+	} {
+		if err := os.Symlink(target, filepath.Join(dir, "root", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root, err := unix.Open(filepath.Join(dir, "root"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(root) })
+	return root, dir
+}
+
+func TestWalk(t *testing.T) {
+	for _, c := range []struct {
+		path string
+		w    want
+		at   string // below root
+		err  error
+	}{
+		{"/", wantExisting, "", nil},
+		{"", wantExisting, "", nil},
+		{"/data", wantExisting, "data", nil},
+		{"//data/./../data/", wantExisting, "data", nil},
+		{"/../../data", wantExisting, "data", nil},
+		{"/links/abs", wantExisting, "data", nil},
+		{"/links/chain/new", wantDir, "data/new", nil},
+		{"/links/out", wantDir, "outside", nil}, // made inside, not the one outside
+		{"/links/dangling/a", wantDir, "made/a", nil},
+		{"/a/b/c", wantFile, "a/b/c", nil},
+		{"/file-link", wantFile, "data/file", nil},
+		{"/nosuch", wantExisting, "", unix.ENOENT},
+		{"/links/loop", wantDir, "", unix.ELOOP},
+		{"/a/b/c/d", wantDir, "", unix.ENOTDIR},
+	} {
+		root, dir := tree(t)
+		if c.err == unix.ENOTDIR {
+			os.MkdirAll(dir+"/root/a/b", 0o755)
+			os.WriteFile(dir+"/root/a/b/c", nil, 0o644)
+		}
+		fd, err := walk(root, c.path, c.w)
+		if err != c.err {
+			t.Errorf("%q: error %v, want %v", c.path, err, c.err)
+			continue
+		}
+		if err != nil {
+			continue
+		}
+		got, err := os.Readlink(fdPath(fd))
+		unix.Close(fd)
+		if want := filepath.Join(dir, "root", c.at); err != nil || got != want {
+			t.Errorf("%q leads to %q, %v; want %q", c.path, got, err, want)
+		}
+		if left, _ := os.ReadDir(filepath.Join(dir, "outside")); len(left) != 0 {
+			t.Errorf("%q made %v outside", c.path, left)
+		}
+	}
+}
+
+// TestWalkLeaksNothing: descriptors of the way are closed.
+func TestWalkLeaksNothing(t *testing.T) {
+	root, _ := tree(t)
+	count := func() int {
+		l, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(l)
+	}
+	before := count()
+	for _, path := range []string{"/a/b/c", "/links/abs/../data/x", "/nosuch/../..", "/links/loop"} {
+		if fd, err := walk(root, path, wantDir); err == nil {
+			unix.Close(fd)
+		}
+	}
+	if after := count(); after != before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+func TestParseOptions(t *testing.T) {
+	o := parseOptions([]string{"rbind", "ro", "nosuid", "suid", "noexec", "rprivate", "rro", "mode=755", "size=1m", "idmap", "rw"})
+	want := mountOptions{flags: unix.MS_BIND | unix.MS_REC | unix.MS_NOEXEC, recursive: unix.MOUNT_ATTR_RDONLY,
+		propagation: []uintptr{unix.MS_PRIVATE | unix.MS_REC}, data: []string{"mode=755", "size=1m"}}
+	if !reflect.DeepEqual(o, want) {
+		t.Errorf("got %+v, want %+v", o, want)
+	}
+}
+
+func TestLookPath(t *testing.T) {
+	dir := t.TempDir()
+	for name, mode := range map[string]os.FileMode{"prog": 0o755, "plain": 0o644} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(dir)
+	for _, c := range []struct {
+		file, path, want, err string
+		code                  wire.Code
+	}{
+		{"prog", "/nosuch:" + dir, dir + "/prog", "", 0},
+		{dir + "/prog", "", dir + "/prog", "", 0},
+		{"./prog", "", "./prog", "", 0},
+		{"nosuch", dir, "", `exec: "nosuch": executable file not found in $PATH`, wire.CodeNotFound},
+		{"plain", dir, "", `exec: "plain": executable file not found in $PATH`, wire.CodeNotFound},
+		{dir + "/plain", "", "", `exec: "` + dir + `/plain": permission denied`, wire.CodeInvalid},
+		{"/no/such", "", "", `exec: "/no/such": stat /no/such: no such file or directory`, wire.CodeNotFound},
+		{dir, "", "", `exec: "` + dir + `": is a directory`, wire.CodeInvalid},
+		{"prog", "", "", `exec: "prog": cannot run executable found relative to current directory`, wire.CodeInvalid},
+	} {
+		got, err := lookPath(c.file, c.path)
+		r := replyOf(err)
+		if got != c.want || r.Text != c.err || r.Code != c.code {
+			t.Errorf("%q in %q: %q, %+v; want %q, %d %q", c.file, c.path, got, r, c.want, c.code, c.err)
+		}
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	got := environment([]string{"A=1", "HOME=/h", "B", "A=2=3"}, 0)
+	if want := []string{"A=2=3", "HOME=/h", "B"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	for _, env := range [][]string{{"HOME="}, nil} {
+		got := environment(env, 3_000_000_000)
+		if len(got) != 1 || !strings.HasPrefix(got[0], "HOME=/") {
+			t.Errorf("%q: got %q", env, got)
+		}
+	}
+}
+
+func TestHomeOf(t *testing.T) {
+	passwd := "bad line\nroot:x:0:0:root:/root:/bin/sh\nempty:x:2:2:::\nuser:x:1000:1000:,,,:/home/u:/bin/sh"
+	for uid, want := range map[uint32]string{0: "/root", 1000: "/home/u", 2: "/", 77: "/"} {
+		if got := homeOf(passwd, uid); got != want {
+			t.Errorf("uid %d: %q, want %q", uid, got, want)
+		}
+	}
+}
+
+func TestJudge(t *testing.T) {
+	said := append([]byte{sayTTY, sayReady, sayError}, wire.Reply{Code: wire.CodeInvalid, Text: "no"}.Encode()...)
+	for _, c := range []struct {
+		answer string
+		want   string
+	}{
+		{"R", ""}, {"TR", ""},
+		{string(said), "no"},
+		{"", "the process died while it was set up: is the memory too small?"},
+		{"T", "the process died while it was set up: is the memory too small?"},
+		{"x", wire.ErrFrame.Error()}, {"E", wire.ErrFrame.Error()},
+	} {
+		if got := replyOf(judge([]byte(c.answer), nil)).Text; got != c.want {
+			t.Errorf("%q: %q, want %q", c.answer, got, c.want)
+		}
+	}
+}
+
+func TestNumbersAndQuotes(t *testing.T) {
+	for _, c := range [][2]string{
+		{formatUint(0), "0"}, {formatUint(1<<64 - 1), "18446744073709551615"}, {formatInt(-1000), "-1000"},
+		{formatOctal(0o1777), "1777"}, {formatOctal(0o755), "0755"},
+		{quote("a\"b\\c\n"), `"a\"b\\c\x0a"`}, {quote("ä"), `"ä"`},
+	} {
+		if c[0] != c[1] {
+			t.Errorf("got %s, want %s", c[0], c[1])
+		}
+	}
+	if _, ok := parseUint("12345678901"); ok {
+		t.Error("a number that overflows is accepted")
+	}
+}
+
+// TestMakeDevices needs no privilege for links and named pipes.
+func TestMakeDevices(t *testing.T) {
+	root, dir := tree(t)
+	pipe := wire.Device{Path: "/dev/deep/pipe", Type: 'p', Mode: 0o620, UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
+	for range 2 { // what is there already stays
+		if err := makeDevice(root, &pipe); err != nil {
+			t.Fatal(err)
+		}
+		if err := makeLink(root, "/proc/self/fd", "/dev/fd"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st, err := os.Stat(dir + "/root/dev/deep/pipe")
+	if err != nil || st.Mode() != os.ModeNamedPipe|0o620 {
+		t.Errorf("pipe: %v, %v", st, err)
+	}
+	if err := makeDevice(root, &wire.Device{Path: "/dev/x", Type: 'z'}); err == nil {
+		t.Error("a device of type z is accepted")
+	}
+	if err := makeDevice(root, &wire.Device{Path: "/dev/..", Type: 'p'}); err == nil {
+		t.Error("a device with no name is accepted")
+	}
+}
