@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"containerd-shim-uni/config"
+)
+
+// shimName is the program containerd runs for the runtime io.containerd.uni.v1.
+const shimName = "containerd-shim-uni-v1"
+
+func checkPlatform(_ context.Context, h host, _ config.Config) finding {
+	if h.arch != "amd64" {
+		return fail("use an x86-64 host", "architecture %s: only amd64 is supported", h.arch)
+	}
+	if h.uid != 0 {
+		return warn("run as root to have every check see what containerd sees", "amd64, but not run as root")
+	}
+	return ok("amd64, root")
+}
+
+func checkAccel(_ context.Context, h host, c config.Config) finding {
+	const action = "on bare metal switch virtualization on in the firmware, in a VM enable nested virtualization, and load kvm_intel or kvm_amd"
+	if c.Libvirt.Accel == "tcg" {
+		return warn("", "emulation, as libvirt.accel says: slow")
+	}
+	err := h.probeKVM()
+	switch {
+	case err == nil:
+		return ok("KVM runs a virtual CPU")
+	case c.Libvirt.Accel == "kvm":
+		return fail(action+"; or set libvirt.accel to \"auto\"", "libvirt.accel is \"kvm\": %v", err)
+	default:
+		return warn(action, "no KVM, machines are emulated and several times slower: %v", err)
+	}
+}
+
+func checkQEMU(ctx context.Context, h host, _ config.Config) finding {
+	path := h.find("qemu-system-x86_64")
+	if path == "" {
+		return fail("install qemu-system-x86", "no qemu-system-x86_64 in %s", strings.Join(programDirs, ":"))
+	}
+	text, err := h.output(ctx, path, "--version")
+	if err != nil {
+		return fail("reinstall qemu-system-x86", "%s --version: %v", path, err)
+	}
+	return ok("%s", firstLine(text))
+}
+
+func checkLibvirt(_ context.Context, h host, c config.Config) finding {
+	drivers := h.glob("/usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so")
+	drivers = append(drivers, h.glob("/usr/lib*/libvirt/connection-driver/libvirt_driver_qemu.so")...)
+	if len(drivers) == 0 {
+		return fail("install libvirt-daemon-driver-qemu", "libvirt's QEMU driver (libvirt_driver_qemu.so) is missing")
+	}
+	if strings.HasPrefix(c.Libvirt.URI, "qemu:///embed") {
+		return ok("QEMU driver %s, embedded in the shim", drivers[0])
+	}
+	for _, socket := range []string{"/run/libvirt/virtqemud-sock", "/run/libvirt/libvirt-sock"} {
+		if h.exists(socket) {
+			return ok("%s by %s", c.Libvirt.URI, socket)
+		}
+	}
+	if strings.Contains(c.Libvirt.URI, "socket=") {
+		return ok("%s", c.Libvirt.URI)
+	}
+	return fail("start libvirtd or virtqemud, or set libvirt.uri to \"qemu:///embed\"",
+		"libvirt.uri is %q and no daemon's socket is in /run/libvirt", c.Libvirt.URI)
+}
+
+func checkShim(ctx context.Context, h host, _ config.Config) finding {
+	path := h.find(shimName)
+	if path == "" {
+		return fail("install it into one of them", "no %s in %s, where containerd would look", shimName, strings.Join(programDirs, ":"))
+	}
+	text, err := h.output(ctx, path, "-v")
+	if err != nil {
+		return fail("reinstall it; if a shared library is missing, install libvirt0", "%s -v: %v", path, err)
+	}
+	return ok("%s: %s", path, strings.Join(strings.Fields(text), " "))
+}
+
+func checkContainerd(ctx context.Context, h host, _ config.Config) finding {
+	path := h.find("containerd")
+	if path == "" {
+		return fail("install containerd", "no containerd in %s", strings.Join(programDirs, ":"))
+	}
+	text, err := h.output(ctx, path, "--version")
+	if err != nil {
+		return fail("reinstall containerd", "%s --version: %v", path, err)
+	}
+	line := firstLine(text)
+	files := append(h.glob("/etc/containerd/config.toml"), h.glob("/etc/containerd/conf.d/*.toml")...)
+	for _, file := range files {
+		if text, err := h.read(file); err == nil && strings.Contains(text, "io.containerd.uni.v1") {
+			return ok("%s; the runtime is configured in %s", line, file)
+		}
+	}
+	return ok("%s; ctr and nerdctl need no configuration, for Kubernetes add a runtime of type io.containerd.uni.v1", line)
+}
+
+func checkMke2fs(_ context.Context, h host, _ config.Config) finding {
+	if path := h.find("mke2fs"); path != "" {
+		return ok("%s", path)
+	}
+	return fail("install e2fsprogs", "no mke2fs in %s: no container can get a writable layer", strings.Join(programDirs, ":"))
+}
+
+// checkVirtiofsd looks where libvirt does: QEMU's descriptions of its helpers.
+func checkVirtiofsd(_ context.Context, h host, _ config.Config) finding {
+	const action = "install virtiofsd (Debian 12: it is in qemu-system-common)"
+	dirs := []string{"/etc/qemu/vhost-user/*.json", "/usr/local/share/qemu/vhost-user/*.json", "/usr/share/qemu/vhost-user/*.json"}
+	for _, dir := range dirs {
+		for _, file := range h.glob(dir) {
+			text, err := h.read(file)
+			var d struct{ Type, Binary string }
+			if err != nil || json.Unmarshal([]byte(text), &d) != nil || d.Type != "fs" {
+				continue
+			}
+			if h.executable(d.Binary) {
+				return ok("%s", d.Binary)
+			}
+			return warn(action, "%s names %s, which is not there: containers cannot have bind mounts", file, d.Binary)
+		}
+	}
+	return warn(action, "no virtiofsd is described in */qemu/vhost-user: containers cannot have bind mounts")
+}
+
+func checkNetwork(_ context.Context, h host, _ config.Config) finding {
+	if !h.exists("/dev/net/tun") {
+		return warn("load the kernel module tun", "/dev/net/tun is missing: containers have no network but their own loopback")
+	}
+	return ok("/dev/net/tun")
+}
+
+func checkCgroup(_ context.Context, h host, _ config.Config) finding {
+	const base = "/sys/fs/cgroup"
+	if controllers, err := h.read(base + "/cgroup.controllers"); err == nil {
+		for _, want := range []string{"memory", "cpu"} {
+			if !strings.Contains(" "+strings.TrimSpace(controllers)+" ", " "+want+" ") {
+				return warn("boot with the controller enabled", "version 2 without the controller %q: its limits do not hold", want)
+			}
+		}
+		return ok("version 2")
+	}
+	if !h.exists(base + "/memory") {
+		return fail("mount cgroup2 at "+base, "no cgroup hierarchy is mounted at %s", base)
+	}
+	return ok("version 1")
+}
+
+// lowSpace is what a few images take, in bytes.
+const lowSpace = 2 << 30
+
+func checkStorage(_ context.Context, h host, c config.Config) finding {
+	dir := c.Storage.DataDir
+	for !h.exists(dir) && dir != "/" {
+		dir = filepath.Dir(dir)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(h.root+dir, &st); err != nil {
+		return fail("repair it or change storage.data_dir", "%s: %v", dir, err)
+	}
+	if st.Flags&unix.ST_RDONLY != 0 {
+		return fail("change storage.data_dir", "%s is on a read-only file system", c.Storage.DataDir)
+	}
+	return judgeSpace(c.Storage.DataDir, int64(st.Bavail)*st.Bsize, c.Cache.MaxSize)
+}
+
+func judgeSpace(dir string, free, cache int64) finding {
+	text := fmt.Sprintf("%s has %s free, the cache may take %s", dir, human(free), human(cache))
+	if free < lowSpace {
+		return warn("make room or change storage.data_dir", "%s", text)
+	}
+	return ok("%s", text)
+}
