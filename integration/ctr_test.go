@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -80,15 +82,43 @@ func (h *host) detach(t *testing.T, c container, command ...string) {
 	}
 }
 
-// remove kills and deletes a container and returns its exit status.
+// remove kills a container, deletes it and returns its exit status.
 func (h *host) remove(t *testing.T, id string) int {
 	t.Helper()
 	if h.status(t, id) == "RUNNING" {
-		h.ok(t, "tasks", "kill", "-s", "KILL", id)
+		h.ctr(t, "tasks", "kill", "-s", "KILL", id) // it may have exited meanwhile
 	}
-	h.await(t, id, "STOPPED")
-	code := h.ctr(t, "tasks", "delete", id).Code
+	return h.reap(t, id)
+}
+
+// reap waits until a container exits by itself, deletes it and returns its
+// exit status.
+func (h *host) reap(t *testing.T, id string) int {
+	t.Helper()
+	code := h.deleteTask(t, id)
 	h.ok(t, "containers", "delete", id)
+	return code
+}
+
+// nonZero is how "ctr tasks delete" reports an exit status: it prints nothing for 0.
+var nonZero = regexp.MustCompile(`exit with non-zero exit code ([0-9]+)`)
+
+// deleteTask waits for a task's exit, deletes it and returns its exit status.
+func (h *host) deleteTask(t *testing.T, id string) int {
+	t.Helper()
+	h.await(t, id, "STOPPED")
+	r := h.ctr(t, "tasks", "delete", id)
+	if r.Code != 0 {
+		t.Fatalf("ctr tasks delete: %+v", r)
+	}
+	m := nonZero.FindStringSubmatch(r.Stderr)
+	if m == nil {
+		return 0
+	}
+	code, err := strconv.Atoi(m[1])
+	if err != nil {
+		t.Fatal(err)
+	}
 	return code
 }
 

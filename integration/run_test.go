@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,6 +33,22 @@ func TestExitStatusRange(t *testing.T) {
 }
 
 func TestStdinReachesEndOfFile(t *testing.T) {
+	on(t, func(t *testing.T, h *host) {
+		in, out := io.Pipe()
+		r := h.start(t, container{stdin: in}, "cat")
+		fmt.Fprintln(out, "hello")
+		r.expect(t, "hello")
+		out.Close()
+		if code := r.finish(); code != 0 {
+			t.Errorf("status %d, stderr %q", code, r.errs.String())
+		}
+	})
+}
+
+// With ctr 1.6 and 1.7 and runc this hangs when end-of-file is read before the
+// task's creation has been answered: ctr then never calls CloseIO.
+func TestStdinThatEndsAtOnce(t *testing.T) {
+	uniOnly(t)
 	on(t, func(t *testing.T, h *host) {
 		got := h.run(t, container{stdin: strings.NewReader("hello\n")}, "cat")
 		if want := (peer.Result{Stdout: "hello\n"}); got != want {
