@@ -295,3 +295,49 @@ func TestFullFileSystem(t *testing.T) {
 		remove(t, filepath.Join(c, "r"))
 	}
 }
+
+// The owners and modes of what QEMU opens when it is not root, and a cache and
+// containers that are on two file systems.
+func TestOwnersAndFileSystems(t *testing.T) {
+	if os.Getenv("UNI_QEMU_TESTS") != "1" {
+		t.Skip("changes owners and mounts a file system; set UNI_QEMU_TESTS=1")
+	}
+	s, container := openStore(t, Options{MaxSize: large, UID: 64055, GID: 107})
+	root := newFakeRoot(t, map[string]string{"f": "x"})
+	dir := container("a")
+	for _, key := range []string{"", "key"} {
+		if err := s.Root(t.Context(), root.rootfs(key), filepath.Join(dir, "root"+key)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Writable(t.Context(), filepath.Join(dir, "w"), 16<<20); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string][3]uint32{
+		"root": {0, 107, 0o440}, "rootkey": {0, 107, 0o440}, TemplateName: {0, 107, 0o440}, "w": {64055, 107, 0o600},
+	} {
+		var st unix.Stat_t
+		if err := unix.Stat(filepath.Join(dir, name), &st); err != nil || [3]uint32{st.Uid, st.Gid, st.Mode &^ unix.S_IFMT} != want {
+			t.Errorf("%s: %d:%d %#o, %v, want %v", name, st.Uid, st.Gid, st.Mode, err, want)
+		}
+	}
+
+	elsewhere := t.TempDir()
+	if err := unix.Mount("tmpfs", elsewhere, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(elsewhere, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, key := range []string{"key", "new"} {
+		err := s.Root(t.Context(), root.rootfs(key), filepath.Join(elsewhere, "r"))
+		if !errors.Is(err, unix.EXDEV) || !strings.Contains(err.Error(), "one file system") {
+			t.Errorf("key %s: error %v, want EXDEV", key, err)
+		}
+	}
+	if left, err := os.ReadDir(elsewhere); err != nil || len(left) != 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}

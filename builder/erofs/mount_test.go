@@ -24,6 +24,9 @@ func TestMount(t *testing.T) {
 	capability := "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 	must(t, unix.Setxattr(filepath.Join(dir, "a/f"), "security.capability", []byte(capability), 0))
 	must(t, unix.Setxattr(filepath.Join(dir, "a"), "trusted.x", []byte("y"), 0))
+	// user::rw user:1000:r group::r mask::r other::-, see acl(5) and linux/posix_acl_xattr.h.
+	acl := "\x02\x00\x00\x00\x01\x00\x06\x00\xff\xff\xff\xff\x02\x00\x04\x00\xe8\x03\x00\x00\x04\x00\x04\x00\xff\xff\xff\xff\x10\x00\x04\x00\xff\xff\xff\xff\x20\x00\x00\x00\xff\xff\xff\xff"
+	must(t, unix.Setxattr(filepath.Join(dir, "empty"), "system.posix_acl_access", []byte(acl), 0))
 	setTimes(t, dir)
 
 	mnt := t.TempDir()
@@ -36,7 +39,7 @@ func TestMount(t *testing.T) {
 		t.Errorf("the mounted tree differs: %v\n%.2000s", err, out)
 	}
 	compareMounted(t, dir, mnt)
-	for path, want := range map[string][2]string{"a/f": {"security.capability", capability}, "a": {"trusted.x", "y"}} {
+	for path, want := range map[string][2]string{"a/f": {"security.capability", capability}, "a": {"trusted.x", "y"}, "empty": {"system.posix_acl_access", acl}} {
 		buf := make([]byte, 100)
 		n, err := unix.Getxattr(filepath.Join(mnt, path), want[0], buf)
 		if err != nil || string(buf[:n]) != want[1] {
