@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -64,7 +65,9 @@ func newHost(ctx context.Context, version, folder string) (*host, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
-	h := &host{state: filepath.Join(dir, "run"), data: filepath.Join(dir, "lib"), config: filepath.Join(dir, "uni.toml")}
+	// libvirt's embedded driver keeps sockets below it: 25 bytes is the most.
+	state := filepath.Join("/run", filepath.Base(world.dir)+"-"+slug(folder))
+	h := &host{state: state, data: filepath.Join(dir, "lib"), config: filepath.Join(dir, "uni.toml")}
 	if err := os.WriteFile(h.config, []byte(h.runtimeConfig("")), 0o644); err != nil {
 		return nil, err
 	}
@@ -123,7 +126,7 @@ func (h *host) watch(t *testing.T) {
 	c := leak.NewChecker(leak.Scope{
 		Namespace: h.Namespace, Dir: h.Dir, StateDir: h.state, DataDir: h.data,
 		Processes: h.Processes,
-		Mounts:    func() ([]string, error) { return peer.MountsBelow(h.Dir) },
+		Mounts:    func() ([]string, error) { return peer.MountsBelow(h.Dir, h.state) },
 	})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), leakTimeout)
@@ -146,6 +149,11 @@ func tail(path string, lines int) string {
 	}
 	all := strings.Split(strings.TrimSpace(string(text)), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// end stops the host's containerd and removes the runtime's directories.
+func (h *host) end() error {
+	return errors.Join(h.Stop(), os.RemoveAll(h.state))
 }
 
 // uniOnly leaves out a test that says nothing about another runtime; it is

@@ -49,7 +49,7 @@ func run(m *testing.M) (code int, err error) {
 	}
 	defer func() {
 		for _, h := range world.hosts {
-			err = errors.Join(err, h.Stop())
+			err = errors.Join(err, h.end())
 		}
 		if os.Getenv("UNI_TEST_KEEP") != "" || code != 0 {
 			fmt.Println("logs are kept below", world.dir)

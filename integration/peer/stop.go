@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -75,15 +76,17 @@ func (p *Peer) unmount() error {
 	return nil
 }
 
-// MountsBelow lists the mount points below dir in the order they were made.
-func MountsBelow(dir string) ([]string, error) {
+// MountsBelow lists the mount points below the directories in the order they
+// were made.
+func MountsBelow(dirs ...string) ([]string, error) {
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
 	var points []string
 	for line := range strings.Lines(string(info)) {
-		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
+		f := strings.Fields(line)
+		if len(f) > 4 && slices.ContainsFunc(dirs, func(d string) bool { return strings.HasPrefix(f[4], d+"/") }) {
 			points = append(points, f[4])
 		}
 	}
