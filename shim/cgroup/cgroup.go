@@ -39,6 +39,8 @@ type hierarchy interface {
 	update(path string, res *specs.LinuxResources) error
 	stats(path string) (proto.Message, error)
 	oomKills(path string) (uint64, error)
+	// kill sends SIGKILL to what is in the cgroup.
+	kill(path string) error
 	remove(path string) error
 }
 
@@ -72,7 +74,8 @@ func create(hier hierarchy, record, path string, limits Limits) (*Group, error) 
 }
 
 // Remove deletes the cgroup that a record names, and the record. Processes that
-// are still in it are an error; neither record nor cgroup need exist.
+// are still in it are killed, and are an error until they are gone; neither
+// record nor cgroup need exist.
 func Remove(record string) error { return remove(detect(), record) }
 
 func remove(hier hierarchy, record string) error {
@@ -84,6 +87,9 @@ func remove(hier hierarchy, record string) error {
 		return err
 	}
 	if name := strings.TrimSpace(string(path)); filepath.IsAbs(name) && name != "/" {
+		if err := hier.kill(name); err != nil {
+			return fmt.Errorf("kill processes of cgroup %s: %w", name, err)
+		}
 		if err := hier.remove(name); err != nil {
 			return fmt.Errorf("remove cgroup %s: %w", name, err)
 		}

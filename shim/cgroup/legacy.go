@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/cgroups/v3/cgroup1"
 	"github.com/containerd/log"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -128,4 +129,26 @@ func readCounter(file, name string) (uint64, error) {
 		}
 	}
 	return 0, lines.Err()
+}
+
+func (l legacy) kill(path string) error {
+	g, err := l.load(path)
+	if errors.Is(err, cgroup1.ErrCgroupDeleted) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, c := range g.Subsystems() {
+		procs, err := g.Processes(c.Name(), true)
+		if err != nil {
+			return err
+		}
+		for _, p := range procs {
+			if err := unix.Kill(p.Pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -107,3 +107,14 @@ func (u unified) remove(path string) error {
 	}
 	return m.Delete()
 }
+
+func (u unified) kill(path string) error {
+	m, err := u.load(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return m.Kill()
+}

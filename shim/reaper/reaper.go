@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,18 +20,27 @@ func Subreaper() error {
 	return nil
 }
 
-// Run waits for orphans as they end, until the context ends.
+// grace is how long an orphan that ended is left to whoever knows of it and
+// wants its exit status.
+const grace = 250 * time.Millisecond
+
+// Run waits for orphans after they ended, until the context ends.
 func Run(ctx context.Context) {
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, unix.SIGCHLD)
 	defer signal.Stop(children)
 	for {
-		Reap()
 		select {
 		case <-ctx.Done():
 			return
 		case <-children:
 		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(grace):
+		}
+		Reap()
 	}
 }
 

@@ -127,7 +127,10 @@ func (cr *creation) directories(ctx context.Context) error {
 			return err
 		}
 		log.G(ctx).WithField(fieldContainer, cr.names.ID).Warn("cleaning up what is left of an earlier container of this name")
-		if err := Cleanup(ctx, cr.names, cr.netns, cr.bundle, cr.networks, machines); err != nil {
+		if err := machines.Destroy(ctx, cr.names.Domain()); err != nil {
+			return err
+		}
+		if err := Cleanup(ctx, cr.names, cr.netns, cr.bundle, cr.networks); err != nil {
 			return err
 		}
 	}

@@ -79,7 +79,7 @@ func (c *Container) delete(ctx context.Context, d *deletion) {
 	c.cutDrain()
 	select {
 	case <-c.released:
-		d.err = Cleanup(ctx, c.names, c.netns, c.bundle, c.networks, nil)
+		d.err = Cleanup(ctx, c.names, c.netns, c.bundle, c.networks)
 	case <-ctx.Done():
 		d.err = fmt.Errorf("delete container %s: its machine is not gone: %w", c.names.ID, ctx.Err())
 	}
@@ -120,13 +120,11 @@ func drainFor(ctx context.Context, p unikernel.Process, d time.Duration) {
 }
 
 // Cleanup frees whatever there is of a container on the host, known by its
-// names alone; nothing need be there. With machines its machine is destroyed
-// first. All of it is tried, whatever fails.
-func Cleanup(ctx context.Context, names Names, netns, bundle string, networks Networks, machines Machines) error {
+// names alone; nothing need be there. All of it is tried, whatever fails. The
+// machine has been destroyed before; should its processes have survived that,
+// they are killed in the container's cgroup.
+func Cleanup(ctx context.Context, names Names, netns, bundle string, networks Networks) error {
 	var errs []error
-	if machines != nil {
-		errs = append(errs, machines.Destroy(ctx, names.Domain()))
-	}
 	errs = append(errs, networks.Remove(names.Key, netns), rootfs.Unmount(rootfs.Path(bundle, "")))
 	cgroupErr := removeCgroup(ctx, names.cgroupRecord())
 	errs = append(errs, removeTree(names.Data), share.Unmount(names.share()), cgroupErr)

@@ -128,3 +128,14 @@ func countCPUs(list string) (int, error) {
 	}
 	return n, nil
 }
+
+// NetworkNamespace returns the path of the network namespace that a bundle's
+// container joined, or "".
+func NetworkNamespace(bundle string) string {
+	spec, err := readSpec(bundle)
+	if err != nil {
+		return ""
+	}
+	path, _ := networkNamespace(spec)
+	return path
+}

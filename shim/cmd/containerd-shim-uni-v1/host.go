@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"containerd-shim-uni/builder"
+	"containerd-shim-uni/config"
+	"containerd-shim-uni/libvirt"
+	"containerd-shim-uni/shim/frontend"
+	"containerd-shim-uni/shim/network"
+	"containerd-shim-uni/shim/task"
+	"containerd-shim-uni/unikernel"
+	"containerd-shim-uni/unikernel/linux"
+
+	"github.com/containerd/log"
+)
+
+// host puts the parts of the runtime together for one shim. Drivers are kept:
+// a process has one embedded libvirt.
+type host struct {
+	namespace, group string
+
+	mu      sync.Mutex
+	drivers map[libvirtConfig]*libvirt.Driver
+}
+
+// libvirtConfig is what two containers must agree on to share a driver.
+type libvirtConfig struct {
+	config.Libvirt
+	stateDir string
+}
+
+func newHost(namespace, group string) frontend.Host {
+	return &host{namespace: namespace, group: group, drivers: map[libvirtConfig]*libvirt.Driver{}}
+}
+
+// Machines implements task.Host. The driver outlives the request.
+func (h *host) Machines(ctx context.Context, cfg config.Config) (task.Machines, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	key := libvirtConfig{cfg.Libvirt, cfg.Storage.StateDir}
+	if d := h.drivers[key]; d != nil {
+		return d, nil
+	}
+	d, err := libvirt.Open(context.WithoutCancel(ctx), h.options(cfg))
+	if err != nil {
+		return nil, err
+	}
+	h.drivers[key] = d
+	return d, nil
+}
+
+// options gives an embedded driver a directory of its own for each group. No
+// container's id holds a slash, so it is no container's directory.
+func (h *host) options(cfg config.Config) libvirt.Options {
+	return libvirt.Options{
+		URI: cfg.Libvirt.URI, Accel: cfg.Libvirt.Accel, CapsCache: cfg.Libvirt.CapsCache,
+		EmbedRoot: filepath.Join(cfg.Storage.StateDir, unikernel.Key(h.namespace, "shim/"+h.group)),
+		Log:       log.L.Infof,
+	}
+}
+
+// Disks implements task.Host.
+func (h *host) Disks(cfg config.Config) (task.Disks, error) {
+	return builder.Open(cfg.Storage.DataDir, builder.Options{MaxSize: cfg.Cache.MaxSize, Log: log.L.Warnf})
+}
+
+// Guest implements task.Host.
+func (h *host) Guest(cfg config.Config, machines task.Machines) (unikernel.Guest, error) {
+	if cfg.Guest != linux.Name {
+		return nil, fmt.Errorf("guest %q: %w", cfg.Guest, unikernel.ErrNotImplemented)
+	}
+	driver, ok := machines.(interface{ Emulated() bool })
+	return linux.New(linux.Config{
+		Kernel: cfg.Linux.Kernel, Initrd: cfg.Linux.Initrd, Machine: cfg.Linux.Machine,
+		ExtraCmdline: cfg.Linux.KernelArgs, Emulated: ok && driver.Emulated(),
+	}), nil
+}
+
+// Networks implements task.Host.
+func (h *host) Networks(config.Config) task.Networks { return task.WithoutNetwork(network.Linker{}) }
+
+// CleanUp implements frontend.Host.
+func (h *host) CleanUp(ctx context.Context, cfg config.Config, name string) error {
+	return libvirt.CleanUp(ctx, h.options(cfg), name)
+}
+
+// Close implements frontend.Host.
+func (h *host) Close() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for key, d := range h.drivers {
+		if err := d.Close(); err != nil {
+			return err
+		}
+		delete(h.drivers, key)
+	}
+	return nil
+}

@@ -1,0 +1,77 @@
+package frontend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"containerd-shim-uni/config"
+	"containerd-shim-uni/shim/reaper"
+	"containerd-shim-uni/shim/task"
+
+	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/log"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// statusKilled is what containerd reports of a container whose shim is gone.
+const statusKilled = 128 + 9
+
+// deleteTimeout bounds delete. containerd itself waits 5 s.
+const deleteTimeout = 30 * time.Second
+
+// delete frees whatever is left of a container whose shim is gone, knowing only
+// its names. Most of the time nothing is.
+func (r Runtime) delete(ctx context.Context, f flags, stdout io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
+	defer cancel()
+	// The hypervisor is to become our child, so that it does not stay a zombie
+	// that libvirt waits for.
+	if err := reaper.Subreaper(); err != nil {
+		log.L.WithError(err).Debug("cannot adopt orphans")
+	}
+	go reaper.Run(ctx)
+
+	address, _ := os.ReadFile(filepath.Join(f.bundle, addressFile)) // absent: start failed before
+	alive := served(string(address))
+	if err := r.cleanup(ctx, f, alive); err != nil {
+		return err
+	}
+	if !alive {
+		removeSocket(string(address))
+	}
+	data, err := proto.Marshal(&taskapi.DeleteResponse{ExitStatus: statusKilled, ExitedAt: timestamppb.Now()})
+	if err != nil {
+		return err
+	}
+	_, err = stdout.Write(data)
+	return err
+}
+
+// cleanup leaves a shim that lives alone, as long as it has not forgotten the
+// container: a pod's shim outlasts the pod's containers.
+func (r Runtime) cleanup(ctx context.Context, f flags, alive bool) error {
+	cfg, err := task.LoadConfig(f.bundle)
+	if err != nil {
+		// The file may have become wrong since; the usual places are the best guess.
+		fmt.Fprintf(os.Stderr, "configuration: %s; the defaults are used\n", err)
+		cfg = config.Default()
+	}
+	group, err := groupOf(f.bundle, f.id)
+	if err != nil {
+		group = f.id
+	}
+	host := r.Host(f.namespace, group)
+	names := task.NewNames(cfg.Storage, f.namespace, f.id)
+	var machineErr error
+	if !alive || names.Exists() {
+		machineErr = host.CleanUp(ctx, cfg, names.Domain())
+	}
+	return errors.Join(machineErr,
+		task.Cleanup(ctx, names, task.NetworkNamespace(f.bundle), f.bundle, host.Networks(cfg)))
+}

@@ -1,0 +1,93 @@
+package frontend
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+
+	"containerd-shim-uni/config"
+	"containerd-shim-uni/shim/task"
+
+	"github.com/containerd/containerd/api/types"
+	"google.golang.org/protobuf/proto"
+)
+
+// Runtime is what a front end is in front of.
+type Runtime struct {
+	// Name is the runtime's, as users write it: "io.containerd.uni.v1".
+	Name string
+	// Version and Revision are of this build.
+	Version, Revision string
+	// Host opens the parts of the runtime, for the shim of one group of
+	// containers.
+	Host func(namespace, group string) Host
+}
+
+// Host is the parts of the runtime, and what they hold.
+type Host interface {
+	task.Host
+	// CleanUp ends a machine by its name after the shim that ran it has died,
+	// and removes what that left of itself. Nothing need be there.
+	CleanUp(ctx context.Context, cfg config.Config, name string) error
+	// Close lets go of what the parts hold, once no machine of the group is left.
+	Close() error
+}
+
+// Main runs what the command line asks for and returns the exit status.
+func (r Runtime) Main(args []string) int {
+	if err := r.run(context.Background(), args, os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %s\n", filepath.Base(args[0]), err)
+		return 1
+	}
+	return 0
+}
+
+func (r Runtime) run(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) error {
+	f, err := parse(args)
+	if err != nil {
+		return err
+	}
+	switch {
+	case f.version:
+		_, err := fmt.Fprintf(stdout, "%s:\n  Version:  %s\n  Revision: %s\n  Go version: %s\n",
+			filepath.Base(args[0]), r.Version, r.Revision, runtime.Version())
+		return err
+	case f.info:
+		return r.info(stdout)
+	}
+	tune()
+	switch f.action {
+	case "start":
+		return start(ctx, f, stdin, stdout)
+	case "delete":
+		return r.delete(ctx, f, stdout)
+	default:
+		return r.serve(ctx, f)
+	}
+}
+
+// tune keeps a process that mostly waits small.
+func tune() {
+	debug.SetGCPercent(40)
+	debug.SetMemoryLimit(24 << 20) // collects harder near it; not a hard limit
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(2)
+	}
+}
+
+// info answers "what runtime is this". Options on standard input change nothing.
+func (r Runtime) info(stdout io.Writer) error {
+	data, err := proto.Marshal(&types.RuntimeInfo{
+		Name:    r.Name,
+		Version: &types.RuntimeVersion{Version: r.Version, Revision: r.Revision},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = stdout.Write(data)
+	return err
+}

@@ -1,0 +1,139 @@
+package frontend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"containerd-shim-uni/shim/event"
+	"containerd-shim-uni/shim/reaper"
+	"containerd-shim-uni/shim/rpc"
+	"containerd-shim-uni/shim/task"
+
+	"github.com/containerd/log"
+	"github.com/containerd/ttrpc"
+)
+
+const (
+	// listenFD is the descriptor on which start hands over the socket.
+	listenFD = 3
+	// replyTimeout is for the reply to Shutdown to get out, flushTimeout for
+	// the events.
+	replyTimeout = 500 * time.Millisecond
+	flushTimeout = 5 * time.Second
+	// trimEvery is how often unused memory is given back.
+	trimEvery = 30 * time.Second
+)
+
+// serve is the shim.
+func (r Runtime) serve(ctx context.Context, f flags) error {
+	if err := openLog(f.bundle, f.debug); err != nil {
+		return fmt.Errorf("log: %w", err)
+	}
+	err := r.serveGroup(ctx, f)
+	if err != nil {
+		log.L.WithError(err).Error("shim ends")
+	}
+	return err
+}
+
+func (r Runtime) serveGroup(ctx context.Context, f flags) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := reaper.Subreaper(); err != nil {
+		return err
+	}
+	go reaper.Run(ctx)
+	stop := signals()
+
+	sink, err := event.NewSink(os.Getenv(envTTRPCAddress), f.publishBinary, f.address)
+	if err != nil {
+		return err
+	}
+	queue := event.NewQueue(f.namespace, sink)
+	host := r.Host(f.namespace, f.group)
+	tasks := task.NewService(f.namespace, host, queue)
+	server, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(ttrpc.UnixSocketRequireSameUser()))
+	if err != nil {
+		return err
+	}
+	rpc.New(tasks).Register(server)
+	l, err := listener(f.socket)
+	if err != nil {
+		return fmt.Errorf("shim socket: %w", err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ctx, l) }()
+	go task.Prewarm(ctx, host, f.bundle)
+	go trim(ctx)
+
+	select {
+	case <-tasks.Done():
+	case s := <-stop:
+		// As containerd's own shim does: end at once. containerd then cleans
+		// up by calling delete.
+		log.L.WithField("signal", s.String()).Info("shim was told to end")
+	case err = <-served:
+	}
+	return errors.Join(err, finish(tasks, server, queue, host, l))
+}
+
+// finish takes the shim away, in the order in which others could notice.
+func finish(tasks *task.Service, server *ttrpc.Server, queue *event.Queue, host Host, l net.Listener) error {
+	_ = os.Remove(l.Addr().String())
+	ctx, cancel := context.WithTimeout(context.Background(), replyTimeout)
+	defer cancel()
+	// Connections that stay open are containerd's to close.
+	if err := server.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		log.L.WithError(err).Debug("task service ends")
+	}
+	ctx, cancel = context.WithTimeout(context.Background(), flushTimeout)
+	defer cancel()
+	err := queue.Close(ctx)
+	select {
+	case <-tasks.Done(): // otherwise machines are running, and go on
+		err = errors.Join(err, host.Close())
+	default:
+	}
+	return err
+}
+
+// signals catches what must not end the shim by itself. They are caught and
+// not ignored: children would inherit that.
+func signals() <-chan os.Signal {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, syscall.SIGPIPE)
+	return stop
+}
+
+func listener(path string) (net.Listener, error) {
+	if path != "" {
+		return net.Listen("unix", path)
+	}
+	f := os.NewFile(listenFD, "socket")
+	defer f.Close()
+	return net.FileListener(f)
+}
+
+// trim gives memory back that creating a container took and running it does
+// not need.
+func trim(ctx context.Context) {
+	ticker := time.NewTicker(trimEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			debug.FreeOSMemory()
+		}
+	}
+}

@@ -1,0 +1,102 @@
+package frontend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"containerd-shim-uni/shim/task"
+)
+
+const (
+	envTTRPCAddress = "TTRPC_ADDRESS"
+	// addressFile is the file of a bundle in which its shim's address is found
+	// again after a restart of containerd.
+	addressFile = "address"
+	// maxOOMScore is the kernel's largest oom_score_adj (proc(5)).
+	maxOOMScore = 1000
+)
+
+// start prints the address of the shim that serves the container's group,
+// after starting it if there is none.
+func start(_ context.Context, f flags, stdin io.Reader, stdout io.Writer) error {
+	p, err := readParams(f, stdin)
+	if err != nil {
+		return err
+	}
+	if err := task.RecordOptions(f.bundle, p.options); err != nil {
+		return err
+	}
+	group, err := groupOf(f.bundle, f.id)
+	if err != nil {
+		return err
+	}
+	path := socketPath(p.socketDir, p.address, f.namespace, group)
+	l, err := listen(path)
+	if err != nil {
+		return fmt.Errorf("shim socket: %w", err)
+	}
+	address := unixScheme + path
+	if l != nil {
+		defer l.Close()
+		if err := spawn(f, p, group, l); err != nil {
+			return errors.Join(fmt.Errorf("start shim: %w", err), os.Remove(path))
+		}
+	}
+	if err := os.WriteFile(filepath.Join(f.bundle, addressFile), []byte(address), 0o644); err != nil {
+		return err
+	}
+	_, err = io.WriteString(stdout, address)
+	return err
+}
+
+// spawn starts this program once more as the shim, in a session of its own,
+// with the listening socket as its descriptor 3.
+func spawn(f flags, p params, group string, l *net.UnixListener) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	socket, err := l.File()
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	args := []string{"-namespace", f.namespace, "-id", f.id, "-group", group, "-address", p.address, "-publish-binary", p.binary}
+	if p.debug {
+		args = append(args, "-debug")
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Dir = f.bundle
+	cmd.Env = append(os.Environ(), envTTRPCAddress+"="+p.ttrpcAddress)
+	cmd.ExtraFiles = []*os.File{socket}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	protect(cmd.Process.Pid)
+	return cmd.Process.Release()
+}
+
+// protect makes the kernel prefer the shim to containerd, but hardly to
+// anything else, when memory runs out: one above containerd's own score. Not
+// being allowed to (CAP_SYS_RESOURCE) costs nothing else.
+func protect(pid int) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", os.Getppid()))
+	if err != nil {
+		return
+	}
+	score, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		return
+	}
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(strconv.Itoa(min(score+1, maxOOMScore))), 0)
+}
