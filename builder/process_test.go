@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -176,9 +177,11 @@ func TestKilledProcessLeavesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		family := inheritPipe(t, cmd)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
+		cmd.ExtraFiles[0].Close()
 		line := make([]byte, 200)
 		n, _ := stdout.Read(line)
 		if string(line[:n]) != "ready\n" {
@@ -192,12 +195,30 @@ func TestKilledProcessLeavesNothing(t *testing.T) {
 		if err := cmd.Wait(); !errors.As(err, &exit) || exit.Exited() {
 			t.Fatalf("round %d: the helper ended by itself: %v", round, err)
 		}
+		// A child that was not yet the mke2fs it was to become holds the locks
+		// for a moment more.
+		if _, err := family.Read(line); !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		family.Close()
 		// What the shim does for a container whose shim died.
 		if err := os.RemoveAll(containers); err != nil {
 			t.Fatal(err)
 		}
 		checkAfterKill(t, s, container, tree, round, want)
 	}
+}
+
+// inheritPipe returns a pipe that is at its end when cmd and all its children
+// are gone.
+func inheritPipe(t *testing.T, cmd *exec.Cmd) *os.File {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.ExtraFiles = []*os.File{w}
+	return r
 }
 
 func checkAfterKill(t *testing.T, s *Store, container func(string) string, tree string, round int, want [32]byte) {

@@ -131,7 +131,7 @@ func Default() Config {
 		Libvirt: Libvirt{
 			URI:       "qemu:///embed",
 			Accel:     "auto",
-			CapsCache: "/var/lib/uni/capabilities",
+			CapsCache: "/var/lib/uni/libvirt/cache",
 		},
 		Storage:     Storage{StateDir: "/run/uni", DataDir: "/var/lib/uni"},
 		Cache:       Cache{MaxSize: 20 << 30},
