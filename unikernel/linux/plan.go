@@ -14,9 +14,9 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 	if err := check(app.Spec); err != nil {
 		return unikernel.Plan{}, err
 	}
-	if r.MemoryMiB < MinMemoryMiB {
-		return unikernel.Plan{}, fmt.Errorf("%w: the memory limit of %d MiB is too small for the %s guest, which needs %d MiB",
-			unikernel.ErrInvalid, r.MemoryMiB, Name, MinMemoryMiB)
+	if least := MinMemoryMiB(g.cfg.Machine); r.MemoryMiB < least {
+		return unikernel.Plan{}, fmt.Errorf("%w: the memory limit of %d MiB is too small for the %s guest on machine type %s, which needs %d MiB",
+			unikernel.ErrInvalid, r.MemoryMiB, Name, g.cfg.Machine, least)
 	}
 	if r.VCPUs < 1 {
 		return unikernel.Plan{}, fmt.Errorf("%w: %d virtual CPUs", unikernel.ErrInvalid, r.VCPUs)

@@ -22,7 +22,8 @@ func TestPlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := unikernel.Plan{Machine: "q35", Kernel: "/k", Initrd: "/i", Resources: enough, Writable: true, Control: "uni.ctl",
-		Cmdline: []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t", "no_timer_check", "tsc_early_khz=2445428", "a=b"}}
+		Cmdline: []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t",
+			"sysctl.vm.overcommit_memory=1", "virtio_blk.queue_depth=128", "no_timer_check", "tsc_early_khz=2445428", "a=b"}}
 	if !reflect.DeepEqual(plan, want) {
 		t.Errorf("plan %+v\nwant %+v", plan, want)
 	}
@@ -99,9 +100,11 @@ func TestPlanRefuses(t *testing.T) {
 			}
 		})
 	}
-	_, err := New(Config{}).Plan(testApp(), unikernel.Resources{MemoryMiB: 31, VCPUs: 1})
-	if !errors.Is(err, invalid) || !strings.Contains(err.Error(), "31 MiB") || !strings.Contains(err.Error(), "32 MiB") {
-		t.Errorf("too little memory: %v", err)
+	for machine, least := range map[string]string{"microvm": "40 MiB", "q35": "32 MiB"} {
+		_, err := New(Config{Machine: machine}).Plan(testApp(), unikernel.Resources{MemoryMiB: 31, VCPUs: 1})
+		if !errors.Is(err, invalid) || !strings.Contains(err.Error(), "31 MiB") || !strings.Contains(err.Error(), least) {
+			t.Errorf("too little memory on %s: %v", machine, err)
+		}
 	}
 	if _, err := New(Config{ExtraCmdline: []string{"a b"}}).Plan(testApp(), enough); !errors.Is(err, invalid) {
 		t.Errorf("kernel argument with a space: %v", err)

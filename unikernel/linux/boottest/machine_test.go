@@ -133,17 +133,23 @@ func writableDisk(t testing.TB) string {
 
 // boot boots a machine of the type that the plan says, with the plan's command
 // line, and attaches to it.
-func boot(t *testing.T, machineType, root string, app unikernel.App) *machine {
+func boot(t *testing.T, machineType, root string, app unikernel.App, extra ...string) *machine {
+	t.Helper()
+	return bootWith(t, machineType, 128, root, app, extra...)
+}
+
+// bootWith boots with memory MiB of RAM and extra arguments for QEMU.
+func bootWith(t *testing.T, machineType string, memory int, root string, app unikernel.App, extra ...string) *machine {
 	t.Helper()
 	guest := linux.New(linux.Config{Kernel: guestFile(t, "vmlinux"), Initrd: guestFile(t, "initrd.img"),
 		Machine: machineType, Emulated: true})
-	plan, err := guest.Plan(app, unikernel.Resources{MemoryMiB: 128, VCPUs: 1})
+	plan, err := guest.Plan(app, unikernel.Resources{MemoryMiB: memory, VCPUs: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(t.TempDir(), "ctl.sock")
 	m := &machine{t: t, console: &lockedBuffer{}, ended: make(chan struct{})}
-	m.cmd = exec.Command("qemu-system-x86_64", qemuArgs(t, plan, root, socket)...)
+	m.cmd = exec.Command("qemu-system-x86_64", append(qemuArgs(t, plan, root, socket), extra...)...)
 	m.cmd.Stdout, m.cmd.Stderr = m.console, m.console
 	if err := m.cmd.Start(); err != nil {
 		t.Fatal(err)

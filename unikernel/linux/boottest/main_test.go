@@ -4,11 +4,17 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"containerd-shim-uni/unikernel"
+	"containerd-shim-uni/unikernel/linux"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -156,4 +162,71 @@ func TestHostGone(t *testing.T) {
 		t.Errorf("exit: %v, want ErrUnavailable", err)
 	}
 	m.waitEnd()
+}
+
+// TestLeastMemory: what Plan accepts boots.
+func TestLeastMemory(t *testing.T) {
+	needQEMU(t)
+	a := app("sh", "-c", "echo hello; cat /etc/image")
+	for _, machineType := range []string{"microvm", "q35"} {
+		m := bootWith(t, machineType, linux.MinMemoryMiB(machineType), image(t), a)
+		var out lockedBuffer
+		if got := m.await(m.run(a, unikernel.Stdio{Stdout: &out})); got != 0 || out.String() != "hello\nfrom the image\n" {
+			t.Errorf("%s: status %d, stdout %q", machineType, got, out.String())
+		}
+		m.finish()
+	}
+}
+
+// TestBindMounts shares files and directories of the host by virtiofs.
+func TestBindMounts(t *testing.T) {
+	needQEMU(t)
+	daemon := "/usr/lib/qemu/virtiofsd"
+	if _, err := os.Stat(daemon); err != nil {
+		t.Skip(err)
+	}
+	share := t.TempDir()
+	for _, dir := range []string{"0", "2"} {
+		if err := os.Mkdir(filepath.Join(share, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(share, "1"), []byte("shared hosts\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a := app("sh", "-c", `set -e; cat /etc/hosts; echo written > /rw/deep/out; ! touch /ro/x 2>/dev/null; grep -qE ' /ro virtiofs ro.*nosuid|^[^ ]* /ro virtiofs ro,nosuid' /proc/mounts; echo done`)
+	for i, m := range []specs.Mount{
+		{Destination: "/rw/deep", Type: "bind", Source: "/h/rw", Options: []string{"rbind", "rw"}},
+		{Destination: "/etc/hosts", Type: "bind", Source: "/h/hosts", Options: []string{"rbind", "rprivate", "ro"}},
+		{Destination: "/ro", Type: "none", Source: "/h/ro", Options: []string{"bind", "ro", "nosuid"}},
+	} {
+		a.Spec.Mounts = append(a.Spec.Mounts, m)
+		a.Shares = append(a.Shares, unikernel.SharedMount{Mount: m, Name: strconv.Itoa(i)})
+	}
+	socket := filepath.Join(t.TempDir(), "fs.sock")
+	fs := exec.Command(daemon, "--socket-path="+socket, "-o", "source="+share, "-o", "sandbox=chroot", "-f")
+	var log lockedBuffer
+	fs.Stdout, fs.Stderr = &log, &log
+	if err := fs.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		fs.Process.Kill()
+		fs.Wait()
+	})
+	for deadline := time.Now().Add(bootTimeout); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(socket); err == nil {
+			break
+		}
+	}
+	m := boot(t, "q35", image(t), a, "-chardev", "socket,id=fs,path="+socket, "-device", "vhost-user-fs-pci,chardev=fs,tag=uni",
+		"-object", "memory-backend-memfd,id=ram,size=128M,share=on", "-machine", "memory-backend=ram")
+	var out, errOut lockedBuffer
+	if got := m.await(m.run(a, unikernel.Stdio{Stdout: &out, Stderr: &errOut})); got != 0 || out.String() != "shared hosts\ndone\n" {
+		t.Errorf("status %d, stdout %q, stderr %q; virtiofsd: %s", got, out.String(), errOut.String(), log.String())
+	}
+	m.finish()
+	if b, err := os.ReadFile(filepath.Join(share, "0", "out")); err != nil || string(b) != "written\n" {
+		t.Errorf("on the host: %q, %v", b, err)
+	}
 }
