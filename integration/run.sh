@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Runs stages of the tests and closes with a line "N passed, N failed, N skipped":
+#
+#   unit         the rules of the house and every package's unit tests, with -race
+#   qemu         the packages' own tests that boot machines or mount (root)
+#   integration  the built programs against real containerd, libvirt, QEMU (root)
+#
+# All stages run, also after a failure. What "go test -json" said is in out/test.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+[ $# -gt 0 ] || set -- unit qemu integration
+
+results=out/test
+mkdir -p "$results"
+go build -buildvcs=false -o "$results/testsum" ./integration/cmd/testsum || exit 1
+
+# stage NAME ARGS…: go test with ARGS.
+stage() {
+	echo "== $1"
+	go test -json "${@:2}" 2>&1 | "$results/testsum" -o "$results/$1.json"
+}
+
+files=()
+for s in "$@"; do
+	case $s in
+	unit) stage unit -race $(go list ./... | grep -v '/integration$') ;;
+	qemu)
+		# Packages that have such tests; they run one after the other.
+		folders=$(git grep -l UNI_QEMU_TESTS -- '*_test.go' | xargs -r dirname | sort -u | sed 's|^|./|')
+		UNI_QEMU_TESTS=1 stage qemu -count=1 -p 1 $folders
+		;;
+	integration) stage integration -count=1 -timeout 40m ./integration ;;
+	*) echo "run.sh: no stage $s" >&2; exit 2 ;;
+	esac
+	files+=("$results/$s.json")
+done
+# Only a whole run can tell that a test is skipped everywhere.
+list=()
+[ $# -lt 3 ] || list=(-skips integration/skips.txt)
+echo "== sum"
+"$results/testsum" "${list[@]}" "${files[@]}"
