@@ -1,0 +1,138 @@
+package libvirt
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"containerd-shim-uni/unikernel"
+)
+
+// grant makes a machine's files accessible to QEMU's user and checks that it
+// can reach them. libvirt relabels nothing, see security, so this is the whole
+// of it:
+//   - a disk that is written belongs to that user;
+//   - a disk that is read, and a backing file, is opened to the user's group.
+//     Shared ones stay as they are for the machines that use them already;
+//   - kernel and initrd are the installation's and must be readable;
+//   - directories are the caller's and must be searchable.
+func grant(m unikernel.Machine, a account) error {
+	for _, path := range []string{m.Kernel, m.Initrd} {
+		if path == "" {
+			continue
+		}
+		if err := reachable(path, a); err != nil {
+			return err
+		}
+		if !a.allowed(path, unix.R_OK) {
+			return fmt.Errorf("%w: QEMU's user %s cannot read %s", unikernel.ErrInvalid, a.name, path)
+		}
+	}
+	for _, d := range m.Disks {
+		if err := grantDisk(d, a); err != nil {
+			return fmt.Errorf("disk %s: %w", d.Serial, err)
+		}
+	}
+	return nil
+}
+
+func grantDisk(d unikernel.Disk, a account) error {
+	if err := reachable(d.Path, a); err != nil {
+		return err
+	}
+	if d.ReadOnly {
+		if err := openToGroup(d.Path, a); err != nil {
+			return err
+		}
+	} else if !a.allowed(d.Path, unix.R_OK|unix.W_OK) {
+		if err := errors.Join(os.Chown(d.Path, a.uid, a.gid), os.Chmod(d.Path, 0o600)); err != nil {
+			return err
+		}
+	}
+	if d.Format != "qcow2" {
+		return nil
+	}
+	backing, err := backingFile(d.Path)
+	if err != nil || backing == "" {
+		return err
+	}
+	if err := reachable(backing, a); err != nil {
+		return err
+	}
+	return openToGroup(backing, a)
+}
+
+// openToGroup lets the account's group read a file, if the account cannot.
+func openToGroup(path string, a account) error {
+	if a.allowed(path, unix.R_OK) {
+		return nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.Chown(path, -1, a.gid), os.Chmod(path, info.Mode().Perm()|0o040))
+}
+
+// reachable checks that a file exists and that the account may pass through
+// all directories above it.
+func reachable(path string, a account) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %s does not exist", unikernel.ErrNotFound, path)
+	}
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%w: %s is not a regular file", unikernel.ErrInvalid, path)
+	}
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return err
+	}
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		if !a.allowed(dir, unix.X_OK) {
+			return fmt.Errorf("%w: QEMU's user %s cannot pass through %s to %s (chmod o+x, or g+x for its group)",
+				unikernel.ErrInvalid, a.name, dir, path)
+		}
+		if dir == "/" {
+			return nil
+		}
+	}
+}
+
+// backingFile returns the backing file of a qcow2 image, "" if it has none
+// (QEMU, docs/interop/qcow2.txt: at byte 8 the offset of its name, at 16 the
+// name's length, at most 1023).
+func backingFile(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	var head [20]byte
+	if _, err := io.ReadFull(f, head[:]); err != nil || string(head[:4]) != "QFI\xfb" {
+		return "", fmt.Errorf("%w: %s is not a qcow2 image", unikernel.ErrInvalid, path)
+	}
+	offset, size := binary.BigEndian.Uint64(head[8:]), binary.BigEndian.Uint32(head[16:])
+	if offset == 0 || size == 0 {
+		return "", nil
+	}
+	if size > 1023 || offset > 1<<20 {
+		return "", fmt.Errorf("%w: %s names its backing file at byte %d in %d bytes", unikernel.ErrInvalid, path, offset, size)
+	}
+	name := make([]byte, size)
+	if _, err := f.ReadAt(name, int64(offset)); err != nil {
+		return "", fmt.Errorf("backing file of %s: %w", path, err)
+	}
+	if backing := string(name); filepath.IsAbs(backing) {
+		return backing, nil
+	}
+	return filepath.Join(filepath.Dir(path), string(name)), nil
+}

@@ -1,0 +1,88 @@
+package libvirt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"containerd-shim-uni/unikernel"
+)
+
+// CleanUp ends a machine by its name alone, after the process that ran it died
+// at whatever point: `shim delete` needs no state. Only URI, EmbedRoot and Log
+// of the options matter. Nothing there is not an error.
+//
+// With the daemon it is Destroy; without it QEMU is killed, and the daemon
+// finds out when it starts. An embedded driver died with its process, and
+// nothing but the processes and the files below its root is left of it: they
+// are found by libvirt's pid files and their own command lines, killed and
+// removed, without starting libvirt again. The root must be this machine's
+// alone, or the machine the last one in it; else only the machine is ended.
+func CleanUp(ctx context.Context, opts Options, name string) error {
+	t, err := parseTarget(opts.URI, opts.EmbedRoot)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, destroyTimeout)
+	defer cancel()
+	if t.embedded() {
+		return cleanUpEmbedded(ctx, t, name)
+	}
+	opts.Accel = AccelTCG // no need to know
+	d, err := Open(ctx, opts)
+	if errors.Is(err, unikernel.ErrUnavailable) {
+		return kill(ctx, findQEMU(t, name))
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Destroy(ctx, name), d.Close())
+}
+
+func cleanUpEmbedded(ctx context.Context, t target, name string) error {
+	if err := kill(ctx, findQEMU(t, name)); err != nil {
+		return err
+	}
+	others, err := runningIn(t)
+	if err != nil || others {
+		return err
+	}
+	for _, h := range findHelpers(t, -1) {
+		if err := kill(ctx, h); err != nil {
+			return err
+		}
+	}
+	return removeEmbed(t.root)
+}
+
+// runningIn tells whether a QEMU of this embedded driver runs.
+func runningIn(t target) (bool, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return false, err
+	}
+	for _, e := range entries {
+		if pid := number(e.Name()); pid > 0 && isQEMUOf(arguments(pid), t.root) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// kill ends a process and waits for its end. It closes the handle.
+func kill(ctx context.Context, p *process) error {
+	if p == nil {
+		return nil
+	}
+	defer p.close()
+	if err := p.signal(unix.SIGKILL); err != nil {
+		return fmt.Errorf("kill process %d: %w", p.pid, err)
+	}
+	if _, err := p.waitContext(ctx); err != nil {
+		return fmt.Errorf("killed process %d does not end: %w", p.pid, err)
+	}
+	return nil
+}

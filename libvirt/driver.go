@@ -1,0 +1,325 @@
+package libvirt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	lv "libvirt.org/go/libvirt"
+	"libvirt.org/go/libvirtxml"
+
+	"containerd-shim-uni/unikernel"
+)
+
+// DefaultCapsCache is where embedded drivers share what they found out about
+// QEMU.
+const DefaultCapsCache = "/var/lib/uni/libvirt/cache"
+
+// Options say where domains run and how.
+type Options struct {
+	// URI is qemu:///embed?root=DIRECTORY, qemu:///embed (EmbedRoot then says
+	// where) or qemu:///system. Empty is DefaultURI.
+	URI string
+	// Accel is AccelAuto, AccelKVM or AccelTCG. Empty is AccelAuto.
+	Accel string
+	// EmbedRoot is the embedded driver's directory, one for each process. It is
+	// made if it is missing; the directories above it must be searchable for
+	// QEMU's user.
+	EmbedRoot string
+	// CapsCache is where embedded drivers share what they found out about
+	// QEMU. Empty is DefaultCapsCache.
+	CapsCache string
+	// User is the user that QEMU runs as, a name or a number. Empty chooses
+	// the distribution's user for QEMU if there is one, else root.
+	User string
+	// Log gets what an operator should know and is no error of a call. May be nil.
+	Log func(format string, args ...any)
+}
+
+// Driver runs machines as libvirt domains. Its methods may be called from many
+// goroutines. A call that is blocked in libvirt returns when its context ends.
+type Driver struct {
+	target  target
+	caps    string
+	host    Host
+	account account
+	log     func(format string, args ...any)
+	// document turns a machine into a domain; only tests change it.
+	document func(unikernel.Machine, Host) (*libvirtxml.Domain, error)
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	work   sync.WaitGroup // goroutines in or waiting for libvirt
+
+	mu      sync.Mutex // guards what follows
+	closed  bool
+	session *session // nil while the daemon is away
+	// retrying says that a goroutine is at reconnecting.
+	retrying bool
+	domains  map[string]*domain
+}
+
+// session is one connection, closed when the last who uses it is done.
+type session struct {
+	conn  *lv.Connect
+	users int // guarded by Driver.mu
+}
+
+// keepAlive finds a daemon that hangs: it is asked every 5 seconds, and the
+// connection is given up after 4 questions without an answer.
+const (
+	keepAliveSeconds = 5
+	keepAliveCount   = 4
+)
+
+// Open connects to libvirt. The first start of an embedded driver with an empty
+// cache probes QEMU for seconds, see Warm. It returns unikernel.ErrInvalid for
+// options that are wrong and unikernel.ErrUnavailable when libvirt is not there
+// or KVM is asked for and does not work.
+func Open(ctx context.Context, opts Options) (*Driver, error) {
+	t, err := parseTarget(opts.URI, opts.EmbedRoot)
+	if err != nil {
+		return nil, err
+	}
+	log := opts.Log
+	if log == nil {
+		log = func(string, ...any) {}
+	}
+	host, err := facts(opts, log)
+	if err != nil {
+		return nil, err
+	}
+	user, err := qemuAccount(opts.User, host.KVM, log)
+	if err != nil {
+		return nil, err
+	}
+	host.UID, host.GID = user.uid, user.gid
+	d := newDriver(t, log)
+	d.host, d.account, d.document = host, user, Domain
+	if d.caps = opts.CapsCache; d.caps == "" {
+		d.caps = DefaultCapsCache
+	}
+	if t.embedded() {
+		err = d.openEmbedded(ctx)
+	} else {
+		err = d.open(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func newDriver(t target, log func(string, ...any)) *Driver {
+	d := &Driver{target: t, log: log, domains: map[string]*domain{}}
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	return d
+}
+
+// openEmbedded starts libvirt's driver in this process.
+func (d *Driver) openEmbedded(ctx context.Context) error {
+	unlock, err := lockCaps(ctx, d.caps)
+	if err != nil {
+		return fmt.Errorf("embedded libvirt: %w", err)
+	}
+	defer unlock()
+	if err := claimEmbed(d.target.root); err != nil {
+		return err
+	}
+	if err := prepareEmbed(d.target.root, d.caps); err != nil {
+		yieldEmbed()
+		return fmt.Errorf("embedded libvirt: %w", err)
+	}
+	restore := logTo(filepath.Join(d.target.root, "log/libvirt.log"))
+	err = d.open(ctx)
+	restore()
+	if err != nil {
+		yieldEmbed()
+		return err
+	}
+	if err := copyCaps(filepath.Join(d.target.root, capsDir), d.caps); err != nil {
+		d.log("libvirt's knowledge of QEMU is not shared: %v", err)
+	}
+	// QEMU is started by a child that ends at once. With this bit it becomes
+	// our child, is reaped when it ends, and its status is known.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		d.log("QEMU's exit status will not be known: %v", err)
+	}
+	return nil
+}
+
+// logTo sends libvirt's warnings to a file until restore: libvirt reads the
+// variable once, when it is used first. Else they would go to standard error.
+func logTo(file string) (restore func()) {
+	const name = "LIBVIRT_LOG_OUTPUTS"
+	if _, set := os.LookupEnv(name); set {
+		return func() {}
+	}
+	os.Setenv(name, "3:file:"+file)
+	return func() { os.Unsetenv(name) }
+}
+
+// open connects and learns the versions, which makes libvirt look at QEMU.
+func (d *Driver) open(ctx context.Context) error {
+	if err := loop.acquire(); err != nil {
+		return err
+	}
+	s, err := d.connect(ctx)
+	if err != nil {
+		loop.release()
+		return err
+	}
+	d.session = s
+	d.host.Libvirt, d.host.QEMU, err = d.versions(ctx)
+	if err != nil {
+		return errors.Join(err, d.Close())
+	}
+	return nil
+}
+
+func (d *Driver) versions(ctx context.Context) (libvirt, qemu uint32, err error) {
+	v, err := call(ctx, d, func(c *lv.Connect) ([2]uint32, error) {
+		l, err := c.GetLibVersion()
+		if err != nil {
+			return [2]uint32{}, wrap(err, "libvirt's version")
+		}
+		if _, err := c.GetCapabilities(); err != nil { // looks at every QEMU, as the first start would
+			return [2]uint32{}, wrap(err, "what QEMU can do")
+		}
+		q, err := c.GetVersion()
+		return [2]uint32{l, q}, wrap(err, "QEMU's version")
+	})
+	return v[0], v[1], err
+}
+
+// connect opens one connection and asks for its events. The embedded driver
+// has no daemon that could go away.
+func (d *Driver) connect(ctx context.Context) (*session, error) {
+	type result struct {
+		conn *lv.Connect
+		err  error
+	}
+	done := make(chan result)
+	go func() {
+		conn, err := lv.NewConnect(d.target.uri)
+		select {
+		case done <- result{conn, err}:
+		case <-ctx.Done(): // nobody waits for it any more
+			if err == nil {
+				conn.Close()
+			}
+		}
+	}()
+	var r result
+	select {
+	case r = <-done:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("connect to %s: %w: %w", d.target.uri, unikernel.ErrUnavailable, ctx.Err())
+	}
+	if r.err != nil {
+		return nil, d.unavailable(r.err)
+	}
+	s := &session{conn: r.conn, users: 1}
+	if _, err := r.conn.DomainEventLifecycleRegister(nil, d.onLifecycle); err != nil {
+		r.conn.Close()
+		return nil, wrap(err, "ask %s for events", d.target.uri)
+	}
+	if !d.target.daemon() {
+		return s, nil
+	}
+	err := r.conn.RegisterCloseCallback(func(*lv.Connect, lv.ConnectCloseReason) { d.lost(s) })
+	if err == nil {
+		err = r.conn.SetKeepAlive(keepAliveSeconds, keepAliveCount)
+	}
+	if err != nil {
+		r.conn.Close()
+		return nil, wrap(err, "watch the connection to %s", d.target.uri)
+	}
+	return s, nil
+}
+
+// unavailable explains why there is no connection, and what to do about it.
+func (d *Driver) unavailable(err error) error {
+	text := err.Error()
+	var e lv.Error
+	if errors.As(err, &e) {
+		text = e.Message
+	}
+	hint := "start libvirtd (systemctl start libvirtd; without systemd: virtlogd -d, libvirtd -d), or use " + DefaultURI + " which needs no daemon"
+	if d.target.embedded() {
+		hint = "it needs libvirt's QEMU driver, and the user of QEMU it is built for, on Debian those of the package libvirt-daemon-system; another process may have this directory open"
+	}
+	return fmt.Errorf("connect to %s: %w: %s (%s)", d.target.uri, unikernel.ErrUnavailable, text, hint)
+}
+
+// Emulated says that the processor is emulated because KVM is not used.
+func (d *Driver) Emulated() bool { return !d.host.KVM }
+
+// Host returns the facts that domain documents are written from.
+func (d *Driver) Host() Host { return d.host }
+
+// closeTimeout bounds how long Close waits for calls that libvirt blocks.
+const closeTimeout = 10 * time.Second
+
+// Close ends the connection. Machines run on; an embedded driver without
+// machines leaves nothing below its root. Calls and Waits that are under way
+// end with unikernel.ErrUnavailable. An embedded driver that is closed cannot
+// be opened again by this process unless machines of it run.
+func (d *Driver) Close() error {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil
+	}
+	d.closed = true
+	s := d.session
+	d.session = nil
+	d.mu.Unlock()
+	d.cancel()
+
+	empty := false
+	if s != nil && d.target.embedded() {
+		running, err := s.conn.ListAllDomains(lv.CONNECT_LIST_DOMAINS_ACTIVE)
+		empty = err == nil && len(running) == 0
+		for _, dom := range running {
+			_ = dom.Free()
+		}
+	}
+	if s != nil {
+		d.release(s)
+	}
+	d.mu.Lock()
+	for _, dom := range d.domains {
+		dom.letGo()
+	}
+	d.mu.Unlock()
+	if err := d.settle(); err != nil {
+		return err
+	}
+	loop.release()
+	if !d.target.embedded() {
+		return nil
+	}
+	if !empty {
+		yieldEmbed()
+		return nil
+	}
+	return removeEmbed(d.target.root)
+}
+
+// settle waits for the driver's goroutines.
+func (d *Driver) settle() error {
+	done := make(chan struct{})
+	go func() { d.work.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(closeTimeout):
+		return fmt.Errorf("close %s: %w: libvirt did not return from a call within %v", d.target.uri, unikernel.ErrUnavailable, closeTimeout)
+	}
+}

@@ -1,0 +1,161 @@
+package libvirt
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"containerd-shim-uni/libvirt/kvm"
+	"containerd-shim-uni/unikernel"
+)
+
+// Values of Options.Accel.
+const (
+	AccelAuto = "auto" // KVM where it works, else emulation
+	AccelKVM  = "kvm"  // KVM, or Open fails
+	AccelTCG  = "tcg"  // emulation
+)
+
+// firmware is Debian's path of qboot.rom (package qemu-system-data).
+const firmware = "/usr/share/qemu/qboot.rom"
+
+// qemuUsers are the users that distributions make for QEMU: Debian and Ubuntu;
+// Fedora, SUSE and Arch.
+var qemuUsers = []string{"libvirt-qemu", "qemu"}
+
+// facts finds out about the host what needs no libvirt.
+func facts(opts Options, log func(string, ...any)) (Host, error) {
+	h := Host{}
+	switch opts.Accel {
+	case "", AccelAuto, AccelKVM:
+		err := kvm.Probe(kvm.Device)
+		h.KVM = err == nil
+		if err != nil && opts.Accel == AccelKVM {
+			return h, fmt.Errorf("KVM is asked for: %w: %w", unikernel.ErrUnavailable, err)
+		}
+		if err != nil {
+			log("no KVM, the processor is emulated: %v", err)
+		}
+	case AccelTCG:
+	default:
+		return h, fmt.Errorf("%w: accelerator %q; known are %s, %s and %s",
+			unikernel.ErrInvalid, opts.Accel, AccelAuto, AccelKVM, AccelTCG)
+	}
+	if _, err := os.Stat(firmware); err == nil {
+		h.Firmware = firmware
+	}
+	if _, err := os.Stat("/dev/vhost-net"); err == nil {
+		h.VhostNet = true
+	}
+	return h, nil
+}
+
+// account is a user of this host.
+type account struct {
+	name   string
+	uid    int
+	gid    int
+	groups []int // supplementary ones too
+}
+
+var root = account{name: "root", groups: []int{0}}
+
+// qemuAccount is the user that QEMU runs as: the one asked for, else the
+// distribution's, else root; root also where KVM's device is closed to the
+// distribution's user, because emulation would be the alternative.
+func qemuAccount(name string, useKVM bool, log func(string, ...any)) (account, error) {
+	if name != "" {
+		a, err := lookupAccount(name)
+		if err != nil {
+			return root, fmt.Errorf("QEMU's user: %w: %w", unikernel.ErrInvalid, err)
+		}
+		return a, nil
+	}
+	if os.Geteuid() != 0 {
+		return account{name: "ourselves", uid: os.Geteuid(), gid: os.Getegid()}, nil
+	}
+	for _, name := range qemuUsers {
+		a, err := lookupAccount(name)
+		if err != nil {
+			continue
+		}
+		if useKVM && !a.allowed(kvm.Device, unix.R_OK|unix.W_OK) {
+			log("QEMU runs as root: %s cannot open %s", name, kvm.Device)
+			return root, nil
+		}
+		return a, nil
+	}
+	log("QEMU runs as root: there is no user %s", strings.Join(qemuUsers, " or "))
+	return root, nil
+}
+
+// lookupAccount finds a user by name or number.
+func lookupAccount(name string) (account, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		if u, err = user.LookupId(name); err != nil {
+			return account{}, fmt.Errorf("there is no user %q", name)
+		}
+	}
+	a := account{name: u.Username}
+	a.uid, err = strconv.Atoi(u.Uid)
+	gid, err2 := strconv.Atoi(u.Gid)
+	if err := errors.Join(err, err2); err != nil {
+		return account{}, err
+	}
+	a.gid, a.groups = gid, []int{gid}
+	ids, err := u.GroupIds()
+	if err != nil {
+		return account{}, fmt.Errorf("groups of user %s: %w", name, err)
+	}
+	for _, id := range ids {
+		if n, err := strconv.Atoi(id); err == nil && !slices.Contains(a.groups, n) {
+			a.groups = append(a.groups, n)
+		}
+	}
+	return a, nil
+}
+
+// allowed tells from owner, group and mode whether the account may access a
+// file in the way of access(2): unix.R_OK, W_OK, X_OK.
+func (a account) allowed(path string, access uint32) bool {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return false
+	}
+	shift := 0
+	switch {
+	case a.uid == 0:
+		return true
+	case int(st.Uid) == a.uid:
+		shift = 6
+	case slices.Contains(a.groups, int(st.Gid)):
+		shift = 3
+	}
+	return st.Mode>>shift&access == access
+}
+
+// multiQueue returns those taps that were made with IFF_MULTI_QUEUE, see
+// linux/if_tun.h.
+func multiQueue(nics []unikernel.NIC) []string {
+	const iffMultiQueue = 0x0100
+	var found []string
+	for _, n := range nics {
+		data, err := os.ReadFile(filepath.Join("/sys/class/net", n.Tap, "tun_flags"))
+		if err != nil {
+			continue
+		}
+		flags, err := strconv.ParseUint(strings.TrimSpace(string(data)), 0, 32)
+		if err == nil && flags&iffMultiQueue != 0 {
+			found = append(found, n.Tap)
+		}
+	}
+	return found
+}

@@ -1,0 +1,220 @@
+package libvirt
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// process is a process of this host, held by a pidfd so that its number being
+// used again cannot mislead.
+type process struct {
+	pid  int
+	file *os.File // the pidfd
+}
+
+// openProcess takes hold of a process that runs now.
+func openProcess(pid int) (*process, error) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if errors.Is(err, unix.EINVAL) { // before Linux 5.10
+		if fd, err = unix.PidfdOpen(pid, 0); err == nil {
+			err = unix.SetNonblock(fd, true)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open process %d: %w", pid, err)
+	}
+	return &process{pid: pid, file: os.NewFile(uintptr(fd), "pidfd")}, nil
+}
+
+// wait returns when the process has ended, as a zombie at least, or with
+// os.ErrClosed after close. A child of ours is reaped; its status is returned.
+func (p *process) wait() (status string, err error) {
+	raw, err := p.file.SyscallConn()
+	if err != nil {
+		return "", err
+	}
+	err = raw.Read(func(fd uintptr) bool {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(poll, 0)
+		return n > 0 && err == nil
+	})
+	if err != nil {
+		return "", err
+	}
+	return p.reap(), nil
+}
+
+// waitContext is wait bounded by a context. After the context ends the process
+// can't be waited for again.
+func (p *process) waitContext(ctx context.Context) (string, error) {
+	stop := context.AfterFunc(ctx, func() { p.file.Close() })
+	defer stop()
+	status, err := p.wait()
+	if err != nil && ctx.Err() != nil {
+		return "", ctx.Err()
+	}
+	return status, err
+}
+
+// reap takes the exit status of a child of ours, exactly of this one: while
+// its zombie waits, which the pidfd tells, the number is not used again.
+func (p *process) reap() string {
+	raw, err := p.file.SyscallConn()
+	if err != nil {
+		return ""
+	}
+	var info unix.Siginfo
+	cerr := raw.Control(func(fd uintptr) {
+		err = unix.Waitid(unix.P_PIDFD, int(fd), &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	})
+	if cerr != nil || err != nil || info.Signo == 0 {
+		return "" // not our child, or reaped already
+	}
+	var ws unix.WaitStatus
+	if _, err := unix.Wait4(p.pid, &ws, unix.WNOHANG, nil); err != nil {
+		return ""
+	}
+	if ws.Signaled() {
+		return "killed by " + unix.SignalName(ws.Signal())
+	}
+	return fmt.Sprintf("exit status %d", ws.ExitStatus())
+}
+
+// signal sends a signal; a process that has ended is not an error.
+func (p *process) signal(sig unix.Signal) error {
+	raw, err := p.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := raw.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), sig, nil, 0) })
+	if err = errors.Join(cerr, err); errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+func (p *process) close() { p.file.Close() }
+
+// arguments returns a process's command line. It is empty for a zombie.
+func arguments(pid int) []string {
+	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	if err != nil || len(data) == 0 {
+		return nil
+	}
+	var args []string
+	for a := range bytes.SplitSeq(bytes.TrimSuffix(data, []byte{0}), []byte{0}) {
+		args = append(args, string(a))
+	}
+	return args
+}
+
+// isQEMU tells whether a command line is that of the QEMU that libvirt started
+// for the domain; with a root, by the embedded driver there.
+func isQEMU(args []string, name, root string) bool {
+	at := slices.Index(args, "-name")
+	return at >= 0 && at+1 < len(args) && strings.HasPrefix(args[at+1]+",", "guest="+name+",") &&
+		(root == "" || isQEMUOf(args, root))
+}
+
+// isQEMUOf tells whether a command line is that of a QEMU of the embedded
+// driver with this root: one of its files, such as the master key, is there.
+func isQEMUOf(args []string, root string) bool {
+	return len(args) > 1 && slices.ContainsFunc(args[1:], func(a string) bool {
+		return strings.Contains(a, `"`+root+`/lib/qemu/domain-`)
+	})
+}
+
+// isVirtiofsd tells whether a command line is a virtiofsd's.
+func isVirtiofsd(args []string) bool {
+	return len(args) > 0 && filepath.Base(args[0]) == "virtiofsd"
+}
+
+// readPid returns the process of a pid file, or 0.
+func readPid(file string) int {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	return number(strings.TrimSpace(string(data)))
+}
+
+// number returns the process id that s writes, or 0.
+func number(s string) int {
+	pid, err := strconv.Atoi(s)
+	if err != nil || pid < 2 {
+		return 0
+	}
+	return pid
+}
+
+// findQEMU takes hold of a domain's QEMU: the process in libvirt's pid file if
+// it is really that one, else one that says so itself. It returns nil when
+// there is none.
+func findQEMU(t target, name string) *process {
+	ours := func(args []string) bool { return isQEMU(args, name, t.root) }
+	if p := verified(readPid(filepath.Join(t.state, name+".pid")), ours); p != nil {
+		return p
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		if pid := number(e.Name()); pid > 0 && ours(arguments(pid)) {
+			if p := verified(pid, ours); p != nil {
+				return p
+			}
+		}
+	}
+	return nil
+}
+
+// findHelpers takes hold of the virtiofsd processes that libvirt noted for the
+// domain with this number: <id>-<start of the name>-fs0-fs.pid. With -1, of
+// all domains.
+func findHelpers(t target, id int) []*process {
+	pattern := "*-*-fs.pid"
+	if id >= 0 {
+		pattern = strconv.Itoa(id) + "-*-fs.pid"
+	}
+	entries, err := os.ReadDir(t.state)
+	if err != nil {
+		return nil
+	}
+	var found []*process
+	for _, e := range entries {
+		if ok, err := filepath.Match(pattern, e.Name()); !ok || err != nil {
+			continue
+		}
+		if p := verified(readPid(filepath.Join(t.state, e.Name())), isVirtiofsd); p != nil {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// verified takes hold of a process, then looks at its command line: in this
+// order the number cannot pass to another process in between.
+func verified(pid int, ours func(args []string) bool) *process {
+	if pid == 0 {
+		return nil
+	}
+	p, err := openProcess(pid)
+	if err != nil {
+		return nil
+	}
+	if !ours(arguments(pid)) {
+		p.close()
+		return nil
+	}
+	return p
+}

@@ -1,0 +1,78 @@
+package libvirt
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// probeTick is how often reapProbes looks; a start without a probe is over
+// before the first time.
+const probeTick = 250 * time.Millisecond
+
+// reapProbes reaps, until it is stopped, the QEMU processes with which libvirt
+// finds out what QEMU can do. It does so when QEMU was exchanged since the last
+// look, kills each one and waits without end until it is reaped; as orphans
+// they are children of this process, which has asked for that.
+func reapProbes() (stop func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(probeTick)
+		defer tick.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-tick.C:
+				for _, pid := range children() {
+					if isDeadProbe(pid) {
+						_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+					}
+				}
+			}
+		}
+	}()
+	return func() { close(quit); <-done }
+}
+
+// children returns the children of all threads of this process.
+func children() []int {
+	files, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for field := range strings.FieldsSeq(string(data)) {
+			if pid := number(field); pid > 0 {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// isDeadProbe tells whether a child is the zombie of a QEMU that was no
+// machine. A zombie has no command line any more, so the name must do. A
+// machine's zombie is reaped by who watches it, and at worst its status is
+// lost here.
+func isDeadProbe(pid int) bool {
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return false
+	}
+	// proc(5): pid (name) state ...; the name may hold anything.
+	open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
+	return open >= 0 && end > open && bytes.HasPrefix(stat[open+1:end], []byte("qemu-system-")) &&
+		bytes.HasPrefix(stat[end+1:], []byte(" Z "))
+}
