@@ -83,7 +83,7 @@ machine.vcpus = 4
 [linux]
 kernel_args = ["loglevel=7", "panic=0"]
 [libvirt]
-uri = "qemu+unix:///system?socket=/run/libvirt/libvirt-sock"
+uri = "qemu:///embed?root=/run/uni-libvirt"
 [machine]
 memory_mib = 0x200
 boot_timeout = "2m"
@@ -97,7 +97,7 @@ allowed = ["kernel-args"]
 	}
 
 	c, err = Parse("f", []byte(`
-libvirt = {uri = "qemu:///system", accel = "tcg"}
+libvirt = {uri = "qemu:///embed?root=/run/l", accel = "tcg"}
 [machine]
 memory_mib = 0x200
 boot_timeout = "2m"
@@ -110,7 +110,7 @@ max_size = "512 MiB"
 		t.Fatal(err)
 	}
 	want := Default()
-	want.Libvirt.URI, want.Libvirt.Accel = "qemu:///system", "tcg"
+	want.Libvirt.URI, want.Libvirt.Accel = "qemu:///embed?root=/run/l", "tcg"
 	want.Machine.MemoryMiB, want.Machine.BootTimeout = 512, 2*time.Minute
 	want.Linux.KernelArgs = []string{"loglevel=7", "panic=0"}
 	want.Cache.MaxSize = 512 << 20
@@ -151,10 +151,13 @@ func TestParseErrors(t *testing.T) {
 		{"unclean path", "[linux]\ninitrd = '/a/../b'", []string{`without ".."`}},
 		{"root as path", "[storage]\ndata_dir = '/'", []string{`must be a path below /`}},
 		{"control in path", "[storage]\ndata_dir = \"/a\\u0007\"", []string{`unprintable`}},
-		{"state_dir", "[storage]\nstate_dir = '/" + long + "'", []string{`has 601 bytes: at most 32`}},
-		{"remote uri", "[libvirt]\nuri = 'qemu://host/system'", []string{`qemu:///embed and qemu:///system are`}},
+		{"state_dir", "[storage]\nstate_dir = '/" + long + "'", []string{`has 601 bytes: at most 25`}},
+		{"remote uri", "[libvirt]\nuri = 'qemu://host/system'", []string{`want qemu:///embed, qemu:///embed?root=DIRECTORY or qemu:///system`}},
 		{"other driver", "[libvirt]\nuri = 'lxc:///system'", []string{`not a libvirt URI this runtime can use`}},
 		{"session uri", "[libvirt]\nuri = 'qemu:///session'", []string{`not a libvirt URI this runtime can use`}},
+		{"uri option", "[libvirt]\nuri = 'qemu:///system?socket=/x'", []string{`not a libvirt URI this runtime can use`}},
+		{"uri with two options", "[libvirt]\nuri = 'qemu:///embed?root=/x&y=1'", []string{`not a libvirt URI this runtime can use`}},
+		{"uri with a relative root", "[libvirt]\nuri = 'qemu:///embed?root=x'", []string{`"x" must be an absolute path`}},
 		{"accel", "[libvirt]\naccel = 'hvf'", []string{`"hvf" is not one of: auto, kvm, tcg`}},
 		{"size unit", "[cache]\nmax_size = '20GB'", []string{`"20GB" is not a size: want a whole number with B, KiB`}},
 		{"size number", "[cache]\nmax_size = 20", []string{`want a size such as "20GiB", have an integer`}},

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -30,9 +29,10 @@ const (
 	minCache, maxCache             = 0, 1 << 50
 	minWritable, maxWritable       = 64 << 20, 8 << 40 // what package builder formats
 	maxKernelArgsBytes             = 1024              // x86's command line has 2048, the guest needs some
-	// A Unix socket's path has 107 bytes (unix(7)). libvirt's longest below
-	// the state directory is "/<20>/…/domain-<n>-<20>/monitor.sock".
-	maxStateDirBytes = 32
+	// A Unix socket's path has at most 107 bytes (unix(7)). The longest that
+	// embedded libvirt makes below the state directory is "/" + 20 bytes +
+	// "/lib/qemu/domain-4294967295-" + 20 bytes + "/monitor.sock".
+	maxStateDirBytes = 107 - 82
 )
 
 // keys is everything that can be set, in the order of config.toml.
@@ -237,12 +237,14 @@ func checkStateDir(s string) error {
 }
 
 func checkURI(s string) error {
-	u, err := url.Parse(s)
-	local := err == nil && u.Host == "" && u.Opaque == "" && u.User == nil && u.Fragment == ""
-	if !local || (u.Scheme != "qemu" && u.Scheme != "qemu+unix") || (u.Path != "/embed" && u.Path != "/system") {
-		return fmt.Errorf("%q is not a libvirt URI this runtime can use: qemu:///embed and qemu:///system are, with options such as ?socket=…", s)
+	if s == "qemu:///system" || s == "qemu:///embed" {
+		return nil
 	}
-	return checkOption(s)
+	root, found := strings.CutPrefix(s, "qemu:///embed?root=")
+	if !found || checkOption(root) != nil || strings.ContainsAny(root, "?&#%+") {
+		return fmt.Errorf("%q is not a libvirt URI this runtime can use: want qemu:///embed, qemu:///embed?root=DIRECTORY or qemu:///system", s)
+	}
+	return checkPath(root)
 }
 
 func checkKernelArgs(args []string) error {

@@ -67,9 +67,6 @@ func checkLibvirt(_ context.Context, h host, c config.Config) finding {
 			return ok("%s by %s", c.Libvirt.URI, socket)
 		}
 	}
-	if strings.Contains(c.Libvirt.URI, "socket=") {
-		return ok("%s", c.Libvirt.URI)
-	}
 	return fail("start libvirtd or virtqemud, or set libvirt.uri to \"qemu:///embed\"",
 		"libvirt.uri is %q and no daemon's socket is in /run/libvirt", c.Libvirt.URI)
 }

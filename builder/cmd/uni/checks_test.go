@@ -113,7 +113,7 @@ func TestChecks(t *testing.T) {
 		{"qemu", noOutput, levelFail, "broken"},
 		{"libvirt", remove("/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so"), levelFail, "install libvirt-daemon-driver-qemu"},
 		{"libvirt", uri("qemu:///system"), levelFail, "start libvirtd"},
-		{"libvirt", uri("qemu+unix:///system?socket=/x"), levelOK, "socket=/x"},
+		{"libvirt", uri("qemu:///embed?root=/x"), levelOK, "embedded"},
 		{"shim", remove("/usr/local/bin/" + shimName), levelFail, "no " + shimName},
 		{"shim", noOutput, levelFail, "broken"},
 		{"containerd", remove("/usr/bin/containerd"), levelFail, "install containerd"},
