@@ -3,7 +3,6 @@ package integration
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -68,7 +67,7 @@ func newHost(ctx context.Context, version, folder string) (*host, error) {
 	// libvirt's embedded driver keeps sockets below it: 25 bytes is the most.
 	state := filepath.Join("/run", filepath.Base(world.dir)+"-"+slug(folder))
 	h := &host{state: state, data: filepath.Join(dir, "lib"), config: filepath.Join(dir, "uni.toml")}
-	if err := os.WriteFile(h.config, []byte(h.runtimeConfig("")), 0o644); err != nil {
+	if err := os.WriteFile(h.config, []byte(h.settings().toml()), 0o644); err != nil {
 		return nil, err
 	}
 	var err error
@@ -92,23 +91,6 @@ func slug(s string) string {
 		return -1
 	}
 	return strings.Map(keep, strings.ToLower(s))
-}
-
-// runtimeConfig is the runtime's configuration for this host, with further
-// top-level keys first and tables after it as the caller adds them.
-func (h *host) runtimeConfig(head string) string {
-	return fmt.Sprintf(`%s
-[linux]
-kernel = %q
-initrd = %q
-[storage]
-state_dir = %q
-data_dir = %q
-[libvirt]
-caps_cache = %q
-[annotations]
-allowed = ["guest", "memory", "vcpus", "machine", "boot-timeout", "writable-size", "kernel-args"]
-`, head, world.out+"/guest/vmlinux", world.out+"/guest/initrd.img", h.state, h.data, filepath.Join(world.dir, "caps"))
 }
 
 // load imports the image of a reference.

@@ -131,11 +131,13 @@ func archive(name string) string {
 }
 
 func makeImages() error {
-	program := filepath.Join(world.dir, "hello")
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", program, "./image/hello")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build hello: %w: %s", err, out)
+	program, err := image.BuildHello(world.dir, "amd64")
+	if err != nil {
+		return err
+	}
+	arm, err := image.BuildHello(world.dir, "arm64")
+	if err != nil {
+		return err
 	}
 	bb, err := exec.LookPath("busybox")
 	if err != nil {
@@ -152,7 +154,7 @@ func makeImages() error {
 	if err != nil {
 		return err
 	}
-	other := image.Single(foreign, program)
+	other := image.Single(foreign, arm)
 	other.Architecture = "arm64"
 	for _, i := range []image.Image{box, py, image.Single(hello, program), other} {
 		if err := i.WriteFile(archive(i.Name)); err != nil {

@@ -61,6 +61,19 @@ func Single(name, program string) Image {
 	return Image{Name: name, Layer: layer, Config: v1.ImageConfig{Entrypoint: []string{"/" + filepath.Base(program)}}}
 }
 
+// BuildHello builds the static program hello for an architecture, Go's name of
+// it, below dir and returns its path.
+func BuildHello(dir, architecture string) (string, error) {
+	program := filepath.Join(dir, architecture, "hello")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", program,
+		"containerd-shim-uni/integration/image/hello")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+architecture)
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build hello for %s: %w: %s", architecture, err, out)
+	}
+	return program, nil
+}
+
 // Tree holds a whole directory of the host; owners become root, times are kept.
 func Tree(name, dir string, config v1.ImageConfig) Image {
 	return Image{Name: name, Config: config, Layer: func(t *tar.Writer) error {
