@@ -135,15 +135,15 @@ func writableDisk(t testing.TB) string {
 // line, and attaches to it.
 func boot(t *testing.T, machineType, root string, app unikernel.App, extra ...string) *machine {
 	t.Helper()
-	return bootWith(t, machineType, 128, root, app, extra...)
+	return bootWith(t, machineType, unikernel.Resources{MemoryMiB: 128, VCPUs: 1}, root, app, extra...)
 }
 
-// bootWith boots with memory MiB of RAM and extra arguments for QEMU.
-func bootWith(t *testing.T, machineType string, memory int, root string, app unikernel.App, extra ...string) *machine {
+// bootWith boots with resources, and with extra arguments for QEMU.
+func bootWith(t *testing.T, machineType string, res unikernel.Resources, root string, app unikernel.App, extra ...string) *machine {
 	t.Helper()
 	guest := linux.New(linux.Config{Kernel: guestFile(t, "vmlinux"), Initrd: guestFile(t, "initrd.img"),
 		Machine: machineType, Emulated: true})
-	plan, err := guest.Plan(app, unikernel.Resources{MemoryMiB: memory, VCPUs: 1})
+	plan, err := guest.Plan(app, res)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func qemuArgs(t *testing.T, plan unikernel.Plan, root, socket string) []string {
 		bus = "microvm,pit=off,pic=off,rtc=on,isa-serial=on"
 		blk, serial, rng = "virtio-blk-device", "virtio-serial-device", "virtio-rng-device"
 	}
-	args := []string{"-accel", "tcg", "-M", bus, "-m", strconv.Itoa(plan.MemoryMiB), "-nodefaults", "-no-user-config",
+	args := []string{"-accel", "tcg", "-M", bus, "-m", strconv.Itoa(plan.MemoryMiB), "-smp", strconv.Itoa(plan.VCPUs), "-nodefaults", "-no-user-config",
 		"-display", "none", "-no-reboot", "-serial", "stdio",
 		"-global", "virtio-mmio.force-legacy=false",
 		"-kernel", plan.Kernel, "-initrd", plan.Initrd, "-append", strings.Join(plan.Cmdline, " "),

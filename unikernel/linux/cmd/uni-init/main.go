@@ -1,3 +1,8 @@
+// The machine has no limits that the Go runtime would have to look for, and
+// its CPUs do not change.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
 package main
 
 import (
