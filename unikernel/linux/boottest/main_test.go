@@ -85,6 +85,10 @@ func TestAbsentReaderAtExit(t *testing.T) {
 	stuck := blocked{make(chan struct{}), &out}
 	p := m.run(a, unikernel.Stdio{Stdout: stuck})
 	<-p.Exited()
+	_, err := m.session.Exec(m.context(), "x", process("true"), unikernel.Stdio{})
+	if !errors.Is(err, unikernel.ErrInvalid) || err.Error() != "cannot exec in a stopped container" {
+		t.Errorf("exec after the exit: %v", err)
+	}
 	m.finish()
 	close(stuck.release)
 	if got := m.await(p); got != 3 {
@@ -102,6 +106,22 @@ func TestMissingProgram(t *testing.T) {
 	m := boot(t, "microvm", image(t), a)
 	_, err := m.session.Run(m.context(), a, unikernel.Stdio{})
 	if !errors.Is(err, unikernel.ErrNotFound) || err.Error() != `exec: "nosuch": executable file not found in $PATH` {
+		t.Errorf("error %v", err)
+	}
+	m.finish()
+}
+
+// TestBadDisk: a root disk that is no image.
+func TestBadDisk(t *testing.T) {
+	needQEMU(t)
+	a := app("true")
+	bad := filepath.Join(t.TempDir(), "bad")
+	if err := os.WriteFile(bad, make([]byte, 1<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m := boot(t, "microvm", bad, a)
+	_, err := m.session.Run(m.context(), a, unikernel.Stdio{})
+	if err == nil || !strings.Contains(err.Error(), `mount disk "root" as erofs`) {
 		t.Errorf("error %v", err)
 	}
 	m.finish()

@@ -27,6 +27,7 @@ type server struct {
 	byPid map[int]*process    // started and not yet reaped
 	main  uint32              // id of the container's process
 	ran   bool
+	over  bool // the container's process is dead
 }
 
 func newServer(port *os.File) *server {
@@ -142,8 +143,11 @@ func (s *server) run(req uint32, r *wire.Run) {
 
 // exec starts a further process.
 func (s *server) exec(req uint32, x *wire.Exec) {
-	if !s.sp.ready() {
-		s.reply(req, &failure{wire.CodeInvalid, "the container is not running"})
+	s.mu.Lock()
+	over := s.over
+	s.mu.Unlock()
+	if over || !s.sp.ready() {
+		s.reply(req, errStopped)
 		return
 	}
 	s.start(req, x.ID, &x.Process, wire.KindExec, x.Encode())
@@ -199,6 +203,7 @@ func (s *server) reapOne() bool {
 	}
 	if p := s.byPid[pid]; p != nil {
 		delete(s.byPid, pid)
+		s.over = s.over || p.id == s.main
 		p.status = uint32(ws.ExitStatus())
 		if ws.Signaled() {
 			p.status = 128 + uint32(ws.Signal())
@@ -207,6 +212,10 @@ func (s *server) reapOne() bool {
 	}
 	return true
 }
+
+// errStopped answers a request for a process in a container that is not there,
+// in the words of runc.
+var errStopped = &failure{wire.CodeInvalid, "cannot exec in a stopped container"}
 
 // errFinished answers a request for a process that has exited, in the words of
 // runc.

@@ -95,8 +95,8 @@ func (sp *spawner) fork(std [3]int, sock int) (pid int, err error) {
 		var err error
 		pid, err = syscall.ForkExec("/proc/self/exe", []string{stage2Name}, attr)
 		if err == syscall.ENOMEM || err == syscall.EAGAIN {
-			// The kernel's words for a PID namespace whose PID 1 is dead, and
-			// for a full pids cgroup.
+			// Also the kernel's words for a PID namespace whose PID 1 has just
+			// died, and for a full pids cgroup.
 			return &failure{wire.CodeInvalid, "no process can be started: " + err.Error()}
 		}
 		return pathError("fork", "/init", err)
