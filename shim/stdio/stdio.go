@@ -27,7 +27,10 @@ type Config struct {
 
 // Streams are the open streams of one process.
 type Streams struct {
-	stdin          *input
+	stdinName      string
+	stdin          *input // nil until OpenStdin
+	stdinEnded     bool   // CloseStdin came before OpenStdin
+	stdinMu        sync.Mutex
 	stdout, stderr *output
 	logger         *logger
 
@@ -35,23 +38,19 @@ type Streams struct {
 	err  error
 }
 
-// Open opens what cfg names for the process id of a container in namespace ns.
-// The context bounds the wait for a logging program to become ready.
+// Open opens the output that cfg names for the process id of a container in
+// namespace ns. The context bounds the wait for a logging program to become
+// ready.
 func Open(ctx context.Context, ns, id string, cfg Config) (_ *Streams, err error) {
 	if cfg.Terminal {
 		cfg.Stderr = ""
 	}
-	s := &Streams{}
+	s := &Streams{stdinName: cfg.Stdin}
 	defer func() {
 		if err != nil {
 			_ = s.Close()
 		}
 	}()
-	if cfg.Stdin != "" {
-		if s.stdin, err = openInput(cfg.Stdin); err != nil {
-			return nil, fmt.Errorf("open stdin %s: %w", cfg.Stdin, err)
-		}
-	}
 	uri, err := url.Parse(cfg.Stdout)
 	if err != nil {
 		return nil, fmt.Errorf("stdout %q: %w: %w", cfg.Stdout, unikernel.ErrInvalid, err)
@@ -73,10 +72,32 @@ func Open(ctx context.Context, ns, id string, cfg Config) (_ *Streams, err error
 	return s, nil
 }
 
+// OpenStdin opens the input. It belongs to the start of the process, not to its
+// creation: a client's first write waits until it is done, and clients learn
+// only from the reply to the creation how to say that their input has ended.
+func (s *Streams) OpenStdin() error {
+	s.stdinMu.Lock()
+	defer s.stdinMu.Unlock()
+	if s.stdinName == "" {
+		return nil
+	}
+	in, err := openInput(s.stdinName)
+	if err != nil {
+		return fmt.Errorf("open stdin %s: %w", s.stdinName, err)
+	}
+	s.stdin = in
+	if s.stdinEnded {
+		in.end()
+	}
+	return nil
+}
+
 // Stdio returns the streams as a guest's process takes them. Writers never
 // return an error.
 func (s *Streams) Stdio() unikernel.Stdio {
 	var out unikernel.Stdio
+	s.stdinMu.Lock()
+	defer s.stdinMu.Unlock()
 	if s.stdin != nil {
 		out.Stdin = s.stdin
 	}
@@ -92,6 +113,9 @@ func (s *Streams) Stdio() unikernel.Stdio {
 // CloseStdin ends the input: what is in the fifo by now is still read, then
 // the reader sees end-of-file, also when a client keeps its end open.
 func (s *Streams) CloseStdin() {
+	s.stdinMu.Lock()
+	defer s.stdinMu.Unlock()
+	s.stdinEnded = true
 	if s.stdin != nil {
 		s.stdin.end()
 	}
@@ -102,9 +126,11 @@ func (s *Streams) CloseStdin() {
 func (s *Streams) Close() error {
 	s.once.Do(func() {
 		var errs []error
+		s.stdinMu.Lock()
 		if s.stdin != nil {
 			errs = append(errs, s.stdin.file.Close())
 		}
+		s.stdinMu.Unlock()
 		for _, o := range []*output{s.stdout, s.stderr} {
 			if o != nil {
 				errs = append(errs, o.file.Close())

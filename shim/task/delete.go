@@ -17,15 +17,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-const (
-	// deleteDrainTimeout is how long a reader may still take what a deleted
-	// process wrote.
-	deleteDrainTimeout = 2 * time.Second
-	// deleteTimeout bounds deleting a container, whatever hangs.
-	deleteTimeout = 30 * time.Second
-	// cgroupRetry: the kernel lets go of ended processes a little later.
-	cgroupRetry, cgroupTries = 20 * time.Millisecond, 50
-)
+// The kernel lets go of ended processes a little later.
+const cgroupRetry, cgroupTries = 20 * time.Millisecond, 50
 
 // deletion is one run of Delete that others can wait for.
 type deletion struct {

@@ -109,6 +109,10 @@ func (e *execProcess) start(ctx context.Context) (pid int, err error) {
 	if err != nil {
 		return 0, e.startFailed(fmt.Errorf("streams: %w", err))
 	}
+	if err := streams.OpenStdin(); err != nil {
+		_ = streams.Close()
+		return 0, e.startFailed(fmt.Errorf("streams: %w", err))
+	}
 	proc, err := session.Exec(ctx, e.id, e.spec, streams.Stdio())
 	if err != nil {
 		_ = streams.Close()
@@ -236,22 +240,17 @@ func (c *Container) collectExecs() {
 // kill sends a signal to the process.
 func (e *execProcess) kill(ctx context.Context, sig syscall.Signal) error {
 	e.mu.Lock()
-	switch e.state {
-	case execCreated:
+	if err := e.allow(opKill); err != nil {
 		e.mu.Unlock()
-		return fmt.Errorf("exec %s: process not created: %w", e.name(), errdefs.ErrFailedPrecondition)
-	case execStarting:
-		if len(e.pending) < maxPending {
-			e.pending = append(e.pending, signal{sig, false})
-		}
-		e.mu.Unlock()
-		return nil
-	}
-	err := e.allow(opKill)
-	proc := e.process
-	e.mu.Unlock()
-	if err != nil {
 		return err
+	}
+	proc := e.process
+	if proc == nil && len(e.pending) < maxPending {
+		e.pending = append(e.pending, signal{sig, false})
+	}
+	e.mu.Unlock()
+	if proc == nil {
+		return nil
 	}
 	return finished(proc.Signal(ctx, sig, false))
 }

@@ -5,23 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
-	"time"
 
 	"containerd-shim-uni/unikernel"
 
 	"github.com/containerd/errdefs"
 )
 
-const (
-	// killSignalTimeout is how long a guest may take to deliver SIGKILL and to
-	// report that the process is gone, before its machine is destroyed.
-	killSignalTimeout = 2 * time.Second
-	// destroyTimeout bounds asking libvirt to destroy a machine; after that
-	// the hypervisor is killed.
-	destroyTimeout = 10 * time.Second
-	// maxPending bounds the signals kept for a process that cannot take them.
-	maxPending = 16
-)
+// maxPending bounds the signals kept for a process that cannot take them.
+const maxPending = 16
 
 // Kill sends a signal to the container's process, with all to every process of
 // the container. SIGKILL always ends the container; a process that is starting

@@ -51,6 +51,9 @@ func (c *Container) Start(ctx context.Context) (pid int, err error) {
 
 // boot returns the container's process, running.
 func (c *Container) boot(ctx context.Context) (unikernel.Process, error) {
+	if err := c.streams.OpenStdin(); err != nil {
+		return nil, err
+	}
 	if err := c.machines.Resume(ctx, c.names.Domain()); err != nil {
 		return nil, fmt.Errorf("resume machine: %w", err)
 	}

@@ -112,7 +112,7 @@ func (s execState) String() string { return execStateNames[s] }
 var execTable = map[op]map[execState]execState{
 	opStart:  {execCreated: execStarting},
 	opRan:    {execStarting: execRunning},
-	opKill:   {execCreated: execStopped, execStarting: execStarting, execRunning: execRunning},
+	opKill:   {execStarting: execStarting, execRunning: execRunning},
 	opResize: {execCreated: execCreated, execStarting: execStarting, execRunning: execRunning},
 	opExit:   {execCreated: execStopped, execStarting: execStopped, execRunning: execStopped},
 	opDelete: {execCreated: execStopped, execStopped: execStopped},
@@ -122,7 +122,7 @@ func (s execState) next(o op) (execState, error) {
 	if to, ok := execTable[o][s]; ok {
 		return to, nil
 	}
-	if o == opKill {
+	if o == opKill && s == execStopped {
 		return s, fmt.Errorf("process already finished: %w", errdefs.ErrNotFound)
 	}
 	return s, fmt.Errorf("cannot %s an exec process that is %s: %w", o, s, errdefs.ErrFailedPrecondition)

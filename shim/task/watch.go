@@ -11,22 +11,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-const (
-	// lastWords is how long, after a machine ended, its guest's report may
-	// still be on its way through our buffers; and, after a guest fell silent,
-	// how long the reason may take to show.
-	lastWords = 2 * time.Second
-	// collectTimeout bounds waiting for exec processes that died with the first.
-	collectTimeout = 2 * time.Second
-	// drainTimeout bounds waiting for a reader of the output of a container
-	// that has exited and is not deleted, while its machine stays.
-	drainTimeout = time.Minute
-	// consoleTimeout bounds waiting for the end of the console.
-	consoleTimeout = 200 * time.Millisecond
-	// shutdownTimeout bounds telling the guest that it may power off.
-	shutdownTimeout = time.Second
-)
-
 // Exit statuses that no process reported.
 const (
 	statusKilled        = 128 + 9
@@ -66,11 +50,11 @@ func (c *Container) awaitMachine(ctx context.Context) unikernel.End {
 	if err == nil {
 		return end
 	}
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && !errors.Is(err, unikernel.ErrNotFound) {
 		c.log().WithError(err).Warn("libvirt does not watch the machine any more; its process is watched instead")
-		if err := c.vm.wait(ctx); err != nil && ctx.Err() == nil {
-			c.log().WithError(err).Error("the machine cannot be watched")
-		}
+	}
+	if err := c.vm.wait(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errNoDescriptor) {
+		c.log().WithError(err).Error("the machine cannot be watched")
 	}
 	return unikernel.End{Reason: unikernel.EndUnknown, At: time.Now(), Detail: err.Error()}
 }

@@ -1,0 +1,569 @@
+package task
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"containerd-shim-uni/config"
+	"containerd-shim-uni/shim/cgroup"
+	"containerd-shim-uni/unikernel"
+
+	"github.com/containerd/containerd/api/events"
+	"github.com/containerd/log"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/proto"
+)
+
+func TestMain(m *testing.M) {
+	// Long enough for a busy machine where a test waits for something to
+	// happen, short where it waits for nothing to happen.
+	lastWords, collectTimeout, consoleTimeout = 50*time.Millisecond, 50*time.Millisecond, 10*time.Millisecond
+	killSignalTimeout, deleteDrainTimeout = 50*time.Millisecond, 50*time.Millisecond
+	log.L.Logger.SetOutput(io.Discard)
+	newCgroup = func(string, string, cgroup.Limits) (*cgroup.Group, error) { return nil, nil }
+	os.Exit(m.Run())
+}
+
+// fakeHost is a host whose every part the test holds.
+type fakeHost struct {
+	machines *fakeMachines
+	disks    *fakeDisks
+	guest    *fakeGuest
+	networks *fakeNetworks
+	err      error // of Machines
+}
+
+func (h *fakeHost) Machines(context.Context, config.Config) (Machines, error) {
+	return h.machines, h.err
+}
+func (h *fakeHost) Disks(config.Config) (Disks, error) { return h.disks, nil }
+func (h *fakeHost) Guest(config.Config, Machines) (unikernel.Guest, error) {
+	return h.guest, nil
+}
+func (h *fakeHost) Networks(config.Config) Networks { return h.networks }
+
+// fakeMachines keeps machines that are nothing but two listening sockets.
+type fakeMachines struct {
+	mu        sync.Mutex
+	machines  map[string]*fakeMachine
+	made      []unikernel.Machine
+	destroyed []string
+
+	createErr, resumeErr, pauseErr, destroyErr error
+	onResume                                   func(name string)
+}
+
+type fakeMachine struct {
+	sockets []net.Listener
+	ended   chan struct{}
+	end     unikernel.End
+}
+
+func (m *fakeMachine) over() bool {
+	select {
+	case <-m.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+func (f *fakeMachines) Create(_ context.Context, m unikernel.Machine) (unikernel.Pids, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.made = append(f.made, m)
+	vm := &fakeMachine{ended: make(chan struct{})}
+	for _, path := range []string{m.Channels[0].Socket, m.Console} {
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			return unikernel.Pids{}, err
+		}
+		vm.sockets = append(vm.sockets, l)
+	}
+	f.machines[m.Name] = vm
+	// A number that no process has: nothing may be killed by it.
+	return unikernel.Pids{VM: 1 << 30}, f.createErr
+}
+
+func (f *fakeMachines) Resume(_ context.Context, name string) error {
+	if f.onResume != nil {
+		f.onResume(name)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if m := f.machines[name]; m == nil || m.over() {
+		return unikernel.ErrNotFound
+	}
+	return f.resumeErr
+}
+
+func (f *fakeMachines) Pause(context.Context, string) error { return f.pauseErr }
+
+func (f *fakeMachines) Destroy(_ context.Context, name string) error {
+	f.mu.Lock()
+	f.destroyed = append(f.destroyed, name)
+	err := f.destroyErr
+	f.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	f.end(name, unikernel.EndDestroyed)
+	return nil
+}
+
+func (f *fakeMachines) failDestroy(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.destroyErr = err
+}
+
+// end ends a machine, if it has not ended.
+func (f *fakeMachines) end(name string, reason unikernel.EndReason) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := f.machines[name]
+	if m == nil || m.over() {
+		return
+	}
+	m.end = unikernel.End{Reason: reason, At: time.Now()}
+	close(m.ended)
+	for _, l := range m.sockets {
+		l.Close()
+	}
+}
+
+func (f *fakeMachines) Wait(ctx context.Context, name string) (unikernel.End, error) {
+	f.mu.Lock()
+	m := f.machines[name]
+	f.mu.Unlock()
+	if m == nil {
+		return unikernel.End{}, unikernel.ErrNotFound
+	}
+	select {
+	case <-m.ended:
+		return m.end, nil
+	case <-ctx.Done():
+		return unikernel.End{}, ctx.Err()
+	}
+}
+
+func (f *fakeMachines) alive() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, m := range f.machines {
+		if !m.over() {
+			n++
+		}
+	}
+	return n
+}
+
+type fakeDisks struct{ rootErr, writableErr error }
+
+func (d *fakeDisks) Root(_ context.Context, fs unikernel.Rootfs, dst string) error {
+	if d.rootErr != nil {
+		return d.rootErr
+	}
+	return os.WriteFile(dst, nil, 0o600)
+}
+
+func (d *fakeDisks) Writable(_ context.Context, dst string, _ int64) error {
+	if d.writableErr != nil {
+		return d.writableErr
+	}
+	return os.WriteFile(dst, nil, 0o600)
+}
+
+type fakeNetworks struct {
+	found           unikernel.Network
+	lookErr, tapErr error
+	joinErr         error
+	taps            int
+}
+
+func (n *fakeNetworks) Look(string) (unikernel.Network, error) { return n.found, n.lookErr }
+func (n *fakeNetworks) Tap(_, _ string, found unikernel.Network, _ int) ([]unikernel.NIC, error) {
+	if n.tapErr != nil {
+		return nil, n.tapErr
+	}
+	n.taps = len(found.Interfaces)
+	return make([]unikernel.NIC, n.taps), nil
+}
+func (n *fakeNetworks) Join(string, string, unikernel.Network) error { return n.joinErr }
+func (n *fakeNetworks) Remove(string, string) error                  { n.taps = 0; return nil }
+
+// fakeGuest answers as told.
+type fakeGuest struct {
+	planErr, attachErr error
+	attach             func(context.Context) error // instead of attaching at once
+	session            *fakeSession
+}
+
+func (g *fakeGuest) Name() string { return "fake" }
+
+func (g *fakeGuest) Plan(_ unikernel.App, r unikernel.Resources) (unikernel.Plan, error) {
+	return unikernel.Plan{Machine: "microvm", Kernel: "/k", Resources: r, Writable: true, Control: "ctl", ShareTag: "share"}, g.planErr
+}
+
+func (g *fakeGuest) Attach(ctx context.Context, conn io.ReadWriteCloser) (unikernel.Session, error) {
+	if g.attach != nil {
+		if err := g.attach(ctx); err != nil {
+			conn.Close()
+			return nil, err
+		}
+	}
+	if g.attachErr != nil {
+		conn.Close()
+		return nil, g.attachErr
+	}
+	g.session.conn = conn
+	return g.session, nil
+}
+
+type fakeSession struct {
+	conn     io.Closer
+	mu       sync.Mutex
+	init     *fakeProcess
+	execs    map[string]*fakeProcess
+	app      unikernel.App
+	runErr   error
+	onExec   func(id string) error
+	shutdown bool
+}
+
+func newSession() *fakeSession {
+	return &fakeSession{init: newProcess(), execs: map[string]*fakeProcess{}}
+}
+
+func (s *fakeSession) Run(_ context.Context, app unikernel.App, _ unikernel.Stdio) (unikernel.Process, error) {
+	s.app = app
+	if s.runErr != nil {
+		return nil, s.runErr
+	}
+	return s.init, nil
+}
+
+func (s *fakeSession) Exec(_ context.Context, id string, _ *specs.Process, _ unikernel.Stdio) (unikernel.Process, error) {
+	if s.onExec != nil {
+		if err := s.onExec(id); err != nil {
+			return nil, err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.execs[id] = newProcess()
+	return s.execs[id], nil
+}
+
+func (s *fakeSession) exec(id string) *fakeProcess {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.execs[id]
+}
+
+func (s *fakeSession) Shutdown(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shutdown = true
+	return nil
+}
+
+func (s *fakeSession) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.init.break_()
+	for _, p := range s.execs {
+		p.break_()
+	}
+	return s.conn.Close()
+}
+
+// fakeProcess exits when the test says so, or by SIGKILL.
+type fakeProcess struct {
+	exited, drained chan struct{}
+
+	mu      sync.Mutex
+	exit    unikernel.Exit
+	err     error
+	signals []syscall.Signal
+	size    window
+	deaf    bool // takes signals and does nothing
+}
+
+func newProcess() *fakeProcess {
+	return &fakeProcess{exited: make(chan struct{}), drained: make(chan struct{})}
+}
+
+func (p *fakeProcess) Signal(_ context.Context, sig syscall.Signal, _ bool) error {
+	if p.gone() {
+		return unikernel.ErrNotFound
+	}
+	p.mu.Lock()
+	p.signals = append(p.signals, sig)
+	deaf := p.deaf
+	p.mu.Unlock()
+	if sig == syscall.SIGKILL && !deaf {
+		p.end(137)
+	}
+	return nil
+}
+
+func (p *fakeProcess) gone() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// end lets the process exit with all its output read.
+func (p *fakeProcess) end(status uint32) {
+	p.finish(unikernel.Exit{Status: status, At: time.Now()}, nil)
+	p.drain()
+}
+
+func (p *fakeProcess) drain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.drained:
+	default:
+		close(p.drained)
+	}
+}
+
+func (p *fakeProcess) break_() {
+	p.finish(unikernel.Exit{}, unikernel.ErrUnavailable)
+	p.drain()
+}
+
+func (p *fakeProcess) finish(exit unikernel.Exit, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gone() {
+		return
+	}
+	p.exit, p.err = exit, err
+	close(p.exited)
+}
+
+func (p *fakeProcess) Resize(_ context.Context, w, h uint16) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.size = window{w, h}
+	return nil
+}
+func (p *fakeProcess) CloseStdin(context.Context) error { return nil }
+func (p *fakeProcess) Exited() <-chan struct{}          { return p.exited }
+func (p *fakeProcess) Drained() <-chan struct{}         { return p.drained }
+func (p *fakeProcess) Exit() (unikernel.Exit, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.exit, p.err
+}
+
+func (p *fakeProcess) got() []syscall.Signal {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.signals)
+}
+
+// fakeEvents records what was sent.
+type fakeEvents struct {
+	mu  sync.Mutex
+	all []proto.Message
+}
+
+func (e *fakeEvents) Send(m proto.Message) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(e.all, m)
+}
+
+// names returns the events in short: "create", "exit 7", "exec-exit x 0".
+func (e *fakeEvents) names() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var names []string
+	for _, m := range e.all {
+		switch m := m.(type) {
+		case *events.TaskCreate:
+			names = append(names, "create")
+		case *events.TaskStart:
+			names = append(names, "start")
+		case *events.TaskExit:
+			if m.ID == m.ContainerID {
+				names = append(names, "exit")
+			} else {
+				names = append(names, "exit "+m.ID)
+			}
+		case *events.TaskDelete:
+			names = append(names, "delete")
+		case *events.TaskExecAdded:
+			names = append(names, "added "+m.ExecID)
+		case *events.TaskExecStarted:
+			names = append(names, "started "+m.ExecID)
+		case *events.TaskPaused:
+			names = append(names, "paused")
+		case *events.TaskResumed:
+			names = append(names, "resumed")
+		}
+	}
+	return names
+}
+
+// bench is a service on fakes, with one bundle.
+type bench struct {
+	*Service
+	t       *testing.T
+	host    *fakeHost
+	session *fakeSession
+	events  *fakeEvents
+	dir     string
+	bundle  string
+	spec    specs.Spec
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	// Not t.TempDir: the path of a Unix socket is short.
+	dir, err := os.MkdirTemp("", "task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	b := &bench{t: t, dir: dir, bundle: filepath.Join(dir, "b"), session: newSession(), events: &fakeEvents{}}
+	b.host = &fakeHost{
+		machines: &fakeMachines{machines: map[string]*fakeMachine{}}, disks: &fakeDisks{},
+		guest: &fakeGuest{session: b.session}, networks: &fakeNetworks{},
+	}
+	b.Service = NewService("ns", b.host, b.events)
+	b.spec = specs.Spec{
+		Process: &specs.Process{Args: []string{"true"}},
+		Linux:   &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace}}},
+	}
+	if err := os.MkdirAll(filepath.Join(b.bundle, "rootfs"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	b.configure("")
+	return b
+}
+
+// configure writes the runtime's configuration.
+func (b *bench) configure(more string) {
+	b.t.Helper()
+	file := filepath.Join(b.dir, "uni.toml")
+	text := more + "\n[storage]\nstate_dir = \"" + b.dir + "/s\"\ndata_dir = \"" + b.dir + "/d\"\n"
+	for path, content := range map[string]string{file: text, filepath.Join(b.bundle, configRecord): file} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
+
+func (b *bench) create() (int, error) {
+	b.t.Helper()
+	data, err := json.Marshal(b.spec)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(b.bundle, "config.json"), data, 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+	return b.Create(b.t.Context(), CreateRequest{ID: "c", Bundle: b.bundle})
+}
+
+// must creates, and starts if asked.
+func (b *bench) must(start bool) *Container {
+	b.t.Helper()
+	if _, err := b.create(); err != nil {
+		b.t.Fatal(err)
+	}
+	if start {
+		if _, err := b.Start(b.t.Context(), "c", ""); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	c, err := b.Container("c")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { b.end(c) })
+	return c
+}
+
+// end lets a container that a test has left behind end, so that no goroutine
+// outlives its test.
+func (b *bench) end(c *Container) {
+	b.host.machines.failDestroy(nil)
+	b.session.init.end(0)
+	_ = b.host.machines.Destroy(context.Background(), c.names.Domain())
+	<-c.released
+}
+
+func (b *bench) wait() uint32 {
+	b.t.Helper()
+	exit, err := b.Wait(b.t.Context(), "c", "")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return exit.Status
+}
+
+func (b *bench) remove() {
+	b.t.Helper()
+	if _, err := b.Delete(b.t.Context(), "c", ""); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// wantNothing checks that nothing of any container is left.
+func (b *bench) wantNothing() {
+	b.t.Helper()
+	if n := b.host.machines.alive(); n > 0 {
+		b.t.Errorf("%d machines are left", n)
+	}
+	for _, dir := range []string{"s", "d/containers"} {
+		entries, err := os.ReadDir(filepath.Join(b.dir, dir))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			b.t.Error(err)
+		}
+		for _, e := range entries {
+			b.t.Errorf("%s/%s is left", dir, e.Name())
+		}
+	}
+	if b.host.networks.taps > 0 {
+		b.t.Errorf("%d taps are left", b.host.networks.taps)
+	}
+}
+
+func (b *bench) wantEvents(want ...string) {
+	b.t.Helper()
+	if got := b.events.names(); !slices.Equal(got, want) {
+		b.t.Errorf("events: %s; want %s", strings.Join(got, ", "), strings.Join(want, ", "))
+	}
+}
+
+func (b *bench) wantState(want State) {
+	b.t.Helper()
+	st, err := b.Status("c", "")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if st.State != want {
+		b.t.Errorf("state %s, want %s", st.State, want)
+	}
+}

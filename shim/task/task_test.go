@@ -1,0 +1,403 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"containerd-shim-uni/unikernel"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+const domain = "uni-ns--c"
+
+func TestLife(t *testing.T) {
+	b := newBench(t)
+	pid, err := b.create()
+	if err != nil || pid == 0 {
+		t.Fatalf("create: %d, %v", pid, err)
+	}
+	b.wantState(Created)
+	if _, err := b.create(); !errdefs.IsAlreadyExists(err) {
+		t.Errorf("second create: %v", err)
+	}
+	if _, err := b.Start(t.Context(), "c", ""); err != nil {
+		t.Fatal(err)
+	}
+	b.wantState(Running)
+	if _, err := b.Start(t.Context(), "c", ""); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("second start: %v", err)
+	}
+	if _, err := b.Delete(t.Context(), "c", ""); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("delete while running: %v", err)
+	}
+	b.Shutdown() // refused: there is a container
+	b.session.init.end(7)
+	if got := b.wait(); got != 7 {
+		t.Errorf("status %d", got)
+	}
+	if err := b.Kill(t.Context(), "c", "", syscall.SIGTERM, false); !errdefs.IsNotFound(err) {
+		t.Errorf("kill after exit: %v", err)
+	}
+	st, err := b.Delete(t.Context(), "c", "")
+	if err != nil || st.Exit.Status != 7 || st.Pid != pid {
+		t.Errorf("delete: %+v, %v", st, err)
+	}
+	if _, err := b.Status("c", ""); !errdefs.IsNotFound(err) {
+		t.Errorf("status after delete: %v", err)
+	}
+	if !b.session.shutdown {
+		t.Error("the guest was not told that its exit is recorded")
+	}
+	b.wantEvents("create", "start", "exit", "delete")
+	b.wantNothing()
+	b.Shutdown()
+	<-b.Done()
+	if _, err := b.create(); !errdefs.IsUnavailable(err) {
+		t.Errorf("create after shutdown: %v", err)
+	}
+}
+
+func TestMachineDocument(t *testing.T) {
+	b := newBench(t)
+	limit, quota := int64(100<<20+5), int64(250_000)
+	b.spec.Linux.Resources = &specs.LinuxResources{
+		Memory: &specs.LinuxMemory{Limit: &limit}, CPU: &specs.LinuxCPU{Quota: &quota},
+	}
+	c := b.must(false)
+	m := b.host.machines.made[0]
+	if m.Name != domain || m.Title != "ns/c" || m.MemoryMiB != 100 || m.VCPUs != 3 {
+		t.Errorf("machine %+v", m)
+	}
+	if len(m.Disks) != 2 || m.Disks[0].Serial != "root" || !m.Disks[0].ReadOnly || m.Disks[1].Serial != "writable" || !m.Disks[1].Ephemeral {
+		t.Errorf("disks %+v", m.Disks)
+	}
+	if m.Share != nil || m.Channels[0].Name != "ctl" || m.Console != c.names.console() {
+		t.Errorf("machine %+v", m)
+	}
+}
+
+// TestEnd covers every way in which a container ends.
+func TestEnd(t *testing.T) {
+	for name, test := range map[string]struct {
+		do   func(*bench)
+		want uint32
+	}{
+		"exit":                    {func(b *bench) { b.session.init.end(42) }, 42},
+		"exit with a late reader": {func(b *bench) { b.session.init.finish(unikernel.Exit{Status: 3}, nil) }, 3},
+		"exit reported, machine gone at once": {func(b *bench) {
+			b.session.init.end(5)
+			b.host.machines.end(domain, unikernel.EndFailed)
+		}, 5},
+		"guest powered off": {func(b *bench) { b.host.machines.end(domain, unikernel.EndShutdown) }, 255},
+		"guest panicked":    {func(b *bench) { b.host.machines.end(domain, unikernel.EndPanicked) }, 255},
+		"QEMU killed":       {func(b *bench) { b.host.machines.end(domain, unikernel.EndFailed) }, 137},
+		"machine destroyed": {func(b *bench) { b.host.machines.end(domain, unikernel.EndDestroyed) }, 137},
+		"nothing is known":  {func(b *bench) { b.host.machines.end(domain, unikernel.EndUnknown) }, 137},
+		"guest fell silent": {func(b *bench) { b.session.init.break_() }, 255},
+		"silent, then dead": {func(b *bench) {
+			b.session.init.break_()
+			b.host.machines.end(domain, unikernel.EndFailed)
+		}, 137},
+		"SIGKILL": {func(b *bench) { b.kill(syscall.SIGKILL) }, 137},
+		"SIGKILL, deaf guest": {func(b *bench) {
+			b.session.init.deaf = true
+			b.kill(syscall.SIGKILL)
+		}, 137},
+		"SIGKILL while paused": {func(b *bench) {
+			b.pause()
+			b.kill(syscall.SIGKILL)
+		}, 137},
+		"exit just before SIGKILL": {func(b *bench) {
+			b.session.init.end(1)
+			_ = b.Kill(context.Background(), "c", "", syscall.SIGKILL, true)
+		}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.must(true)
+			test.do(b)
+			if got := b.wait(); got != test.want {
+				t.Errorf("status %d, want %d", got, test.want)
+			}
+			b.wantState(Stopped)
+			b.remove()
+			b.wantEvents("create", "start", "exit", "delete")
+			b.wantNothing()
+		})
+	}
+}
+
+func (b *bench) kill(sig syscall.Signal) {
+	b.t.Helper()
+	if err := b.Kill(b.t.Context(), "c", "", sig, true); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) pause() {
+	b.t.Helper()
+	c, err := b.Container("c")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := c.Pause(b.t.Context()); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// TestUnstarted covers the ends of a container that was never started.
+func TestUnstarted(t *testing.T) {
+	for name, test := range map[string]struct {
+		do     func(*bench)
+		events []string
+	}{
+		"SIGKILL":     {func(b *bench) { b.kill(syscall.SIGKILL) }, nil},
+		"SIGTERM":     {func(b *bench) { b.kill(syscall.SIGTERM) }, nil},
+		"QEMU killed": {func(b *bench) { b.host.machines.end(domain, unikernel.EndFailed) }, nil},
+		"delete":      {func(b *bench) { b.remove() }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.must(false)
+			test.do(b)
+			if name != "delete" {
+				if got := b.wait(); got != 137 {
+					t.Errorf("status %d", got)
+				}
+				if _, err := b.Start(t.Context(), "c", ""); !errdefs.IsFailedPrecondition(err) {
+					t.Errorf("start after the end: %v", err)
+				}
+				b.remove()
+			}
+			b.wantEvents("create", "exit", "delete")
+			b.wantNothing()
+		})
+	}
+	b := newBench(t)
+	b.must(false)
+	if err := b.Kill(t.Context(), "c", "", syscall.SIGUSR1, false); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("SIGUSR1 before start: %v", err)
+	}
+}
+
+// TestStartFails covers every way in which a start fails.
+func TestStartFails(t *testing.T) {
+	missing := fmt.Errorf("exec: %q: executable file not found in $PATH: %w", "nosuch", unikernel.ErrNotFound)
+	for name, test := range map[string]struct {
+		prepare func(*bench)
+		want    uint32
+		text    string
+	}{
+		"resume": {func(b *bench) { b.host.machines.resumeErr = errors.New("no") }, 255, "resume machine: no"},
+		"attach": {func(b *bench) { b.host.guest.attachErr = unikernel.ErrUnavailable }, 255, "guest unavailable"},
+		"boot hangs": {func(b *bench) {
+			b.host.guest.attach = func(ctx context.Context) error { <-ctx.Done(); return unikernel.ErrUnavailable }
+		}, 255, "did not answer in time"},
+		"machine dies while booting": {func(b *bench) {
+			b.host.guest.attach = func(ctx context.Context) error {
+				b.host.machines.end(domain, unikernel.EndFailed)
+				<-ctx.Done()
+				return unikernel.ErrUnavailable
+			}
+		}, 137, "its machine ended"},
+		"guest gone before its machine": {func(b *bench) {
+			b.host.guest.attach = func(context.Context) error {
+				b.host.machines.end(domain, unikernel.EndPanicked)
+				return unikernel.ErrUnavailable
+			}
+		}, 255, "guest unavailable"},
+		"program missing": {func(b *bench) { b.session.runErr = missing }, 127,
+			`unable to start container process: exec: "nosuch": executable file not found in $PATH`},
+		"program not executable": {func(b *bench) { b.session.runErr = fmt.Errorf("permission denied: %w", unikernel.ErrInvalid) },
+			126, "permission denied"},
+		"killed while booting": {func(b *bench) {
+			b.host.guest.attach = func(ctx context.Context) error {
+				b.kill(syscall.SIGKILL)
+				<-ctx.Done()
+				return unikernel.ErrUnavailable
+			}
+		}, 137, "it was killed"},
+		"killed before the machine resumed": {func(b *bench) {
+			b.host.machines.onResume = func(string) { b.kill(syscall.SIGKILL) }
+		}, 137, "it was killed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.configure("[machine]\nboot_timeout = \"1s\"")
+			test.prepare(b)
+			b.must(false)
+			_, err := b.Start(t.Context(), "c", "")
+			if err == nil || !strings.Contains(err.Error(), test.text) {
+				t.Errorf("error %v, want %q", err, test.text)
+			}
+			if errors.Is(err, unikernel.ErrNotFound) || errdefs.IsNotFound(err) {
+				t.Error("containerd would take this error for a container that is not there")
+			}
+			b.wantState(Stopped) // at once, so that Delete works
+			if got := b.wait(); got != test.want {
+				t.Errorf("status %d, want %d", got, test.want)
+			}
+			b.remove()
+			b.wantEvents("create", "exit", "delete")
+			b.wantNothing()
+		})
+	}
+}
+
+func TestStartOutlivesItsCaller(t *testing.T) {
+	b := newBench(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	b.host.guest.attach = func(ctx context.Context) error { cancel(); return ctx.Err() }
+	b.must(false)
+	if _, err := b.Start(ctx, "c", ""); err != nil {
+		t.Fatal(err)
+	}
+	b.wantState(Running)
+}
+
+func TestPauseAndResume(t *testing.T) {
+	b := newBench(t)
+	c := b.must(true)
+	if err := c.Resume(t.Context()); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("resume while running: %v", err)
+	}
+	b.pause()
+	b.wantState(Paused)
+	if err := c.Pause(t.Context()); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("pause while paused: %v", err)
+	}
+	b.kill(syscall.SIGTERM)
+	b.kill(syscall.SIGHUP)
+	if err := b.ResizePty(t.Context(), "c", "", 80, 25); err != nil {
+		t.Error(err)
+	}
+	if got := b.session.init.got(); len(got) > 0 {
+		t.Errorf("a paused guest was sent %v", got)
+	}
+	if err := c.Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.wantState(Running)
+	if got := b.session.init.got(); !slices.Equal(got, []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP}) {
+		t.Errorf("signals after resume: %v", got)
+	}
+	if got := b.session.init.size; got != (window{80, 25}) {
+		t.Errorf("size after resume: %v", got)
+	}
+	b.host.machines.pauseErr = errors.New("no")
+	if err := c.Pause(t.Context()); err == nil {
+		t.Error("pause succeeded")
+	}
+	b.wantState(Running)
+	b.host.machines.pauseErr = nil
+	b.pause()
+	b.host.machines.resumeErr = errors.New("no")
+	if err := c.Resume(t.Context()); err == nil {
+		t.Error("resume succeeded")
+	}
+	b.wantState(Paused)
+}
+
+func TestSignalsWhileStarting(t *testing.T) {
+	b := newBench(t)
+	b.host.guest.attach = func(context.Context) error {
+		b.kill(syscall.SIGTERM)
+		return b.ResizePty(t.Context(), "c", "", 100, 40)
+	}
+	b.must(true)
+	if got := b.session.init.got(); !slices.Equal(got, []syscall.Signal{syscall.SIGTERM}) {
+		t.Errorf("signals: %v", got)
+	}
+	if got := b.session.init.size; got != (window{100, 40}) {
+		t.Errorf("size %v", got)
+	}
+}
+
+func TestTerminalHasItsSizeFromTheStart(t *testing.T) {
+	b := newBench(t)
+	b.spec.Process.Terminal = true
+	b.must(false)
+	if err := b.ResizePty(t.Context(), "c", "", 132, 43); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Start(t.Context(), "c", ""); err != nil {
+		t.Fatal(err)
+	}
+	if size := b.session.app.Spec.Process.ConsoleSize; size == nil || size.Width != 132 || size.Height != 43 {
+		t.Errorf("size %+v", size)
+	}
+}
+
+func TestDestroyFails(t *testing.T) {
+	b := newBench(t)
+	c := b.must(true)
+	b.host.machines.failDestroy(errors.New("libvirt is gone"))
+	b.session.init.end(0)
+	if got := b.wait(); got != 0 {
+		t.Errorf("status %d", got)
+	}
+	b.host.machines.end(domain, unikernel.EndUnknown) // its process was killed instead
+	<-c.released
+	b.remove()
+	b.wantNothing()
+}
+
+func TestConcurrentDeletes(t *testing.T) {
+	b := newBench(t)
+	c := b.must(true)
+	b.session.init.end(9)
+	b.wait()
+	results := make(chan error, 4)
+	for range cap(results) {
+		go func() {
+			st, err := c.Delete(t.Context())
+			if err == nil && st.Exit.Status != 9 {
+				err = fmt.Errorf("status %d", st.Exit.Status)
+			}
+			results <- err
+		}()
+	}
+	for range cap(results) {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+	b.wantEvents("create", "start", "exit", "delete")
+}
+
+func TestExitDoesNotWaitForReaders(t *testing.T) {
+	b := newBench(t)
+	c := b.must(true)
+	b.session.init.finish(unikernel.Exit{Status: 4}, nil) // and its output stays unread
+	if got := b.wait(); got != 4 {
+		t.Errorf("status %d", got)
+	}
+	select {
+	case <-c.released:
+		t.Error("the machine is gone although output is on its way")
+	case <-time.After(20 * time.Millisecond):
+	}
+	b.remove()
+	b.wantNothing()
+}
+
+func TestUpdate(t *testing.T) {
+	b := newBench(t)
+	c := b.must(true)
+	same, more := int64(256<<20), int64(512<<20)
+	if err := c.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &same}}); err != nil {
+		t.Errorf("the same memory: %v", err)
+	}
+	err := c.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &more}})
+	if !errors.Is(err, unikernel.ErrNotImplemented) || !strings.Contains(err.Error(), "256 MiB") {
+		t.Errorf("more memory: %v", err)
+	}
+}

@@ -1,0 +1,31 @@
+package task
+
+import "time"
+
+// How long things may take. They are variables for the tests alone.
+var (
+	// lastWords is how long, after a machine ended, its guest's report may
+	// still be on its way through our buffers; and, after a guest fell silent,
+	// how long the reason may take to show.
+	lastWords = 2 * time.Second
+	// collectTimeout bounds waiting for exec processes that died with the first.
+	collectTimeout = 2 * time.Second
+	// drainTimeout bounds waiting for a reader of the output of a container
+	// that has exited and is not deleted, while its machine stays.
+	drainTimeout = time.Minute
+	// consoleTimeout bounds waiting for the end of the console.
+	consoleTimeout = 200 * time.Millisecond
+	// shutdownTimeout bounds telling the guest that it may power off.
+	shutdownTimeout = time.Second
+	// killSignalTimeout is how long a guest may take to deliver SIGKILL and to
+	// report that the process is gone, before its machine is destroyed.
+	killSignalTimeout = 2 * time.Second
+	// destroyTimeout bounds asking libvirt to destroy a machine; after that
+	// the hypervisor is killed.
+	destroyTimeout = 10 * time.Second
+	// deleteDrainTimeout is how long a reader may still take what a deleted
+	// process wrote.
+	deleteDrainTimeout = 2 * time.Second
+	// deleteTimeout bounds deleting a container, whatever hangs.
+	deleteTimeout = 30 * time.Second
+)
