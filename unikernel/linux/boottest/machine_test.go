@@ -25,6 +25,8 @@ const bootTimeout = 60 * time.Second
 // machine is a guest that booted and waits for its configuration.
 type machine struct {
 	t       *testing.T
+	guest   *linux.Guest
+	socket  string // of the control port
 	session unikernel.Session
 	console *lockedBuffer
 	cmd     *exec.Cmd
@@ -141,15 +143,23 @@ func boot(t *testing.T, machineType, root string, app unikernel.App, extra ...st
 // bootWith boots with resources, and with extra arguments for QEMU.
 func bootWith(t *testing.T, machineType string, res unikernel.Resources, root string, app unikernel.App, extra ...string) *machine {
 	t.Helper()
+	m := start(t, machineType, res, root, app, extra...)
+	m.attach()
+	return m
+}
+
+// start starts a machine and does not connect to it.
+func start(t *testing.T, machineType string, res unikernel.Resources, root string, app unikernel.App, extra ...string) *machine {
+	t.Helper()
 	guest := linux.New(linux.Config{Kernel: guestFile(t, "vmlinux"), Initrd: guestFile(t, "initrd.img"),
 		Machine: machineType, Emulated: true})
 	plan, err := guest.Plan(app, res)
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket := filepath.Join(t.TempDir(), "ctl.sock")
-	m := &machine{t: t, console: &lockedBuffer{}, ended: make(chan struct{})}
-	m.cmd = exec.Command("qemu-system-x86_64", append(qemuArgs(t, plan, root, socket), extra...)...)
+	m := &machine{t: t, guest: guest, socket: filepath.Join(t.TempDir(), "ctl.sock"),
+		console: &lockedBuffer{}, ended: make(chan struct{})}
+	m.cmd = exec.Command("qemu-system-x86_64", append(qemuArgs(t, plan, root, m.socket), extra...)...)
 	m.cmd.Stdout, m.cmd.Stderr = m.console, m.console
 	if err := m.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -159,16 +169,21 @@ func bootWith(t *testing.T, machineType string, res unikernel.Resources, root st
 		close(m.ended)
 	}()
 	t.Cleanup(m.cleanup)
-	ctx, cancel := context.WithTimeout(t.Context(), bootTimeout)
-	defer cancel()
-	conn, err := m.dial(ctx, socket)
-	if err != nil {
-		t.Fatalf("connect to the control port: %v\n%s", err, m.console)
-	}
-	if m.session, err = guest.Attach(ctx, conn); err != nil {
-		t.Fatalf("attach: %v\n%s", err, m.console)
-	}
 	return m
+}
+
+// attach connects to the machine and waits for its guest.
+func (m *machine) attach() {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), bootTimeout)
+	defer cancel()
+	conn, err := m.dial(ctx)
+	if err != nil {
+		m.t.Fatalf("connect to the control port: %v\n%s", err, m.console)
+	}
+	if m.session, err = m.guest.Attach(ctx, conn); err != nil {
+		m.t.Fatalf("attach: %v\n%s", err, m.console)
+	}
 }
 
 func qemuArgs(t *testing.T, plan unikernel.Plan, root, socket string) []string {
@@ -195,9 +210,9 @@ func qemuArgs(t *testing.T, plan unikernel.Plan, root, socket string) []string {
 }
 
 // dial connects to QEMU's socket as soon as it is there.
-func (m *machine) dial(ctx context.Context, socket string) (net.Conn, error) {
+func (m *machine) dial(ctx context.Context) (net.Conn, error) {
 	for {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", m.socket)
 		if err == nil {
 			return conn, nil
 		}

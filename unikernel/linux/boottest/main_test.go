@@ -250,3 +250,17 @@ func TestBindMounts(t *testing.T) {
 		t.Errorf("on the host: %q, %v", b, err)
 	}
 }
+
+// TestLateHost: a guest that is up before its host connects waits for it.
+func TestLateHost(t *testing.T) {
+	needQEMU(t)
+	a := app("echo", "hello")
+	m := start(t, "microvm", unikernel.Resources{MemoryMiB: 128, VCPUs: 1}, image(t), a)
+	time.Sleep(4 * time.Second) // several boots long
+	m.attach()
+	var out lockedBuffer
+	if got := m.await(m.run(a, unikernel.Stdio{Stdout: &out})); got != 0 || out.String() != "hello\n" {
+		t.Errorf("status %d, stdout %q", got, out.String())
+	}
+	m.finish()
+}
