@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -46,6 +47,40 @@ func TestExec(t *testing.T) {
 	t.Run("user", func(t *testing.T) { testUser(t, m) })
 	t.Run("errors", func(t *testing.T) { testErrors(t, m) })
 	t.Run("streams", func(t *testing.T) { testStreams(t, m) })
+	t.Run("large environment", func(t *testing.T) {
+		p := process("sh", "-c", `echo ${#V9}; exit 4`)
+		for i := range 10 {
+			p.Env = append(p.Env, "V"+formatStatus(uint32(i))+"="+strings.Repeat("x", 100<<10))
+		}
+		if r := m.exec(p, nil); r.status != 4 || r.out != "102400\n" {
+			t.Errorf("status %d, output %q, stderr %q", r.status, r.out, r.errOut)
+		}
+		p.Env = append(p.Env, "TOO="+strings.Repeat("x", 200<<10))
+		_, err := m.session.Exec(m.context(), "x", p, unikernel.Stdio{})
+		if !errors.Is(err, unikernel.ErrInvalid) || err.Error() != "exec /bin/sh: argument list too long" {
+			t.Errorf("a variable of 200 KiB: %v", err)
+		}
+	})
+	t.Run("many at once", func(t *testing.T) {
+		var wg sync.WaitGroup
+		for i := range 16 {
+			want := formatStatus(uint32(i))
+			wg.Go(func() {
+				var out lockedBuffer
+				p, err := m.session.Exec(t.Context(), "x", process("sh", "-c", "cat; exit "+want),
+					unikernel.Stdio{Stdin: strings.NewReader(want), Stdout: &out})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				<-p.Drained()
+				if x, err := p.Exit(); err != nil || formatStatus(x.Status) != want || out.String() != want {
+					t.Errorf("process %s: %+v, %v, output %q", want, x, err, out.String())
+				}
+			})
+		}
+		wg.Wait()
+	})
 	t.Run("linger", func(t *testing.T) { testLinger(t, m) })
 	t.Run("terminal", func(t *testing.T) { testTerminal(t, m) })
 	t.Run("signals", func(t *testing.T) {
