@@ -35,7 +35,7 @@ func TestFilesThatAreMissing(t *testing.T) {
 	on(t, func(t *testing.T, h *host) {
 		for _, tt := range tests {
 			h.with(t, settings{tt.key: fmt.Sprintf("%q", tt.path)})
-			h.refused(t, container{}, tt.path, "no such file")
+			h.refused(t, container{}, tt.path)
 		}
 	})
 }
@@ -55,14 +55,14 @@ func TestStorageThatCannotBe(t *testing.T) {
 func TestConfigurationThatIsWrong(t *testing.T) {
 	uniOnly(t)
 	tests := []struct{ name, text, want string }{
-		{"unknown key", "guest = \"linux\"\n\n[machine]\nmemory = 5\n", "4"},
-		{"wrong value", "\n[machine]\nvcpus = \"many\"\n", "3"},
-		{"not TOML", "guest = [\n", "1"},
+		{"unknown key", "guest = \"linux\"\n\n[machine]\nmemory = 5\n", "line 4: unknown key machine.memory"},
+		{"wrong value", "\n[machine]\nvcpus = \"many\"\n", "line 3: machine.vcpus"},
+		{"not TOML", "guest = [\n", "line 1"},
 	}
 	on(t, func(t *testing.T, h *host) {
 		for _, tt := range tests {
 			h.configure(t, tt.text)
-			h.refused(t, container{}, h.config+":"+tt.want)
+			h.refused(t, container{}, h.config, tt.want)
 		}
 	})
 }
@@ -93,7 +93,7 @@ func TestAnnotationThatIsNotAllowed(t *testing.T) {
 func TestMemoryTooSmallToBoot(t *testing.T) {
 	uniOnly(t)
 	on(t, func(t *testing.T, h *host) {
-		h.refused(t, container{flags: []string{"--memory-limit", fmt.Sprint(16 << 20)}}, "16 MiB", "32 MiB")
+		h.refused(t, container{flags: []string{"--memory-limit", fmt.Sprint(16 << 20)}}, "16 MiB", "needs 40 MiB")
 	})
 }
 
@@ -140,10 +140,10 @@ func TestGuestThatHangsAtBoot(t *testing.T) {
 func TestGuestThatPanics(t *testing.T) {
 	uniOnly(t)
 	on(t, func(t *testing.T, h *host) {
-		got := h.run(t, container{flags: []string{"--privileged"}}, "sh", "-c",
-			"echo before; echo 2 >/proc/sys/vm/panic_on_oom && exec tail /dev/zero")
-		if got.Code != 137 || got.Stdout != "before\n" {
-			t.Errorf("got %+v, want status 137", got)
+		got := h.run(t, container{flags: []string{"--cap-add", "CAP_SYS_ADMIN"}}, "sh", "-c",
+			"mount -o remount,bind,rw /proc/sys && echo 2 >/proc/sys/vm/panic_on_oom && echo before && exec tail /dev/zero")
+		if got.Code != 255 || got.Stdout != "before\n" {
+			t.Errorf("got %+v, want status 255", got)
 		}
 	})
 }
@@ -151,8 +151,8 @@ func TestGuestThatPanics(t *testing.T) {
 func TestGuestThatFloodsItsConsole(t *testing.T) {
 	uniOnly(t)
 	on(t, func(t *testing.T, h *host) {
-		got := h.run(t, container{flags: []string{"--privileged"}}, "sh", "-c",
-			`i=0; while [ $i -lt 3000 ]; do echo "<0>flood flood flood flood flood flood flood flood $i"; i=$((i+1)); done >/dev/kmsg; echo done; exit 5`)
+		got := h.run(t, container{}, "sh", "-c",
+			`mknod /kmsg c 1 11; i=0; while [ $i -lt 3000 ]; do echo "<0>flood flood flood flood flood flood flood flood $i"; i=$((i+1)); done >/kmsg; echo done; exit 5`)
 		if got.Code != 5 || got.Stdout != "done\n" {
 			t.Errorf("got %+v, want status 5", got)
 		}
@@ -163,49 +163,11 @@ func TestGuestThatFloodsItsConsole(t *testing.T) {
 // kernel reports its first process as ended by SIGINT.
 func TestContainerThatPowersOff(t *testing.T) {
 	on(t, func(t *testing.T, h *host) {
-		got := h.run(t, container{flags: []string{"--privileged"}}, "sh", "-c", "poweroff -f; sleep 1000")
+		got := h.run(t, container{flags: []string{"--cap-add", "CAP_SYS_BOOT"}}, "sh", "-c", "poweroff -f; sleep 1000")
 		if got.Code != 130 {
 			t.Errorf("got %+v, want status 130", got)
 		}
 	})
-}
-
-func TestHypervisorKilled(t *testing.T) {
-	uniOnly(t)
-	on(t, func(t *testing.T, h *host) {
-		r := h.start(t, container{}, "sh", "-c", "echo ready; sleep 1000")
-		r.expect(t, "ready")
-		kill(t, h.find(t, "qemu-system"))
-		if code := r.finish(); code != 137 {
-			t.Errorf("status %d, want 137; stderr %q", code, r.errs.String())
-		}
-	})
-}
-
-// find returns the processes of a host whose program has a name.
-func (h *host) find(t *testing.T, name string) []int {
-	t.Helper()
-	var found []int
-	for _, pid := range h.Processes() {
-		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		program, _, _ := strings.Cut(string(line), "\x00")
-		if err == nil && strings.Contains(filepath.Base(program), name) {
-			found = append(found, pid)
-		}
-	}
-	return found
-}
-
-func kill(t *testing.T, pids []int) {
-	t.Helper()
-	if len(pids) == 0 {
-		t.Fatal("no process to kill")
-	}
-	for _, pid := range pids {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 func TestDiskFullWhileTheImageIsBuilt(t *testing.T) {
@@ -241,8 +203,15 @@ func TestWritableLayerFull(t *testing.T) {
 // smallDisk mounts a tmpfs of a size for the rest of a test and returns its path.
 func smallDisk(t *testing.T, size string) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp(world.dir, "small-")
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size+",mode=755"); err != nil {
+		t.Fatal(err)
+	}
+	// QEMU runs as a user of its own and must reach its disks.
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

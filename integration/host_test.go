@@ -105,22 +105,36 @@ func (h *host) load(t *testing.T, name string) {
 // failed test did not remove are removed first.
 func (h *host) watch(t *testing.T) {
 	t.Helper()
-	c := leak.NewChecker(leak.Scope{
+	c := h.checker()
+	t.Cleanup(func() {
+		if t.Failed() {
+			ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+			defer cancel()
+			h.RemoveAll(ctx)
+			t.Logf("containerd's log ends:\n%s", tail(h.Log(), 30))
+		}
+		nothingLeft(t, c)
+	})
+}
+
+// checker takes stock of what there is of this host.
+func (h *host) checker() *leak.Checker {
+	return leak.NewChecker(leak.Scope{
 		Namespace: h.Namespace, Dir: h.Dir, StateDir: h.state, DataDir: h.data,
 		Processes: h.Processes,
 		Mounts:    func() ([]string, error) { return peer.MountsBelow(h.Dir, h.state) },
 	})
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), leakTimeout)
-		defer cancel()
-		if t.Failed() {
-			h.RemoveAll(ctx)
-			t.Logf("containerd's log ends:\n%s", tail(h.Log(), 30))
-		}
-		for _, l := range c.Wait(ctx) {
-			t.Errorf("left behind: %s", l)
-		}
-	})
+}
+
+// nothingLeft fails the test with what is there after a while that was not
+// there before.
+func nothingLeft(t *testing.T, c *leak.Checker) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), leakTimeout)
+	defer cancel()
+	for _, l := range c.Wait(ctx) {
+		t.Errorf("left behind: %s", l)
+	}
 }
 
 // tail is the end of a file for a failed test's log.

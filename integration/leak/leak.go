@@ -32,12 +32,14 @@ const socketDir = "/run/containerd/s"
 // the container left.
 type Checker struct {
 	Scope
-	sockets, links []string
+	sockets, links, before []string
 }
 
 // NewChecker takes stock of the host.
 func NewChecker(s Scope) *Checker {
-	return &Checker{Scope: s, sockets: names(socketDir), links: names("/sys/class/net")}
+	c := &Checker{Scope: s, sockets: names(socketDir), links: names("/sys/class/net")}
+	c.before = c.list()
+	return c
 }
 
 // Wait returns when nothing is left, or what is left when the context ends:
@@ -56,8 +58,13 @@ func (c *Checker) Wait(ctx context.Context) []string {
 	}
 }
 
-// Left lists what is left, one line each, for a person to read.
+// Left lists what is there now and was not before, one line each, for a person
+// to read.
 func (c *Checker) Left() []string {
+	return slices.DeleteFunc(c.list(), func(l string) bool { return slices.Contains(c.before, l) })
+}
+
+func (c *Checker) list() []string {
 	var left []string
 	for _, pid := range c.Processes() {
 		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // empty when it just ended

@@ -1,0 +1,122 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const shim = "containerd-shim-uni-v1"
+
+func TestHypervisorKilled(t *testing.T) {
+	uniOnly(t)
+	on(t, func(t *testing.T, h *host) {
+		r := h.start(t, container{}, "sh", "-c", "echo ready; sleep 1000")
+		r.expect(t, "ready")
+		kill(t, h.find(t, "qemu-system"))
+		if code := r.finish(); code != 137 {
+			t.Errorf("status %d, want 137; stderr %q", code, r.errs.String())
+		}
+	})
+}
+
+// A client that waits is told that the container is gone, and containerd
+// cleans up through "shim delete".
+func TestShimKilledWhileTheContainerRuns(t *testing.T) {
+	uniOnly(t)
+	on(t, func(t *testing.T, h *host) {
+		r := h.start(t, container{}, "sh", "-c", "echo ready; sleep 1000")
+		r.expect(t, "ready")
+		kill(t, h.find(t, shim))
+		if code := r.finish(); code == 0 {
+			t.Error("ctr run reports success")
+		}
+		h.RemoveAll(t.Context())
+	})
+}
+
+// The moments are counted from the first sight of the shim; with emulation a
+// container is created in about a second and runs after two.
+func TestShimKilledWhileTheContainerIsCreatedOrStarted(t *testing.T) {
+	uniOnly(t)
+	on(t, func(t *testing.T, h *host) {
+		for _, moment := range []int{0, 20, 50, 100, 200, 350, 500, 750, 1000, 1500} {
+			c := h.checker()
+			cmd := h.Command(t.Context(), container{keep: true, flags: []string{"-d"}}.args([]string{"sleep", "1000"})...)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the shim is there", func() bool { return len(h.find(t, shim)) > 0 })
+			time.Sleep(time.Duration(moment) * time.Millisecond)
+			kill(t, h.find(t, shim))
+			_ = cmd.Wait() // whether it succeeded depends on the moment
+			h.RemoveAll(t.Context())
+			nothingLeft(t, c)
+			if t.Failed() {
+				t.Fatalf("killed %d ms after the shim appeared", moment)
+			}
+		}
+	})
+}
+
+func TestShimKilledWhileTheContainerIsDeleted(t *testing.T) {
+	uniOnly(t)
+	on(t, func(t *testing.T, h *host) {
+		for _, moment := range []int{0, 5, 10, 20, 40, 80} {
+			c := h.checker()
+			h.detach(t, container{}, "true")
+			h.await(t, "c1", "STOPPED")
+			cmd := h.Command(t.Context(), "tasks", "delete", "c1")
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Duration(moment) * time.Millisecond)
+			killAny(t, h.find(t, shim))
+			_ = cmd.Wait() // whether it succeeded depends on the moment
+			h.RemoveAll(t.Context())
+			nothingLeft(t, c)
+			if t.Failed() {
+				t.Fatalf("killed %d ms after the delete began", moment)
+			}
+		}
+	})
+}
+
+// find returns the processes of a host whose program has a name.
+func (h *host) find(t *testing.T, name string) []int {
+	t.Helper()
+	var found []int
+	for _, pid := range h.Processes() {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		program, _, _ := strings.Cut(string(line), "\x00")
+		if err == nil && strings.Contains(filepath.Base(program), name) {
+			found = append(found, pid)
+		}
+	}
+	return found
+}
+
+// kill kills processes, of which there is at least one.
+func kill(t *testing.T, pids []int) {
+	t.Helper()
+	if len(pids) == 0 {
+		t.Fatal("no process to kill")
+	}
+	killAny(t, pids)
+}
+
+// killAny kills the processes that are still there.
+func killAny(t *testing.T, pids []int) {
+	t.Helper()
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			t.Fatal(err)
+		}
+	}
+}
+
