@@ -76,6 +76,7 @@ func newHost(ctx context.Context, version, folder string) (*host, error) {
 		Programs:  filepath.Join(world.cache, "peers"),
 		Dir:       dir,
 		Namespace: "t" + strings.TrimPrefix(filepath.Base(world.dir), "uni-") + slug(folder),
+		Marks:     []string{h.state},
 		Path:      []string{filepath.Join(world.out, "bin")},
 		Env:       []string{"UNI_CONFIG=" + h.config},
 	})

@@ -119,4 +119,3 @@ func killAny(t *testing.T, pids []int) {
 		}
 	}
 }
-

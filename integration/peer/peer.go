@@ -30,6 +30,8 @@ type Options struct {
 	Namespace string
 	// Path are directories searched before the peer's own for shims and tools.
 	Path []string
+	// Marks are further texts by which Processes knows this peer's processes.
+	Marks []string
 	// Env is added to containerd's environment, which its shims inherit.
 	Env []string
 }

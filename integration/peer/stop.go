@@ -42,9 +42,11 @@ func (p *Peer) RemoveAll(ctx context.Context) {
 }
 
 // Processes are the ids of the processes whose command line names this peer's
-// directory, namespace or one of its domains; containerd itself is not one of them.
+// directory, its namespace (a domain's name holds it) or one of its Marks;
+// containerd itself is not one of them.
 func (p *Peer) Processes() []int {
 	var pids []int
+	marks := append([]string{p.Dir, p.Namespace}, p.Marks...)
 	dirs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well formed
 	for _, dir := range dirs {
 		pid, _ := strconv.Atoi(filepath.Base(dir))
@@ -55,7 +57,7 @@ func (p *Peer) Processes() []int {
 		if err != nil || len(line) == 0 {
 			continue // it ended meanwhile, or is a zombie, which holds nothing
 		}
-		if s := string(line); strings.Contains(s, p.Dir) || strings.Contains(s, p.Namespace) {
+		if slices.ContainsFunc(marks, func(m string) bool { return strings.Contains(string(line), m) }) {
 			pids = append(pids, pid)
 		}
 	}
