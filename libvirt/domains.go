@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
 	lv "libvirt.org/go/libvirt"
 
 	"containerd-shim-uni/unikernel"
@@ -19,20 +20,21 @@ import (
 type domain struct {
 	name    string
 	sockets []string
-	// ended is closed when end is set, gone when QEMU's process has ended.
-	ended, gone chan struct{}
+	// ended is closed when end is set, gone when QEMU's process has ended,
+	// helpless when its helpers have.
+	ended, gone, helpless chan struct{}
 
 	// Guarded by Driver.mu:
 	end        unikernel.End
 	armed      bool // events are of this domain, not of one before it
 	destroying bool
-	id         int // libvirt's, -1 unknown
 	vm         *process
 	helpers    []*process
+	cleared    chan struct{} // after Destroy: closed when libvirt knows
 }
 
 func newDomain(name string) *domain {
-	return &domain{name: name, id: -1, ended: make(chan struct{}), gone: make(chan struct{})}
+	return &domain{name: name, ended: make(chan struct{}), gone: make(chan struct{}), helpless: make(chan struct{})}
 }
 
 // letGo ends the watching of the domain's processes.
@@ -77,7 +79,7 @@ func (d *Driver) Create(ctx context.Context, m unikernel.Machine) (unikernel.Pid
 	if err != nil {
 		return fail(err)
 	}
-	dom, err := d.add(m)
+	dom, err := d.add(ctx, m)
 	if err != nil {
 		return fail(err)
 	}
@@ -115,8 +117,9 @@ func start(ctx context.Context, c *lv.Connect, text string) (int, error) {
 	return int(id), wrap(err, "domain's number")
 }
 
-// add makes the record of a machine, before its first event can arrive.
-func (d *Driver) add(m unikernel.Machine) (*domain, error) {
+// add makes the record of a machine, before its first event can arrive. After a
+// machine of the same name it waits until libvirt has forgotten that one.
+func (d *Driver) add(ctx context.Context, m unikernel.Machine) (*domain, error) {
 	dom := newDomain(m.Name)
 	for _, c := range m.Channels {
 		dom.sockets = append(dom.sockets, c.Socket)
@@ -124,13 +127,30 @@ func (d *Driver) add(m unikernel.Machine) (*domain, error) {
 	if m.Console != "" {
 		dom.sockets = append(dom.sockets, m.Console)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if old := d.domains[m.Name]; old != nil && !old.over() {
-		return nil, fmt.Errorf("%w: it runs", fs.ErrExist)
+	for {
+		d.mu.Lock()
+		old := d.domains[m.Name]
+		if old == nil {
+			d.domains[m.Name] = dom
+			d.mu.Unlock()
+			return dom, nil
+		}
+		cleared := old.cleared
+		d.mu.Unlock()
+		if cleared == nil {
+			return nil, fmt.Errorf("%w: it is not destroyed", fs.ErrExist)
+		}
+		select {
+		case <-cleared:
+			d.mu.Lock()
+			if d.domains[m.Name] == old {
+				delete(d.domains, m.Name)
+			}
+			d.mu.Unlock()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
-	d.domains[m.Name] = dom
-	return dom, nil
 }
 
 // forget removes the record of a machine that did not come to be.
@@ -158,8 +178,8 @@ func (d *Driver) watch(dom *domain, id int) error {
 		vm.close()
 		return fmt.Errorf("%w: the connection to libvirt is closed", unikernel.ErrUnavailable)
 	}
-	dom.id, dom.vm, dom.helpers, dom.armed = id, vm, helpers, true
-	d.work.Add(1 + len(helpers))
+	dom.vm, dom.helpers, dom.armed = vm, helpers, true
+	d.work.Add(2)
 	go func() {
 		defer d.work.Done()
 		status, err := vm.wait()
@@ -169,12 +189,16 @@ func (d *Driver) watch(dom *domain, id int) error {
 		close(dom.gone)
 		d.inspect(dom, status)
 	}()
-	for _, h := range helpers {
-		go func() { // reaps it
-			defer d.work.Done()
-			_, _ = h.wait()
-		}()
-	}
+	go func() {
+		defer d.work.Done()
+		defer close(dom.helpless)
+		for _, h := range helpers {
+			if _, err := h.wait(); err != nil {
+				return // Close
+			}
+			reapGroup(h.group)
+		}
+	}()
 	return nil
 }
 
@@ -225,61 +249,121 @@ func (d *Driver) each(ctx context.Context, name, what string, f func(*lv.Domain)
 	})
 }
 
-const (
-	// patience is how long QEMU may take to end by itself when it is told to;
-	// then it is killed.
-	patience = 5 * time.Second
-	// destroyTimeout bounds Destroy when its context has no end.
-	destroyTimeout = 30 * time.Second
-)
+// destroyTimeout bounds Destroy when its context has no end.
+const destroyTimeout = 30 * time.Second
 
-// Destroy ends the machine and returns when its processes and sockets are
-// gone. A machine that is not there is not an error. Without the daemon it
-// kills QEMU itself.
+// Destroy ends the machine as a power cut would and returns when its processes
+// and sockets are gone. A machine that is not there is not an error. It works
+// without the daemon too. libvirt's own record of the machine may be there for
+// a fraction of a second longer; Create and Close wait for that.
 func (d *Driver) Destroy(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, destroyTimeout)
 	defer cancel()
-	d.mu.Lock()
-	dom := d.domains[name]
-	if dom != nil {
-		dom.destroying = true
-	}
-	d.mu.Unlock()
-	id, vm := -1, (*process)(nil)
+	dom, vm, helpers := d.condemn(name)
 	if dom == nil {
-		vm = findQEMU(d.target, name)
-	} else if d.mu.Lock(); true {
-		id, vm = dom.id, dom.vm
-		d.mu.Unlock()
+		return d.destroyStranger(ctx, name)
 	}
-	if vm != nil {
-		defer impatient(vm, patience)()
-	}
-	err := d.do(ctx, func(c *lv.Connect) error { return destroy(c, name) })
-	if errors.Is(err, unikernel.ErrUnavailable) && ctx.Err() == nil {
-		d.log("machine %s is killed without libvirt: %v", name, err)
-		err = nil
-		if vm != nil {
-			err = vm.signal(9)
-		}
+	// libvirt would ask QEMU to end and look for that every 200 ms: too late
+	// for a machine that is thrown away.
+	err := bury(ctx, dom, vm, helpers)
+	if err == nil {
+		err = d.clear(ctx, dom)
 	}
 	if err != nil {
 		return fmt.Errorf("destroy machine %s: %w", name, err)
 	}
-	if err := d.buried(ctx, dom, vm, id); err != nil {
-		return fmt.Errorf("destroy machine %s: %w", name, err)
+	d.finish(dom, unikernel.EndDestroyed, "")
+	d.sweep(dom)
+	return nil
+}
+
+// condemn notes that the machine's end, if it comes now, is Destroy's.
+func (d *Driver) condemn(name string) (*domain, *process, []*process) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	dom := d.domains[name]
+	if dom == nil || dom.vm == nil {
+		return nil, nil, nil
 	}
-	if dom != nil {
-		d.finish(dom, unikernel.EndDestroyed, "")
-		d.sweep(dom)
+	dom.destroying = true
+	return dom, dom.vm, dom.helpers
+}
+
+// bury kills QEMU and waits until it and its helpers have ended. virtiofsd ends
+// by itself when QEMU does.
+func bury(ctx context.Context, dom *domain, vm *process, helpers []*process) error {
+	select {
+	case <-dom.gone:
+	default:
+		if err := vm.signal(unix.SIGKILL); err != nil {
+			return fmt.Errorf("kill QEMU: %w", err)
+		}
+	}
+	for _, h := range helpers {
+		defer impatient(h, time.Second)()
+	}
+	select {
+	case <-dom.gone:
+	case <-ctx.Done():
+		return fmt.Errorf("QEMU, process %d, does not end: %w", vm.pid, ctx.Err())
+	}
+	select {
+	case <-dom.helpless:
+	case <-ctx.Done():
+		return fmt.Errorf("virtiofsd does not end: %w", ctx.Err())
 	}
 	return nil
 }
 
 // impatient kills the process after a time unless it is stopped.
 func impatient(p *process, after time.Duration) (stop func()) {
-	timer := time.AfterFunc(after, func() { _ = p.signal(9) })
+	timer := time.AfterFunc(after, func() { _ = p.signal(unix.SIGKILL) })
 	return func() { timer.Stop() }
+}
+
+// clear has libvirt forget the domain, whose processes have ended, and does
+// not wait for it. A daemon that is away finds that out when it starts.
+func (d *Driver) clear(ctx context.Context, dom *domain) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed || dom.cleared != nil {
+		return nil
+	}
+	cleared := make(chan struct{})
+	dom.cleared = cleared
+	d.work.Add(1)
+	go func() {
+		defer d.work.Done()
+		defer close(cleared)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
+		defer cancel()
+		err := d.do(ctx, func(c *lv.Connect) error { return destroy(c, dom.name) })
+		if err != nil && d.ctx.Err() == nil {
+			d.log("machine %s has ended, libvirt is not told: %v", dom.name, err)
+		}
+		d.sweep(dom) // libvirt ends with a line in the log
+	}()
+	return nil
+}
+
+// destroyStranger ends a machine that another process started, or nothing.
+func (d *Driver) destroyStranger(ctx context.Context, name string) error {
+	vm := findQEMU(d.target, name)
+	if vm != nil {
+		if err := kill(ctx, vm); err != nil {
+			return fmt.Errorf("destroy machine %s: %w", name, err)
+		}
+	}
+	err := d.do(ctx, func(c *lv.Connect) error { return destroy(c, name) })
+	if vm != nil && errors.Is(err, unikernel.ErrUnavailable) {
+		d.log("machine %s has ended, libvirt is not told: %v", name, err)
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("destroy machine %s: %w", name, err)
+	}
+	d.sweep(newDomain(name))
+	return nil
 }
 
 // destroy has libvirt end the domain. One that is gone, or goes meanwhile, is
@@ -298,35 +382,6 @@ func destroy(c *lv.Connect, name string) error {
 		return nil
 	}
 	return wrap(err, "end it")
-}
-
-// buried waits until the machine's processes have ended.
-func (d *Driver) buried(ctx context.Context, dom *domain, vm *process, id int) error {
-	if dom != nil && vm != nil {
-		select {
-		case <-dom.gone:
-		case <-ctx.Done():
-			return fmt.Errorf("QEMU, process %d, does not end: %w", vm.pid, ctx.Err())
-		}
-	} else if vm != nil {
-		defer vm.close()
-		if _, err := vm.waitContext(ctx); err != nil {
-			return fmt.Errorf("QEMU, process %d, does not end: %w", vm.pid, err)
-		}
-	}
-	if id < 0 {
-		return nil
-	}
-	for _, h := range findHelpers(d.target, id) {
-		stop := impatient(h, time.Second)
-		_, err := h.waitContext(ctx)
-		stop()
-		h.close()
-		if err != nil {
-			return fmt.Errorf("virtiofsd, process %d, does not end: %w", h.pid, err)
-		}
-	}
-	return nil
 }
 
 // sweep removes the files that a machine leaves behind: its sockets and logs.

@@ -266,10 +266,12 @@ func (d *Driver) Host() Host { return d.host }
 // closeTimeout bounds how long Close waits for calls that libvirt blocks.
 const closeTimeout = 10 * time.Second
 
-// Close ends the connection. Machines run on; an embedded driver without
-// machines leaves nothing below its root. Calls and Waits that are under way
-// end with unikernel.ErrUnavailable. An embedded driver that is closed cannot
-// be opened again by this process unless machines of it run.
+// Close ends the connection. Machines run on. Calls and Waits that are under
+// way end with unikernel.ErrUnavailable.
+//
+// An embedded driver without machines leaves nothing below its root, and Close
+// does not wait for libvirt, which may be asleep over a machine that has ended.
+// Such a driver cannot be opened again by this process.
 func (d *Driver) Close() error {
 	d.mu.Lock()
 	if d.closed {
@@ -279,37 +281,27 @@ func (d *Driver) Close() error {
 	d.closed = true
 	s := d.session
 	d.session = nil
+	for _, dom := range d.domains {
+		dom.letGo()
+	}
 	d.mu.Unlock()
 	d.cancel()
-
-	empty := false
-	if s != nil && d.target.embedded() {
-		running, err := s.conn.ListAllDomains(lv.CONNECT_LIST_DOMAINS_ACTIVE)
-		empty = err == nil && len(running) == 0
-		for _, dom := range running {
-			_ = dom.Free()
+	if d.target.embedded() {
+		if running, err := runningIn(d.target); err == nil && !running {
+			return removeEmbed(d.target.root)
 		}
 	}
 	if s != nil {
 		d.release(s)
 	}
-	d.mu.Lock()
-	for _, dom := range d.domains {
-		dom.letGo()
-	}
-	d.mu.Unlock()
 	if err := d.settle(); err != nil {
 		return err
 	}
 	loop.release()
-	if !d.target.embedded() {
-		return nil
-	}
-	if !empty {
+	if d.target.embedded() {
 		yieldEmbed()
-		return nil
 	}
-	return removeEmbed(d.target.root)
+	return nil
 }
 
 // settle waits for the driver's goroutines.

@@ -197,8 +197,21 @@ func capsKnown(caps string) bool {
 }
 
 // removeEmbed removes what an embedded driver made below its root, and the
-// root itself when nothing else is in it.
+// root itself when nothing else is in it. A thread of libvirt that forgets a
+// machine may write there meanwhile, therefore the second try.
 func removeEmbed(root string) error {
+	err := removeOnce(root)
+	for range 3 {
+		if err == nil {
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+		err = removeOnce(root)
+	}
+	return err
+}
+
+func removeOnce(root string) error {
 	var errs []error
 	for _, dir := range embedDirs {
 		errs = append(errs, os.RemoveAll(filepath.Join(root, dir)))

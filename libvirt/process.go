@@ -17,8 +17,9 @@ import (
 // process is a process of this host, held by a pidfd so that its number being
 // used again cannot mislead.
 type process struct {
-	pid  int
-	file *os.File // the pidfd
+	pid   int
+	group int      // its process group, 0 unknown
+	file  *os.File // the pidfd
 }
 
 // openProcess takes hold of a process that runs now.
@@ -32,7 +33,11 @@ func openProcess(pid int) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open process %d: %w", pid, err)
 	}
-	return &process{pid: pid, file: os.NewFile(uintptr(fd), "pidfd")}, nil
+	p := &process{pid: pid, file: os.NewFile(uintptr(fd), "pidfd")}
+	if group, err := unix.Getpgid(pid); err == nil && group != unix.Getpgrp() {
+		p.group = group
+	}
+	return p, nil
 }
 
 // wait returns when the process has ended, as a zombie at least, or with

