@@ -87,7 +87,15 @@ func (d *Driver) Create(ctx context.Context, m unikernel.Machine) (unikernel.Pid
 		if d.target.embedded() {
 			defer reapProbes()()
 		}
-		return start(ctx, c, text)
+		if d.within == nil || m.NetNS == "" {
+			return start(ctx, c, text)
+		}
+		id := -1
+		err := d.within(m.NetNS, func() (err error) {
+			id, err = start(ctx, c, text)
+			return err
+		})
+		return id, err
 	})
 	if err == nil {
 		err = d.watch(dom, id)

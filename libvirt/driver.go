@@ -37,6 +37,10 @@ type Options struct {
 	// User is the user that QEMU runs as, a name or a number. Empty chooses
 	// the distribution's user for QEMU if there is one, else root.
 	User string
+	// Within runs a function on a thread inside the network namespace at a
+	// path. With it the embedded driver starts machines in theirs; nil, and
+	// every other driver, starts them in the host's.
+	Within func(path string, f func() error) error
 	// Log gets what an operator should know and is no error of a call. May be nil.
 	Log func(format string, args ...any)
 }
@@ -45,6 +49,7 @@ type Options struct {
 // goroutines. A call that is blocked in libvirt returns when its context ends.
 type Driver struct {
 	target  target
+	within  func(path string, f func() error) error // nil: not possible
 	caps    string
 	host    Host
 	account account
@@ -101,6 +106,9 @@ func Open(ctx context.Context, opts Options) (*Driver, error) {
 	host.UID, host.GID = user.uid, user.gid
 	d := newDriver(t, log)
 	d.host, d.account, d.document = host, user, Domain
+	if t.embedded() {
+		d.within = opts.Within
+	}
 	if d.caps = opts.CapsCache; d.caps == "" {
 		d.caps = DefaultCapsCache
 	}
@@ -259,6 +267,9 @@ func (d *Driver) unavailable(err error) error {
 
 // Emulated says that the processor is emulated because KVM is not used.
 func (d *Driver) Emulated() bool { return !d.host.KVM }
+
+// InNetNS says that machines start in their Machine.NetNS.
+func (d *Driver) InNetNS() bool { return d.within != nil }
 
 // Host returns the facts that domain documents are written from.
 func (d *Driver) Host() Host { return d.host }

@@ -28,6 +28,9 @@ type Machine struct {
 	Console string
 	// Share is a directory of the host shared into the guest, if any.
 	Share *Share
+	// NetNS is the path of the container's network namespace. A driver that
+	// can starts the machine's processes in it; the taps are in there then.
+	NetNS string
 }
 
 // Disk is one block device of a machine.
@@ -47,7 +50,8 @@ type Disk struct {
 
 // NIC is one network interface of a machine, backed by a tap device.
 type NIC struct {
-	// Tap is the name of an existing tap device in the host's network namespace.
+	// Tap is the name of an existing tap device, in the namespace in which the
+	// machine's processes start.
 	Tap string
 	// MAC is the guest's address, "52:54:00:…".
 	MAC string

@@ -68,10 +68,15 @@ func (r Runtime) cleanup(ctx context.Context, f flags, alive bool) error {
 	}
 	host := r.Host(f.namespace, group)
 	names := task.NewNames(cfg.Storage, f.namespace, f.id)
+	existed := names.Exists()
 	var machineErr error
-	if !alive || names.Exists() {
+	if !alive || existed {
 		machineErr = host.CleanUp(ctx, cfg, names.Domain())
 	}
-	return errors.Join(machineErr,
+	err = errors.Join(machineErr,
 		task.Cleanup(ctx, names, task.NetworkNamespace(f.bundle), f.bundle, host.Networks(cfg)))
+	if existed {
+		task.PostStopOf(ctx, names, f.bundle)
+	}
+	return err
 }

@@ -31,19 +31,21 @@ const (
 // its life.
 type Container struct {
 	// Set at creation and never changed.
-	names    Names
-	bundle   string
-	cfg      config.Config
-	app      unikernel.App
+	names  Names
+	bundle string
+	cfg    config.Config
+	app    unikernel.App
+	size   unikernel.Resources
+	plan   unikernel.Plan
+	// netns is the network namespace's path; ownNetns says we made it.
 	netns    string
-	size     unikernel.Resources
+	ownNetns bool
 	io       stdio.Config
 	machines Machines
 	networks Networks
 	guest    unikernel.Guest
 	events   Events
 	group    *cgroup.Group
-	console  *console.Console
 	streams  *stdio.Streams
 	vm       *vmProcess
 
@@ -69,8 +71,12 @@ type Container struct {
 	window     *window  // the terminal's size, for a process that is not there yet
 	exit       unikernel.Exit
 	startErr   error // why it could not be started
-	execs      map[string]*execProcess
-	deletion   *deletion
+	console    *console.Console
+	// replacement is closed when a new machine has taken the place of the one
+	// that create made; nil while nothing is replaced.
+	replacement chan struct{}
+	execs       map[string]*execProcess
+	deletion    *deletion
 }
 
 // boot is the outcome of starting.
@@ -97,6 +103,18 @@ type Status struct {
 	Exit   unikernel.Exit
 }
 
+// tail returns the console's last lines once it ended, or soon.
+func (c *Container) tail(lines int) []string {
+	c.mu.Lock()
+	con := c.console
+	c.mu.Unlock()
+	select { // what the guest said last may still be on its way
+	case <-con.Ended():
+	case <-time.After(consoleTimeout):
+	}
+	return con.Tail(lines)
+}
+
 func (c *Container) log() *log.Entry {
 	return log.L.WithField(fieldContainer, c.names.Namespace+"/"+c.names.ID)
 }
@@ -105,7 +123,7 @@ func (c *Container) log() *log.Entry {
 func (c *Container) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return Status{ID: c.names.ID, Bundle: c.bundle, Pid: c.vm.pid, State: c.state, IO: c.io, Exit: c.exit}
+	return Status{ID: c.names.ID, Bundle: c.bundle, Pid: c.vm.id(), State: c.state, IO: c.io, Exit: c.exit}
 }
 
 // allow moves the container to the state that follows o, or refuses it. The
@@ -249,7 +267,7 @@ func (c *Container) Pids() (pid int, execs []string) {
 			execs = append(execs, id)
 		}
 	}
-	return c.vm.pid, execs
+	return c.vm.id(), execs
 }
 
 func (c *Container) bootTimeout() time.Duration { return c.cfg.Machine.BootTimeout }

@@ -35,8 +35,6 @@ type creation struct {
 	*Container
 	host Host
 	fs   unikernel.Rootfs
-	plan unikernel.Plan
-	nics []unikernel.NIC
 	undo undo
 }
 
@@ -66,7 +64,7 @@ func create(ctx context.Context, host Host, sent Events, namespace string, r Cre
 		return nil, err
 	}
 	cr.events.Send(&events.TaskCreate{
-		ContainerID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, Checkpoint: r.Checkpoint, Pid: uint32(cr.vm.pid),
+		ContainerID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, Checkpoint: r.Checkpoint, Pid: uint32(cr.vm.id()),
 		IO: &events.TaskIO{Stdin: r.IO.Stdin, Stdout: r.IO.Stdout, Stderr: r.IO.Stderr, Terminal: r.IO.Terminal},
 	})
 	go cr.watch()
@@ -105,10 +103,8 @@ func (cr *creation) read(namespace string, r CreateRequest) error {
 	if cr.netns, err = networkNamespace(spec); err != nil {
 		return err
 	}
-	if cr.netns != "" {
-		if cr.app.Network, err = cr.networks.Look(cr.netns); err != nil {
-			return err
-		}
+	if cr.ownNetns = cr.netns == ""; cr.ownNetns {
+		cr.netns = cr.names.netns()
 	}
 	rootPath := ""
 	if spec.Root != nil && len(r.Rootfs) == 0 {
@@ -152,7 +148,7 @@ func (cr *creation) prepare(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return cr.root(ctx) })
 	group.Go(func() error { return cr.guestPlan(ctx) })
-	group.Go(cr.shares)
+	group.Go(func() error { return cr.network(ctx) })
 	group.Go(cr.cgroup)
 	group.Go(func() (err error) {
 		cr.streams, err = stdio.Open(ctx, cr.names.Namespace, cr.names.ID, cr.io)
@@ -240,30 +236,25 @@ var newCgroup = cgroup.Create
 
 // machine makes the virtual machine and puts it where it belongs.
 func (cr *creation) machine(ctx context.Context) error {
-	if len(cr.app.Network.Interfaces) > 0 {
-		cr.undo.add("remove taps", func(context.Context) error { return cr.networks.Remove(cr.names.Key, cr.netns) })
-		var err error
-		if cr.nics, err = cr.networks.Tap(cr.names.Key, "", cr.app.Network, cr.plan.VCPUs); err != nil {
-			return err
-		}
+	// After the hooks, which may write what is shared: the container's hosts.
+	if err := cr.shares(); err != nil {
+		return err
+	}
+	cr.undo.add("remove taps", func(context.Context) error { return cr.networks.Remove(cr.names.Key, cr.netns) })
+	nics, err := cr.taps(cr.app.Network)
+	if err != nil {
+		return err
 	}
 	// Before Create: it may fail, or we may die, when half of it is done.
 	cr.undo.add("destroy machine", func(ctx context.Context) error { return cr.machines.Destroy(ctx, cr.names.Domain()) })
-	pids, err := cr.machines.Create(ctx, cr.document())
+	pids, err := cr.machines.Create(ctx, cr.document(nics))
 	if err != nil {
 		return fmt.Errorf("create machine: %w", err)
 	}
 	cr.vm = holdProcess(pids.VM)
 	cr.undo.add("release process", func(context.Context) error { cr.vm.close(); return nil })
-	if cr.group != nil {
-		if err := cr.group.Add(append([]int{pids.VM}, pids.Helpers...)...); err != nil {
-			return err
-		}
-	}
-	if len(cr.nics) > 0 {
-		if err := cr.networks.Join(cr.names.Key, cr.netns, cr.app.Network); err != nil {
-			return err
-		}
+	if err := cr.settle(pids, cr.app.Network); err != nil {
+		return err
 	}
 	cr.console = console.Attach(cr.names.console())
 	cr.undo.add("close console", func(context.Context) error { cr.console.Close(); return nil })
@@ -271,22 +262,23 @@ func (cr *creation) machine(ctx context.Context) error {
 }
 
 // document describes the machine.
-func (cr *creation) document() unikernel.Machine {
+func (c *Container) document(nics []unikernel.NIC) unikernel.Machine {
 	m := unikernel.Machine{
-		Name: cr.names.Domain(), Title: cr.names.Namespace + "/" + cr.names.ID, Type: cr.plan.Machine,
-		Resources: cr.plan.Resources, Kernel: cr.plan.Kernel, Initrd: cr.plan.Initrd, Cmdline: cr.plan.Cmdline,
-		Disks:    []unikernel.Disk{{Path: cr.names.root(), Format: "raw", Serial: unikernel.SerialRoot, ReadOnly: true}},
-		NICs:     cr.nics,
-		Channels: []unikernel.Channel{{Name: cr.plan.Control, Socket: cr.names.control()}},
-		Console:  cr.names.console(),
+		Name: c.names.Domain(), Title: c.names.Namespace + "/" + c.names.ID, Type: c.plan.Machine,
+		Resources: c.plan.Resources, Kernel: c.plan.Kernel, Initrd: c.plan.Initrd, Cmdline: c.plan.Cmdline,
+		Disks:    []unikernel.Disk{{Path: c.names.root(), Format: "raw", Serial: unikernel.SerialRoot, ReadOnly: true}},
+		NICs:     nics,
+		Channels: []unikernel.Channel{{Name: c.plan.Control, Socket: c.names.control()}},
+		Console:  c.names.console(),
+		NetNS:    c.netns,
 	}
-	if cr.plan.Writable {
+	if c.plan.Writable {
 		m.Disks = append(m.Disks, unikernel.Disk{
-			Path: cr.names.writable(), Format: "qcow2", Serial: unikernel.SerialWritable, Ephemeral: true,
+			Path: c.names.writable(), Format: "qcow2", Serial: unikernel.SerialWritable, Ephemeral: true,
 		})
 	}
-	if len(cr.app.Shares) > 0 {
-		m.Share = &unikernel.Share{Source: cr.names.share(), Tag: cr.plan.ShareTag}
+	if len(c.app.Shares) > 0 {
+		m.Share = &unikernel.Share{Source: c.names.share(), Tag: c.plan.ShareTag}
 	}
 	return m
 }

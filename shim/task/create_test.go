@@ -28,14 +28,15 @@ func TestCreateUndoes(t *testing.T) {
 		b.host.networks.found.Interfaces = make([]unikernel.Interface, 2)
 	}
 	for name, fail := range map[string]func(*bench){
-		"network": func(b *bench) { withNetwork(b); b.host.networks.lookErr = boom },
-		"libvirt": func(b *bench) { b.host.err = boom },
-		"plan":    func(b *bench) { b.host.guest.planErr = boom },
-		"root":    func(b *bench) { b.host.disks.rootErr = boom },
-		"layer":   func(b *bench) { b.host.disks.writableErr = boom },
-		"taps":    func(b *bench) { withNetwork(b); b.host.networks.tapErr = boom },
-		"machine": func(b *bench) { withNetwork(b); b.host.machines.createErr = boom },
-		"join":    func(b *bench) { withNetwork(b); b.host.networks.joinErr = boom },
+		"network":   func(b *bench) { withNetwork(b); b.host.networks.lookErr = boom },
+		"namespace": func(b *bench) { b.host.networks.newErr = boom },
+		"libvirt":   func(b *bench) { b.host.err = boom },
+		"plan":      func(b *bench) { b.host.guest.planErr = boom },
+		"root":      func(b *bench) { b.host.disks.rootErr = boom },
+		"layer":     func(b *bench) { b.host.disks.writableErr = boom },
+		"taps":      func(b *bench) { withNetwork(b); b.host.networks.tapErr = boom },
+		"machine":   func(b *bench) { withNetwork(b); b.host.machines.createErr = boom },
+		"join":      func(b *bench) { withNetwork(b); b.host.networks.joinErr = boom },
 		"cgroup": func(b *bench) {
 			old := newCgroup
 			b.t.Cleanup(func() { newCgroup = old })
@@ -71,8 +72,10 @@ func TestCreateRefuses(t *testing.T) {
 			config.ErrInvalid, "much"},
 		"host network": {func(b *bench) { b.spec.Linux.Namespaces = nil }, unikernel.ErrNotImplemented, "host's network"},
 		"no process":   {func(b *bench) { b.spec.Process = nil }, unikernel.ErrInvalid, "no process"},
-		"hooks": {func(b *bench) { b.spec.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/bin/true"}}} },
-			unikernel.ErrNotImplemented, "hooks"},
+		"hooks inside": {func(b *bench) { b.spec.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/true"}}} },
+			unikernel.ErrNotImplemented, "createContainer"},
+		"another's network": {func(b *bench) { b.spec.Linux.Namespaces[0].Path = "/proc/1/ns/net" },
+			unikernel.ErrNotImplemented, "another process"},
 		"bind mount of a device": {func(b *bench) {
 			b.spec.Mounts = []specs.Mount{{Destination: "/n", Source: "/dev/null", Type: "bind"}}
 		}, unikernel.ErrNotImplemented, "a device"},

@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"containerd-shim-uni/shim/cgroup"
+	"containerd-shim-uni/shim/hooks"
 	"containerd-shim-uni/shim/rootfs"
 	"containerd-shim-uni/shim/share"
 	"containerd-shim-uni/unikernel"
 
 	"github.com/containerd/containerd/api/events"
+	"github.com/containerd/log"
 	"github.com/moby/sys/mountinfo"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -72,7 +74,9 @@ func (c *Container) delete(ctx context.Context, d *deletion) {
 	c.cutDrain()
 	select {
 	case <-c.released:
-		d.err = Cleanup(ctx, c.names, c.netns, c.bundle, c.networks)
+		if d.err = Cleanup(ctx, c.names, c.netns, c.bundle, c.networks); d.err == nil {
+			PostStop(ctx, c.app, c.bundle)
+		}
 	case <-ctx.Done():
 		d.err = fmt.Errorf("delete container %s: its machine is not gone: %w", c.names.ID, ctx.Err())
 	}
@@ -112,13 +116,31 @@ func drainFor(ctx context.Context, p unikernel.Process, d time.Duration) {
 	}
 }
 
+// PostStop runs the hooks for a container that is gone. As the specification
+// wants it, one that fails is only logged.
+func PostStop(ctx context.Context, app unikernel.App, bundle string) {
+	if err := hooks.Stopped(ctx, app, bundle); err != nil {
+		log.G(ctx).WithError(err).WithField(fieldContainer, app.Namespace+"/"+app.ID).Warn("poststop hooks")
+	}
+}
+
+// PostStopOf is PostStop for a bundle whose shim is gone.
+func PostStopOf(ctx context.Context, names Names, bundle string) {
+	if spec, err := readSpec(bundle); err == nil {
+		PostStop(ctx, unikernel.App{Namespace: names.Namespace, ID: names.ID, Spec: spec}, bundle)
+	}
+}
+
 // Cleanup frees whatever there is of a container on the host, known by its
-// names alone; nothing need be there. All of it is tried, whatever fails. The
+// names alone; nothing need be there. An empty netns is one of its own. All of it is tried, whatever fails. The
 // machine has been destroyed before; should its processes have survived that,
 // they are killed in the container's cgroup.
 func Cleanup(ctx context.Context, names Names, netns, bundle string, networks Networks) error {
 	var errs []error
-	errs = append(errs, networks.Remove(names.Key, netns), rootfs.Unmount(rootfs.Path(bundle, "")))
+	if netns == "" {
+		netns = names.netns()
+	}
+	errs = append(errs, networks.Remove(names.Key, netns), networks.Drop(names.netns()), rootfs.Unmount(rootfs.Path(bundle, "")))
 	cgroupErr := removeCgroup(ctx, names.cgroupRecord())
 	errs = append(errs, removeTree(names.Data), share.Unmount(names.share()), cgroupErr)
 	if cgroupErr == nil { // otherwise the record in there is needed to try again

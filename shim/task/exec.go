@@ -122,7 +122,7 @@ func (e *execProcess) start(ctx context.Context) (pid int, err error) {
 	_ = e.allow(opRan) // only start and exit leave the state starting, and both are ours
 	e.process, e.streams = proc, streams
 	win, signals := e.window, e.pending
-	e.c.events.Send(&events.TaskExecStarted{ContainerID: e.c.names.ID, ExecID: e.id, Pid: uint32(e.c.vm.pid)})
+	e.c.events.Send(&events.TaskExecStarted{ContainerID: e.c.names.ID, ExecID: e.id, Pid: uint32(e.c.vm.id())})
 	e.mu.Unlock()
 	go e.watch(proc)
 
@@ -132,7 +132,7 @@ func (e *execProcess) start(ctx context.Context) (pid int, err error) {
 	for _, s := range signals {
 		_ = proc.Signal(ctx, s.number, s.all)
 	}
-	return e.c.vm.pid, nil
+	return e.c.vm.id(), nil
 }
 
 // startFailed ends the process and returns what the client is told.
@@ -193,7 +193,7 @@ func (e *execProcess) finish(exit unikernel.Exit, announce bool) {
 	e.exit = exit
 	if announce {
 		e.c.events.Send(&events.TaskExit{
-			ContainerID: e.c.names.ID, ID: e.id, Pid: uint32(e.c.vm.pid),
+			ContainerID: e.c.names.ID, ID: e.id, Pid: uint32(e.c.vm.id()),
 			ExitStatus: exit.Status, ExitedAt: timestamppb.New(exit.At),
 		})
 	}
@@ -301,9 +301,9 @@ func (e *execProcess) status() Status {
 	case execCreated, execStarting:
 		s.State = Created
 	case execRunning:
-		s.State, s.Pid = Running, e.c.vm.pid
+		s.State, s.Pid = Running, e.c.vm.id()
 	case execStopped:
-		s.State, s.Pid = Stopped, e.c.vm.pid
+		s.State, s.Pid = Stopped, e.c.vm.id()
 	}
 	return s
 }

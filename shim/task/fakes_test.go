@@ -189,10 +189,16 @@ func (d *fakeDisks) Writable(_ context.Context, dst string, _ int64) error {
 type fakeNetworks struct {
 	found           unikernel.Network
 	lookErr, tapErr error
-	joinErr         error
+	joinErr, newErr error
 	taps            int
+	namespaces      int
 }
 
+func (n *fakeNetworks) New(string) error  { n.namespaces++; return n.newErr }
+func (n *fakeNetworks) Drop(string) error { n.namespaces = 0; return nil }
+func (n *fakeNetworks) Hold(string) (int, func(), error) {
+	return 4711, func() {}, nil
+}
 func (n *fakeNetworks) Look(string) (unikernel.Network, error) { return n.found, n.lookErr }
 func (n *fakeNetworks) Tap(_, _ string, found unikernel.Network, _ int) ([]unikernel.NIC, error) {
 	if n.tapErr != nil {
@@ -203,6 +209,9 @@ func (n *fakeNetworks) Tap(_, _ string, found unikernel.Network, _ int) ([]unike
 }
 func (n *fakeNetworks) Join(string, string, unikernel.Network) error { return n.joinErr }
 func (n *fakeNetworks) Remove(string, string) error                  { n.taps = 0; return nil }
+
+// InNetNS implements Machines.
+func (f *fakeMachines) InNetNS() bool { return true }
 
 // fakeGuest answers as told.
 type fakeGuest struct {
@@ -547,6 +556,9 @@ func (b *bench) wantNothing() {
 	}
 	if b.host.networks.taps > 0 {
 		b.t.Errorf("%d taps are left", b.host.networks.taps)
+	}
+	if b.host.networks.namespaces > 0 {
+		b.t.Errorf("%d network namespaces are left", b.host.networks.namespaces)
 	}
 }
 

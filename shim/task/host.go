@@ -22,6 +22,9 @@ type Machines interface {
 	Destroy(ctx context.Context, name string) error
 	// Wait returns when the machine ended, and how.
 	Wait(ctx context.Context, name string) (unikernel.End, error)
+	// InNetNS says that a machine's processes start in its Machine.NetNS, so
+	// that its taps have to be made there.
+	InNetNS() bool
 }
 
 // Disks makes the disks of machines.
@@ -32,14 +35,22 @@ type Disks interface {
 	Writable(ctx context.Context, dst string, bytes int64) error
 }
 
-// Networks joins machines to network namespaces.
+// Networks makes network namespaces and joins machines to them.
 type Networks interface {
+	// New makes a namespace and keeps it at path; Drop undoes that. Nothing
+	// need be there to drop.
+	New(path string) error
+	Drop(path string) error
+	// Hold returns a number by which /proc shows the namespace at path as that
+	// of a process, until release.
+	Hold(path string) (pid int, release func(), err error)
 	// Look says what a machine takes over from the namespace at path.
 	Look(path string) (unikernel.Network, error)
 	// Tap makes the taps of the machine named by key. With an empty path they
 	// are in the host's namespace.
 	Tap(key, path string, n unikernel.Network, vcpus int) ([]unikernel.NIC, error)
-	// Join moves the taps of a paused machine into the namespace at path.
+	// Join moves the taps of a paused machine into the namespace at path,
+	// unless they are there, and links them to its interfaces.
 	Join(key, path string, n unikernel.Network) error
 	// Remove takes away what Tap and Join made, from key and path alone.
 	// Nothing need be there.

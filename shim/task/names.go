@@ -37,5 +37,6 @@ func (n Names) control() string      { return filepath.Join(n.State, "ctl.sock")
 func (n Names) console() string      { return filepath.Join(n.State, "console.sock") }
 func (n Names) share() string        { return filepath.Join(n.State, "share") }
 func (n Names) cgroupRecord() string { return filepath.Join(n.State, "cgroup") }
+func (n Names) netns() string        { return filepath.Join(n.State, "netns") }
 func (n Names) root() string         { return filepath.Join(n.Data, "root.erofs") }
 func (n Names) writable() string     { return filepath.Join(n.Data, "writable.qcow2") }

@@ -1,29 +1,125 @@
 package task
 
 import (
+	"context"
 	"fmt"
-	"strings"
 
+	"containerd-shim-uni/shim/console"
+	"containerd-shim-uni/shim/hooks"
 	"containerd-shim-uni/unikernel"
 )
 
-// withoutNetwork refuses what it would have to connect.
-type withoutNetwork struct{ Networks }
+// network prepares the namespace whose interfaces the machine takes over: the
+// one the client gave, or a new one. The client's hooks may fill the latter, as
+// nerdctl's do.
+func (cr *creation) network(ctx context.Context) error {
+	if cr.ownNetns {
+		cr.undo.add("remove network namespace", func(context.Context) error { return cr.networks.Drop(cr.netns) })
+		if err := cr.networks.New(cr.netns); err != nil {
+			return err
+		}
+	}
+	if err := cr.hooks(ctx); err != nil {
+		return err
+	}
+	var err error
+	cr.app.Network, err = cr.networks.Look(cr.netns)
+	return err
+}
 
-// WithoutNetwork returns networks that refuse, with unikernel.ErrNotImplemented,
-// every namespace in which there is anything to take over: better no container
-// than one without the network it was promised.
-func WithoutNetwork(n Networks) Networks { return withoutNetwork{n} }
+// hooks runs the hooks of creation. They know the container by a process in
+// its network namespace; there is none yet, so a thread stands in for it.
+func (cr *creation) hooks(ctx context.Context) error {
+	if cr.app.Spec.Hooks == nil {
+		return nil
+	}
+	pid, release, err := cr.networks.Hold(cr.netns)
+	if err != nil {
+		return err
+	}
+	defer release()
+	cr.undo.add("run poststop hooks", func(ctx context.Context) error { return hooks.Stopped(ctx, cr.app, cr.bundle) })
+	return hooks.Create(ctx, cr.app, cr.bundle, pid)
+}
 
-func (w withoutNetwork) Look(path string) (unikernel.Network, error) {
-	found, err := w.Networks.Look(path)
+// taps makes the machine's taps where its processes will be.
+func (c *Container) taps(n unikernel.Network) ([]unikernel.NIC, error) {
+	where := ""
+	if c.machines.InNetNS() {
+		where = c.netns
+	}
+	return c.networks.Tap(c.names.Key, where, n, c.plan.VCPUs)
+}
+
+// lateNetwork replaces the machine, which has not run yet, if its namespace
+// got interfaces since it was created: "ctr run --cni" fills it only then.
+func (c *Container) lateNetwork(ctx context.Context) error {
+	if !c.ownNetns || len(c.app.Network.Interfaces) > 0 {
+		return nil
+	}
+	found, err := c.networks.Look(c.netns)
 	if err != nil || len(found.Interfaces) == 0 {
-		return unikernel.Network{}, err
+		return err
 	}
-	names := make([]string, len(found.Interfaces))
-	for i, nic := range found.Interfaces {
-		names[i] = nic.Name
+	done := c.beginReplacement()
+	defer close(done)
+	if err := c.replaceMachine(ctx, found); err != nil {
+		return fmt.Errorf("create the machine again, now with its network: %w", err)
 	}
-	return unikernel.Network{}, fmt.Errorf("%w: network namespace %s has interfaces (%s), and machines have no network yet; start the container without network",
-		unikernel.ErrNotImplemented, path, strings.Join(names, ", "))
+	return nil
+}
+
+func (c *Container) replaceMachine(ctx context.Context, found unikernel.Network) error {
+	if err := c.machines.Destroy(ctx, c.names.Domain()); err != nil {
+		return err
+	}
+	nics, err := c.taps(found)
+	if err != nil {
+		return err
+	}
+	pids, err := c.machines.Create(ctx, c.document(nics))
+	if err != nil {
+		return err
+	}
+	c.vm.adopt(pids.VM)
+	if err := c.settle(pids, found); err != nil {
+		return err
+	}
+	old := c.console
+	c.mu.Lock()
+	c.console = console.Attach(c.names.console())
+	c.app.Network = found
+	c.mu.Unlock()
+	old.Close()
+	return context.Cause(ctx) // killed meanwhile: the new machine must not run
+}
+
+// settle puts a paused machine where it belongs on the host.
+func (c *Container) settle(pids unikernel.Pids, n unikernel.Network) error {
+	if c.group != nil {
+		if err := c.group.Add(append([]int{pids.VM}, pids.Helpers...)...); err != nil {
+			return err
+		}
+	}
+	if len(n.Interfaces) == 0 {
+		return nil
+	}
+	return c.networks.Join(c.names.Key, c.netns, n)
+}
+
+// beginReplacement tells awaitMachine that the machine's end is not the
+// container's. The caller closes the channel when there is a machine again, or
+// will be none.
+func (c *Container) beginReplacement() chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.replacement = make(chan struct{})
+	return c.replacement
+}
+
+// replaced returns the channel of the last replacement, or nil.
+func (c *Container) replaced() chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.replacement
 }

@@ -96,7 +96,7 @@ func (s *Service) Create(ctx context.Context, r CreateRequest) (pid int, err err
 	if err != nil {
 		return 0, fmt.Errorf("create container %s: %w", r.ID, err)
 	}
-	return c.vm.pid, nil
+	return c.vm.id(), nil
 }
 
 // Start starts a process.

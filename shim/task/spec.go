@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"containerd-shim-uni/config"
+	"containerd-shim-uni/shim/hooks"
 	"containerd-shim-uni/unikernel"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -32,22 +33,26 @@ func readSpec(bundle string) (*specs.Spec, error) {
 	if spec.Process == nil {
 		return nil, fmt.Errorf("bundle: %s: %w: it has no process", path, unikernel.ErrInvalid)
 	}
-	if h := spec.Hooks; h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer)+len(h.Poststart)+len(h.Poststop) > 0 { //nolint:staticcheck // Prestart is deprecated and in use
-		return nil, fmt.Errorf("bundle: %s: %w: it has hooks, which this runtime does not run yet", path, unikernel.ErrNotImplemented)
+	if err := hooks.Check(spec.Hooks); err != nil {
+		return nil, fmt.Errorf("bundle: %s: %w", path, err)
 	}
 	return &spec, nil
 }
 
 // networkNamespace returns the path of the network namespace the container is
-// to join; empty for one of its own, in which only the loopback exists.
+// to join; empty for a new one of its own.
 func networkNamespace(spec *specs.Spec) (string, error) {
 	if spec.Linux == nil {
 		return "", nil
 	}
 	for _, ns := range spec.Linux.Namespaces {
-		if ns.Type == specs.NetworkNamespace {
-			return ns.Path, nil
+		if ns.Type != specs.NetworkNamespace {
+			continue
 		}
+		if strings.HasPrefix(ns.Path, "/proc/") {
+			return "", fmt.Errorf("%w: the container is to join the network of another process (%s); a machine takes the interfaces over, and that process would lose them: give the container a network of its own", unikernel.ErrNotImplemented, ns.Path)
+		}
+		return ns.Path, nil
 	}
 	return "", fmt.Errorf("%w: the container asks for the host's network, which a machine cannot share; give it a network namespace", unikernel.ErrNotImplemented)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"containerd-shim-uni/shim/console"
+	"containerd-shim-uni/shim/hooks"
 	"containerd-shim-uni/unikernel"
 
 	"github.com/containerd/containerd/api/events"
@@ -33,7 +34,10 @@ func (c *Container) Start(ctx context.Context) (pid int, err error) {
 	c.mu.Unlock()
 
 	bootCtx, cancelTimeout := context.WithTimeoutCause(ctx, c.bootTimeout(), errBootTimeout)
-	proc, err := c.boot(bootCtx)
+	var proc unikernel.Process
+	if err = c.lateNetwork(bootCtx); err == nil {
+		proc, err = c.boot(bootCtx)
+	}
 	if err == nil {
 		err = c.ran(proc)
 	} else if cause := context.Cause(bootCtx); cause != nil {
@@ -45,8 +49,11 @@ func (c *Container) Start(ctx context.Context) (pid int, err error) {
 	}
 	c.booted <- boot{process: proc}
 	close(c.booted)
+	if err := hooks.Started(ctx, c.app, c.bundle, c.vm.id()); err != nil {
+		c.log().WithError(err).Warn("the container runs, although a hook failed") // as the specification wants it
+	}
 	c.deliverPending(ctx)
-	return c.vm.pid, nil
+	return c.vm.id(), nil
 }
 
 // boot returns the container's process, running.
@@ -83,7 +90,7 @@ func (c *Container) ran(proc unikernel.Process) error {
 		return err
 	}
 	c.process = proc
-	c.events.Send(&events.TaskStart{ContainerID: c.names.ID, Pid: uint32(c.vm.pid)})
+	c.events.Send(&events.TaskStart{ContainerID: c.names.ID, Pid: uint32(c.vm.id())})
 	return nil
 }
 
@@ -106,8 +113,10 @@ func (c *Container) startFailed(err error) error {
 	if errors.Is(err, unikernel.ErrNotImplemented) {
 		return fmt.Errorf("OCI runtime start failed: %w", err)
 	}
-	if lines := c.console.Tail(consoleInError); len(lines) > 0 && errors.Is(err, errBootTimeout) {
-		text += fmt.Sprintf("; the console's last words: %q", lines)
+	if errors.Is(err, errBootTimeout) {
+		if lines := c.tail(consoleInError); len(lines) > 0 {
+			text += fmt.Sprintf("; the console's last words: %q", lines)
+		}
 	}
 	return fmt.Errorf("OCI runtime start failed: container %s: %s", c.names.ID, text)
 }

@@ -14,19 +14,35 @@ import (
 // process can ever take over (pidfd_open(2)). It is how a machine is ended, and
 // its end noticed, when libvirt does not answer.
 type vmProcess struct {
+	mu  sync.Mutex
 	pid int
-
-	mu sync.Mutex
-	fd int // -1 without, and once closed
+	fd  int // -1 without, and once closed
 }
 
 // holdProcess never fails: without a descriptor only libvirt can end the machine.
 func holdProcess(pid int) *vmProcess {
+	v := &vmProcess{fd: -1}
+	v.adopt(pid)
+	return v
+}
+
+// adopt holds another process from now on.
+func (v *vmProcess) adopt(pid int) {
+	v.close()
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		fd = -1
 	}
-	return &vmProcess{pid: pid, fd: fd}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.pid, v.fd = pid, fd
+}
+
+// id returns the process's number.
+func (v *vmProcess) id() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.pid
 }
 
 var errNoDescriptor = errors.New("no descriptor of the hypervisor's process")
@@ -47,14 +63,14 @@ func (v *vmProcess) kill() error {
 // wait returns when the process has ended. It looks again every so often, so
 // that it also ends with the context.
 func (v *vmProcess) wait(ctx context.Context) error {
-	v.mu.Lock()
-	fd := v.fd
-	v.mu.Unlock()
-	if fd < 0 {
-		return errNoDescriptor
-	}
 	const look = 500 * time.Millisecond
 	for ctx.Err() == nil {
+		v.mu.Lock()
+		fd := v.fd
+		v.mu.Unlock()
+		if fd < 0 {
+			return errNoDescriptor
+		}
 		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, int(look.Milliseconds()))
 		if n > 0 {
@@ -67,7 +83,7 @@ func (v *vmProcess) wait(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// close gives the descriptor back. Nobody may be waiting.
+// close gives the descriptor back.
 func (v *vmProcess) close() {
 	v.mu.Lock()
 	defer v.mu.Unlock()

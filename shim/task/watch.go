@@ -46,7 +46,15 @@ func (c *Container) watch() {
 // awaitMachine returns how the machine ended, from libvirt or, when libvirt
 // cannot tell, from its process.
 func (c *Container) awaitMachine(ctx context.Context) unikernel.End {
+	before := c.replaced()
 	end, err := c.machines.Wait(ctx, c.names.Domain())
+	if now := c.replaced(); now != before {
+		select {
+		case <-now:
+			return c.awaitMachine(ctx) // the machine that took its place
+		case <-ctx.Done():
+		}
+	}
 	if err == nil {
 		return end
 	}
@@ -190,7 +198,7 @@ func (c *Container) finish(exit unikernel.Exit, end *unikernel.End) {
 	}
 	c.exit = exit
 	c.events.Send(&events.TaskExit{
-		ContainerID: c.names.ID, ID: c.names.ID, Pid: uint32(c.vm.pid),
+		ContainerID: c.names.ID, ID: c.names.ID, Pid: uint32(c.vm.id()),
 		ExitStatus: exit.Status, ExitedAt: timestamppb.New(exit.At),
 	})
 	c.mu.Unlock()
@@ -218,11 +226,7 @@ func (c *Container) explain(exit unikernel.Exit, end *unikernel.End) {
 	default:
 		entry = entry.WithField(fieldReason, end.Reason.String()).WithField("detail", end.Detail)
 	}
-	select { // what the guest said last may still be on its way
-	case <-c.console.Ended():
-	case <-time.After(consoleTimeout):
-	}
-	entry.WithField(fieldConsole, c.console.Tail(consoleInLog)).Error("container ended without its guest reporting an exit")
+	entry.WithField(fieldConsole, c.tail(consoleInLog)).Error("container ended without its guest reporting an exit")
 }
 
 // reported says whether a process's exit is known from the guest.
@@ -261,5 +265,8 @@ func (c *Container) release() {
 	if err := c.streams.Close(); err != nil {
 		c.log().WithError(err).Warn("closing the container's streams")
 	}
-	c.console.Close()
+	c.mu.Lock()
+	con := c.console
+	c.mu.Unlock()
+	con.Close()
 }

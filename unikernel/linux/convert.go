@@ -2,6 +2,8 @@ package linux
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -86,6 +88,41 @@ func bindShares(c *wire.Container, shares []unikernel.SharedMount) error {
 		shares = shares[at+1:]
 	}
 	return nil
+}
+
+// network makes the wire's form of what the guest takes over.
+func network(n unikernel.Network) (wire.Network, error) {
+	var out wire.Network
+	for _, i := range n.Interfaces {
+		mac, err := net.ParseMAC(i.MAC)
+		if err != nil || len(mac) != 6 {
+			return out, fmt.Errorf("%w: interface %s: %q is not an Ethernet address", unikernel.ErrInvalid, i.Name, i.MAC)
+		}
+		w := wire.Interface{Name: i.Name, MAC: string(mac), MTU: uint32(i.MTU)}
+		for _, a := range i.Addresses {
+			w.Addresses = append(w.Addresses, prefix(a))
+		}
+		out.Interfaces = append(out.Interfaces, w)
+	}
+	for _, r := range n.Routes {
+		out.Routes = append(out.Routes, wire.Route{
+			Interface: r.Interface, Destination: prefix(r.Destination),
+			Gateway: string(r.Gateway.AsSlice()), Source: string(r.Source.AsSlice()),
+			Metric: uint32(r.Metric), MTU: uint32(r.MTU), OnLink: r.OnLink,
+		})
+	}
+	for _, v := range n.Neighbors {
+		mac, err := net.ParseMAC(v.MAC)
+		if err != nil {
+			return out, fmt.Errorf("%w: neighbour %s: %q is not an Ethernet address", unikernel.ErrInvalid, v.Address, v.MAC)
+		}
+		out.Neighbors = append(out.Neighbors, wire.Neighbor{Interface: v.Interface, IP: string(v.Address.AsSlice()), MAC: string(mac)})
+	}
+	return out, nil
+}
+
+func prefix(p netip.Prefix) wire.Prefix {
+	return wire.Prefix{IP: string(p.Addr().AsSlice()), Bits: uint32(p.Bits())}
 }
 
 // process makes the wire's form of a process. One that names no capabilities

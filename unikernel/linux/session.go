@@ -255,6 +255,9 @@ func (s *session) Run(ctx context.Context, app unikernel.App, io unikernel.Stdio
 	if err := bindShares(&c, app.Shares); err != nil {
 		return nil, err
 	}
+	if c.Network, err = network(app.Network); err != nil {
+		return nil, err
+	}
 	w, err := process(app.Spec.Process, nil, io)
 	if err != nil {
 		return nil, err

@@ -59,6 +59,7 @@ func (h *host) options(cfg config.Config) libvirt.Options {
 	return libvirt.Options{
 		URI: cfg.Libvirt.URI, Accel: cfg.Libvirt.Accel, CapsCache: cfg.Libvirt.CapsCache,
 		EmbedRoot: filepath.Join(cfg.Storage.StateDir, unikernel.Key(h.namespace, "shim/"+h.group)),
+		Within:    network.Within,
 		Log:       log.L.Infof,
 	}
 }
@@ -81,7 +82,7 @@ func (h *host) Guest(cfg config.Config, machines task.Machines) (unikernel.Guest
 }
 
 // Networks implements task.Host.
-func (h *host) Networks(config.Config) task.Networks { return task.WithoutNetwork(network.Linker{}) }
+func (h *host) Networks(config.Config) task.Networks { return network.Linker{} }
 
 // CleanUp implements frontend.Host.
 func (h *host) CleanUp(ctx context.Context, cfg config.Config, name string) error {

@@ -32,6 +32,7 @@ type Container struct {
 	ReadonlyPaths []string
 	// PidsLimit bounds the number of processes; 0 means no bound.
 	PidsLimit uint64
+	Network   Network
 }
 
 // Mount is one entry of the specification's mounts, in their order.
@@ -147,6 +148,7 @@ func (c Container) encode(e *Encoder) {
 	e.Strings(c.MaskedPaths)
 	e.Strings(c.ReadonlyPaths)
 	e.Uint(c.PidsLimit)
+	c.Network.encode(e)
 }
 
 func decodeContainer(d *Decoder) Container {
@@ -164,6 +166,7 @@ func decodeContainer(d *Decoder) Container {
 		}),
 		MaskedPaths: d.Strings(), ReadonlyPaths: d.Strings(),
 		PidsLimit: d.Uint(),
+		Network:   decodeNetwork(d),
 	}
 }
 

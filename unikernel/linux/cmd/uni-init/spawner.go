@@ -55,6 +55,9 @@ func (sp *spawner) setup(c *wire.Container) error {
 	if err := setNames(c); err != nil {
 		return err
 	}
+	if err := setNetwork(&c.Network); err != nil {
+		return wrap("network", err)
+	}
 	if err := setSysctls(c.Sysctls); err != nil {
 		return err
 	}

@@ -1,0 +1,128 @@
+package task
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"containerd-shim-uni/unikernel"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+var podNetwork = unikernel.Network{Interfaces: []unikernel.Interface{{Name: "eth0", MAC: "0a:58:0a:f4:00:02", MTU: 1500}}}
+
+// recordHooks makes every hook of the host append its kind to a file.
+func (b *bench) recordHooks() (read func() string) {
+	file := filepath.Join(b.dir, "hooks")
+	hook := func(kind string) []specs.Hook {
+		return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo " + kind + " >>" + file}}}
+	}
+	b.spec.Hooks = &specs.Hooks{
+		Prestart: hook("prestart"), CreateRuntime: hook("createRuntime"), //nolint:staticcheck // Prestart is in use
+		Poststart: hook("poststart"), Poststop: hook("poststop"),
+	}
+	return func() string {
+		data, _ := os.ReadFile(file)
+		return strings.Join(strings.Fields(string(data)), " ")
+	}
+}
+
+func TestHooks(t *testing.T) {
+	b := newBench(t)
+	ran := b.recordHooks()
+	b.host.networks.found = podNetwork
+	b.must(false)
+	if got := ran(); got != "prestart createRuntime" {
+		t.Errorf("after create: %q", got)
+	}
+	if got := len(b.host.machines.made[0].NICs); got != 1 {
+		t.Errorf("the machine has %d interfaces, the hooks made one", got)
+	}
+	if _, err := b.Start(t.Context(), "c", ""); err != nil {
+		t.Fatal(err)
+	}
+	b.session.init.end(0)
+	b.wait()
+	b.remove()
+	if got := ran(); got != "prestart createRuntime poststart poststop" {
+		t.Errorf("in the end: %q", got)
+	}
+	b.wantNothing()
+}
+
+// TestHooksAreTakenBack: what createRuntime did is undone by poststop when the
+// container then cannot be created.
+func TestHooksAreTakenBack(t *testing.T) {
+	b := newBench(t)
+	ran := b.recordHooks()
+	b.host.machines.createErr = errors.New("boom")
+	if _, err := b.create(); err == nil {
+		t.Fatal("created")
+	}
+	if got := ran(); got != "prestart createRuntime poststop" {
+		t.Errorf("ran %q", got)
+	}
+	b.wantNothing()
+}
+
+func TestFailingHook(t *testing.T) {
+	b := newBench(t)
+	b.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo no network >&2; exit 1"}}}}
+	if _, err := b.create(); err == nil || !strings.Contains(err.Error(), "no network") {
+		t.Errorf("error %v", err)
+	}
+	b.wantNothing()
+}
+
+// TestLateNetwork: a namespace that is filled between create and start makes
+// the machine be made again, with its interfaces, and nobody outside sees the
+// first one end.
+func TestLateNetwork(t *testing.T) {
+	b := newBench(t)
+	b.must(false)
+	b.host.networks.found = podNetwork
+	if _, err := b.Start(t.Context(), "c", ""); err != nil {
+		t.Fatal(err)
+	}
+	b.wantState(Running)
+	made := b.host.machines.made
+	if len(made) != 2 || len(made[0].NICs) != 0 || len(made[1].NICs) != 1 {
+		t.Fatalf("machines made: %+v", made)
+	}
+	if made[1].NetNS == "" || b.host.machines.alive() != 1 {
+		t.Errorf("namespace %q, %d machines run", made[1].NetNS, b.host.machines.alive())
+	}
+	b.session.init.end(3)
+	if got := b.wait(); got != 3 {
+		t.Errorf("status %d", got)
+	}
+	b.remove()
+	b.wantEvents("create", "start", "exit", "delete")
+	b.wantNothing()
+}
+
+func TestLateNetworkFails(t *testing.T) {
+	b := newBench(t)
+	b.must(false)
+	b.host.networks.found = podNetwork
+	b.host.machines.createErr = errors.New("boom")
+	if _, err := b.Start(t.Context(), "c", ""); err == nil || !strings.Contains(err.Error(), "boom") {
+		t.Errorf("error %v", err)
+	}
+	b.wait()
+	b.remove()
+	b.wantEvents("create", "exit", "delete")
+	b.wantNothing()
+}
+
+func TestJoinedNamespaceIsNotOurs(t *testing.T) {
+	b := newBench(t)
+	b.spec.Linux.Namespaces[0].Path = "/run/netns/x"
+	b.must(true)
+	if got := b.host.machines.made[0].NetNS; got != "/run/netns/x" || b.host.networks.namespaces != 0 {
+		t.Errorf("namespace %q, %d made", got, b.host.networks.namespaces)
+	}
+}
