@@ -71,6 +71,35 @@ packaged() {
 	done
 }
 
+# tools: the clients and network plugins of the network tests.
+nerdctl=2.0.4
+plugins=v1.9.1
+tools() {
+	local work p dir=$peers/tools-$nerdctl-$plugins
+	[ -x "$dir/tuning" ] && return
+	echo "building nerdctl $nerdctl and the CNI plugins, about two minutes, once"
+	work=$(mktemp -d "$peers/build.XXXXXX")
+	trap 'rm -rf "$work"' EXIT
+	(
+		cd "$work"
+		export GOFLAGS=-mod=mod CGO_ENABLED=0
+		mkdir bin
+		for m in github.com/containerd/nerdctl/v2/cmd/nerdctl@v$nerdctl \
+			github.com/containernetworking/plugins/plugins/{main/{loopback,bridge,ptp,macvlan},ipam/{host-local,static},meta/{portmap,firewall,tuning}}@$plugins; do
+			p=${m%@*}
+			rm -f go.mod go.sum
+			go mod init peer 2>/dev/null
+			go get "$m" 2>get.log || { cat get.log >&2; exit 1; }
+			go build -trimpath -o "bin/${p##*/}" -ldflags "-s -w" "$p"
+		done
+	)
+	rm -rf "$peers"/tools-*
+	mv "$work/bin" "$dir"
+	rm -rf "$work"
+	trap - EXIT
+}
+
 packaged 1.6.20
 build 2.4.2 github.com/containerd/containerd/v2
 build 1.7.34 github.com/containerd/containerd
+tools

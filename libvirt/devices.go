@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"libvirt.org/go/libvirtxml"
@@ -176,8 +175,8 @@ func (b *build) netDriver(n unikernel.NIC) *libvirtxml.DomainInterfaceDriver {
 	if b.h.KVM && b.h.VhostNet {
 		d.Name = "vhost"
 	}
-	if b.m.VCPUs > 1 && slices.Contains(b.h.MultiQueue, n.Tap) {
-		d.Queues = uint(b.m.VCPUs)
+	if n.Queues > 1 {
+		d.Queues = uint(n.Queues)
 	}
 	return d
 }

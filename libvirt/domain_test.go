@@ -38,7 +38,7 @@ func full(m unikernel.Machine) unikernel.Machine {
 		{Path: "/srv/data.raw", Format: "raw", Serial: "data"},
 	}
 	m.NICs = []unikernel.NIC{
-		{Tap: "uni0123456789", MAC: "52:54:00:12:34:56", MTU: 1450},
+		{Tap: "uni0123456789", MAC: "52:54:00:12:34:56", MTU: 1450, Queues: 2},
 		{Tap: "uni9876543210", MAC: "52:54:00:12:34:57"},
 	}
 	m.Share = &unikernel.Share{Source: "/run/uni/k/share", Tag: "uni.share"}
@@ -49,7 +49,7 @@ var (
 	emulated = Host{Libvirt: version(9, 0, 0), QEMU: version(7, 2, 22), UID: 64055, GID: 107,
 		Firmware: "/usr/share/qemu/qboot.rom"}
 	accelerated = Host{KVM: true, Emulator: "/usr/bin/qemu-system-x86_64", VhostNet: true,
-		Libvirt: version(11, 3, 0), QEMU: version(10, 0, 0), MultiQueue: []string{"uni0123456789"}}
+		Libvirt: version(11, 3, 0), QEMU: version(10, 0, 0)}
 )
 
 func TestDomainGolden(t *testing.T) {

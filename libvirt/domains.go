@@ -69,9 +69,7 @@ func (d *Driver) Create(ctx context.Context, m unikernel.Machine) (unikernel.Pid
 	if err := grant(m, d.account); err != nil {
 		return fail(err)
 	}
-	host := d.host
-	host.MultiQueue = multiQueue(m.NICs)
-	doc, err := d.document(m, host)
+	doc, err := d.document(m, d.host)
 	if err != nil {
 		return fail(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/user"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -140,22 +139,4 @@ func (a account) allowed(path string, access uint32) bool {
 		shift = 3
 	}
 	return st.Mode>>shift&access == access
-}
-
-// multiQueue returns those taps that were made with IFF_MULTI_QUEUE, see
-// linux/if_tun.h.
-func multiQueue(nics []unikernel.NIC) []string {
-	const iffMultiQueue = 0x0100
-	var found []string
-	for _, n := range nics {
-		data, err := os.ReadFile(filepath.Join("/sys/class/net", n.Tap, "tun_flags"))
-		if err != nil {
-			continue
-		}
-		flags, err := strconv.ParseUint(strings.TrimSpace(string(data)), 0, 32)
-		if err == nil && flags&iffMultiQueue != 0 {
-			found = append(found, n.Tap)
-		}
-	}
-	return found
 }

@@ -18,9 +18,6 @@ type Host struct {
 	Firmware string
 	// VhostNet says that /dev/vhost-net can be used.
 	VhostNet bool
-	// MultiQueue names the tap devices that were made with IFF_MULTI_QUEUE.
-	// Only these can have a queue for each virtual CPU.
-	MultiQueue []string
 }
 
 // version returns libvirt's number for a version.

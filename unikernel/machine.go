@@ -57,6 +57,9 @@ type NIC struct {
 	MAC string
 	// MTU in bytes; 0 leaves the guest's default.
 	MTU int
+	// Queues is how many queues the tap was made for; with more than one it
+	// has the flag IFF_MULTI_QUEUE. 0 is one.
+	Queues int
 }
 
 // Channel is one virtio-serial port, found in the guest by Name and on the

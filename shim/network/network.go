@@ -132,7 +132,7 @@ func addTaps(key string, n unikernel.Network, vcpus int) ([]unikernel.NIC, error
 		if err := addTap(tap); err != nil {
 			return nil, fmt.Errorf("make tap %s for interface %s: %w", tap.Name, nic.Name, err)
 		}
-		nics = append(nics, unikernel.NIC{Tap: tap.Name, MAC: nic.MAC, MTU: nic.MTU})
+		nics = append(nics, unikernel.NIC{Tap: tap.Name, MAC: nic.MAC, MTU: nic.MTU, Queues: vcpus})
 	}
 	return nics, nil
 }
