@@ -96,19 +96,18 @@ func read(h *netlink.Handle) (snapshot, error) {
 
 // Tap makes the taps for a network and returns the machine's interfaces. They
 // are made in the network namespace at path for a QEMU that will run in there,
-// or in the host's if path is empty. With more than one vCPU the taps have
-// several queues. When it fails it leaves none.
-func (l Linker) Tap(key, path string, n unikernel.Network, vcpus int) ([]unikernel.NIC, error) {
+// or in the host's if path is empty. When it fails it leaves none.
+func (l Linker) Tap(key, path string, n unikernel.Network, queues int) ([]unikernel.NIC, error) {
 	var nics []unikernel.NIC
 	var err error
 	if len(n.Interfaces) == 0 {
 		return nil, nil
 	}
 	if path == "" {
-		nics, err = addTaps(key, n, vcpus)
+		nics, err = addTaps(key, n, queues)
 	} else {
 		err = Within(path, func() (err error) {
-			nics, err = addTaps(key, n, vcpus)
+			nics, err = addTaps(key, n, queues)
 			return err
 		})
 	}
@@ -118,7 +117,7 @@ func (l Linker) Tap(key, path string, n unikernel.Network, vcpus int) ([]unikern
 	return nics, nil
 }
 
-func addTaps(key string, n unikernel.Network, vcpus int) ([]unikernel.NIC, error) {
+func addTaps(key string, n unikernel.Network, queues int) ([]unikernel.NIC, error) {
 	var nics []unikernel.NIC
 	for i, nic := range n.Interfaces {
 		tap := &netlink.Tuntap{
@@ -126,13 +125,13 @@ func addTaps(key string, n unikernel.Network, vcpus int) ([]unikernel.NIC, error
 			Mode:      netlink.TUNTAP_MODE_TAP,
 			Flags:     netlink.TUNTAP_DEFAULTS | netlink.TUNTAP_VNET_HDR,
 		}
-		if vcpus > 1 {
+		if queues > 1 {
 			tap.Flags = netlink.TUNTAP_MULTI_QUEUE_DEFAULTS | netlink.TUNTAP_VNET_HDR
 		}
 		if err := addTap(tap); err != nil {
 			return nil, fmt.Errorf("make tap %s for interface %s: %w", tap.Name, nic.Name, err)
 		}
-		nics = append(nics, unikernel.NIC{Tap: tap.Name, MAC: nic.MAC, MTU: nic.MTU, Queues: vcpus})
+		nics = append(nics, unikernel.NIC{Tap: tap.Name, MAC: nic.MAC, MTU: nic.MTU, Queues: queues})
 	}
 	return nics, nil
 }

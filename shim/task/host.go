@@ -46,9 +46,9 @@ type Networks interface {
 	Hold(path string) (pid int, release func(), err error)
 	// Look says what a machine takes over from the namespace at path.
 	Look(path string) (unikernel.Network, error)
-	// Tap makes the taps of the machine named by key. With an empty path they
-	// are in the host's namespace.
-	Tap(key, path string, n unikernel.Network, vcpus int) ([]unikernel.NIC, error)
+	// Tap makes the taps of the machine named by key, each with that many
+	// queues. With an empty path they are in the host's namespace.
+	Tap(key, path string, n unikernel.Network, queues int) ([]unikernel.NIC, error)
 	// Join moves the taps of a paused machine into the namespace at path,
 	// unless they are there, and links them to its interfaces.
 	Join(key, path string, n unikernel.Network) error

@@ -48,7 +48,11 @@ func (c *Container) taps(n unikernel.Network) ([]unikernel.NIC, error) {
 	if c.machines.InNetNS() {
 		where = c.netns
 	}
-	return c.networks.Tap(c.names.Key, where, n, c.plan.VCPUs)
+	queues := c.plan.VCPUs
+	if c.plan.Machine == "microvm" {
+		queues = 1 // virtio-mmio has one interrupt a device, so several queues gain nothing
+	}
+	return c.networks.Tap(c.names.Key, where, n, queues)
 }
 
 // lateNetwork replaces the machine, which has not run yet, if its namespace
