@@ -32,9 +32,9 @@ type execProcess struct {
 	process    unikernel.Process
 	streams    *stdio.Streams
 	stdinEnded bool // before there were streams
-	window  *window
-	pending []signal
-	exit    unikernel.Exit
+	window     *window
+	pending    []signal
+	exit       unikernel.Exit
 }
 
 // Exec adds a process, to be started later.
