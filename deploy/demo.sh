@@ -38,6 +38,9 @@ trap stop EXIT
 
 ctr() { command ctr --address "$dir/containerd.sock" "$@"; }
 
+say "this machine, as \"uni check\" sees it"
+uni check
+
 say "containerd: $(containerd --version | cut -d' ' -f3), for this demo alone, below $dir"
 cat >"$dir/config.toml" <<TOML
 version = 2
@@ -67,15 +70,16 @@ show() {
 	shift
 	n=$((n + 1))
 	echo
-	echo "\$ ctr run --rm --runtime $runtime $image demo$n ${*@Q}"
+	printf '$ ctr run --rm --runtime %s %s demo%d' "$runtime" "$image" "$n"
+	for a in "$@"; do
+		case $a in *[!a-z-]*) printf ' %s' "${a@Q}" ;; *) printf ' %s' "$a" ;; esac
+	done
+	echo
 	ctr run --rm --runtime "$runtime" "$image" "demo$n" "$@" || status=$?
 	[ "$status" = "$want" ] || fail "exit status $status, expected $want"
 }
 
 say "containers, each a virtual machine with a kernel of its own"
-if [ ! -r /dev/kvm ]; then
-	echo "(no /dev/kvm here: the processor is emulated, which takes seconds instead of fractions of one)"
-fi
 echo
 echo "the host:  $(uname -srm)"
 show 0 uname -a
@@ -97,5 +101,5 @@ fi
 cat <<HINT
   ctr images import $PWD/$archive
   ctr run --rm -t --runtime $runtime $image c1 sh
-Settings are in /etc/uni/config.toml, "uni check" looks at this machine.
+Settings are in /etc/uni/config.toml; ctr and nerdctl need none of their own.
 HINT

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -46,9 +45,13 @@ func cleanUpEmbedded(ctx context.Context, t target, name string) error {
 	if err := kill(ctx, findQEMU(t, name)); err != nil {
 		return err
 	}
-	others, err := runningIn(t)
-	if err != nil || others {
-		return err
+	if runningIn(t) {
+		return nil
+	}
+	for p := range allProcesses(func(args []string) bool { return isProbeOf(args, t.root) }) {
+		if err := kill(ctx, p); err != nil {
+			return err
+		}
 	}
 	for _, h := range findHelpers(t, -1) {
 		if err := kill(ctx, h); err != nil {
@@ -58,18 +61,13 @@ func cleanUpEmbedded(ctx context.Context, t target, name string) error {
 	return removeEmbed(t.root)
 }
 
-// runningIn tells whether a QEMU of this embedded driver runs.
-func runningIn(t target) (bool, error) {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return false, err
+// runningIn tells whether a machine of this embedded driver runs.
+func runningIn(t target) bool {
+	for p := range allProcesses(func(args []string) bool { return isQEMUOf(args, t.root) }) {
+		p.close()
+		return true
 	}
-	for _, e := range entries {
-		if pid := number(e.Name()); pid > 0 && isQEMUOf(arguments(pid), t.root) {
-			return true, nil
-		}
-	}
-	return false, nil
+	return false
 }
 
 // kill ends a process and waits for its end. It closes the handle.

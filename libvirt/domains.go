@@ -202,7 +202,7 @@ func (d *Driver) watch(dom *domain, id int) error {
 			if _, err := h.wait(); err != nil {
 				return // Close
 			}
-			reapGroup(h.group)
+			reapGroup(d.ctx, h.group)
 		}
 	}()
 	return nil

@@ -13,6 +13,7 @@ import (
 	lv "libvirt.org/go/libvirt"
 	"libvirt.org/go/libvirtxml"
 
+	"containerd-shim-uni/libvirt/kvm"
 	"containerd-shim-uni/unikernel"
 )
 
@@ -115,6 +116,7 @@ func Open(ctx context.Context, opts Options) (*Driver, error) {
 	if t.embedded() {
 		err = d.openEmbedded(ctx)
 	} else {
+		d.warnOfKVMDevice()
 		err = d.open(ctx)
 	}
 	if err != nil {
@@ -159,6 +161,16 @@ func (d *Driver) openEmbedded(ctx context.Context) error {
 		d.log("QEMU's exit status will not be known: %v", err)
 	}
 	return nil
+}
+
+// warnOfKVMDevice names a cause of starts that take a minute: a libvirtd that
+// runs QEMU as a user to whom /dev/kvm is closed probes QEMU again for each
+// call. udev opens the device to the group kvm; where no udev runs it is root's.
+func (d *Driver) warnOfKVMDevice() {
+	if _, err := os.Stat(kvm.Device); err == nil && !d.account.allowed(kvm.Device, unix.R_OK|unix.W_OK) {
+		d.log("%s is closed to QEMU's user %s, and libvirtd probes QEMU again at every start: chgrp kvm %s; chmod 660 %s",
+			kvm.Device, d.account.name, kvm.Device, kvm.Device)
+	}
 }
 
 // logTo sends libvirt's warnings to a file until restore: libvirt reads the
@@ -298,7 +310,7 @@ func (d *Driver) Close() error {
 	d.mu.Unlock()
 	d.cancel()
 	if d.target.embedded() {
-		if running, err := runningIn(d.target); err == nil && !running {
+		if !runningIn(d.target) {
 			return removeEmbed(d.target.root)
 		}
 	}

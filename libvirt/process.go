@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -138,6 +139,15 @@ func isQEMUOf(args []string, root string) bool {
 	})
 }
 
+// isProbeOf tells whether a command line is that of a QEMU with which the
+// embedded driver at this root finds out what QEMU can do.
+func isProbeOf(args []string, root string) bool {
+	return len(args) > 1 && strings.HasPrefix(filepath.Base(args[0]), "qemu-system-") &&
+		slices.ContainsFunc(args[1:], func(a string) bool {
+			return strings.Contains(a, root+"/lib/qemu/qmp-")
+		})
+}
+
 // isVirtiofsd tells whether a command line is a virtiofsd's.
 func isVirtiofsd(args []string) bool {
 	return len(args) > 0 && filepath.Base(args[0]) == "virtiofsd"
@@ -169,18 +179,28 @@ func findQEMU(t target, name string) *process {
 	if p := verified(readPid(filepath.Join(t.state, name+".pid")), ours); p != nil {
 		return p
 	}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil
+	for p := range allProcesses(ours) {
+		return p
 	}
-	for _, e := range entries {
-		if pid := number(e.Name()); pid > 0 && ours(arguments(pid)) {
-			if p := verified(pid, ours); p != nil {
-				return p
+	return nil
+}
+
+// allProcesses takes hold of one process after the other whose command line is
+// ours.
+func allProcesses(ours func(args []string) bool) iter.Seq[*process] {
+	return func(yield func(*process) bool) {
+		entries, err := os.ReadDir("/proc")
+		if err != nil {
+			return
+		}
+		for _, e := range entries {
+			if pid := number(e.Name()); pid > 0 && ours(arguments(pid)) {
+				if p := verified(pid, ours); p != nil && !yield(p) {
+					return
+				}
 			}
 		}
 	}
-	return nil
 }
 
 // findHelpers takes hold of the virtiofsd processes that libvirt noted for the

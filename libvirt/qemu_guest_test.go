@@ -47,6 +47,7 @@ case $do in
 poweroff) busybox poweroff -f;;
 reboot) busybox reboot -f;;
 panic) exit 3;;
+later) busybox sleep 1; busybox poweroff -f;;
 hang) while :; do busybox sleep 1000; done;;
 count) n=0; while :; do n=$((n+1)); echo "count $n"; busybox usleep 50000; done;;
 write) busybox dd if=/dev/urandom of=/dev/vdb bs=4096 count=16 2>/dev/null; busybox sync; echo "wrote"; busybox poweroff -f;;
@@ -87,7 +88,11 @@ type guest struct {
 // newGuest describes a machine of the given type that ends in the given way.
 func newGuest(t *testing.T, name, kind, do string) *guest {
 	t.Helper()
-	dir, err := os.MkdirTemp("/run", "uni-test-")
+	above := os.Getenv("UNI_TEST_DIR") // of a process that is killed, its parent's
+	if above == "" {
+		above = "/run"
+	}
+	dir, err := os.MkdirTemp(above, "uni-test-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,15 +250,8 @@ func child(t *testing.T, name string, env ...string) *exec.Cmd {
 // openEmbed opens an embedded driver in a fresh root.
 func openEmbed(t *testing.T) *Driver {
 	t.Helper()
-	parent, err := os.MkdirTemp("/run", "uni-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(parent) })
-	if err := os.Chmod(parent, 0o711); err != nil {
-		t.Fatal(err)
-	}
-	d := open(t, Options{EmbedRoot: filepath.Join(parent, "lv")})
+	root, parent := rootBelowRun(t)
+	d := open(t, Options{EmbedRoot: root})
 	t.Cleanup(func() {
 		if err := d.Close(); err != nil {
 			t.Errorf("close: %v", err)

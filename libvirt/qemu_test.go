@@ -1,10 +1,15 @@
 package libvirt
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -118,6 +123,184 @@ func TestQEMUShare(t *testing.T) {
 			if got, _ := os.ReadFile(filepath.Join(share, "from-guest")); string(got) != "guest\n" {
 				t.Errorf("the guest wrote %q", got)
 			}
+		})
+	}
+}
+
+func TestQEMUPauseAndPowerButton(t *testing.T) {
+	if inChild(t) {
+		return
+	}
+	d := openEmbed(t)
+	for _, kind := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			g := newGuest(t, "uni-test--"+kind, kind, "count")
+			_, console := run(t, d, g)
+			console.await(t, "count 3\r")
+			if err := d.Pause(t.Context(), g.machine.Name); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(200 * time.Millisecond) // what is under way arrives
+			before := len(console.String())
+			time.Sleep(500 * time.Millisecond)
+			if after := len(console.String()); after != before {
+				t.Errorf("a paused machine wrote %d bytes", after-before)
+			}
+			if err := d.Resume(t.Context(), g.machine.Name); err != nil {
+				t.Fatal(err)
+			}
+			n := strings.Count(console.String(), "count")
+			console.await(t, "count "+itoa(n+5)+"\r")
+			if err := d.PowerButton(t.Context(), g.machine.Name); err != nil {
+				t.Errorf("power button: %v", err)
+			}
+		})
+	}
+	for what, f := range map[string]func(context.Context, string) error{
+		"pause": d.Pause, "resume": d.Resume, "power button": d.PowerButton} {
+		if err := f(t.Context(), "uni-test--absent"); !errors.Is(err, unikernel.ErrNotFound) {
+			t.Errorf("%s of no machine: %v, want ErrNotFound", what, err)
+		}
+	}
+	if _, err := d.Wait(t.Context(), "uni-test--absent"); !errors.Is(err, unikernel.ErrNotFound) {
+		t.Errorf("wait for no machine: %v, want ErrNotFound", err)
+	}
+	if err := d.Destroy(t.Context(), "uni-test--absent"); err != nil {
+		t.Errorf("destroy of no machine: %v", err)
+	}
+}
+
+// Many machines share the root's disk: one's end must not touch the others'
+// access to it, and a new one must start.
+func TestQEMUSharedDisk(t *testing.T) {
+	if inChild(t) {
+		return
+	}
+	d := openEmbed(t)
+	first := newGuest(t, "uni-test--first", "microvm", "hang")
+	first.disk(t, "root", "shared", true)
+	path := first.machine.Disks[0].Path
+	before := mode(t, path)
+	guests := []*guest{first}
+	for _, name := range []string{"uni-test--second", "uni-test--third"} {
+		g := newGuest(t, name, "microvm", "hang")
+		link := filepath.Join(g.dir, "root.raw") // as for a container: a hard link
+		if err := os.Link(path, link); err != nil {
+			t.Fatal(err)
+		}
+		g.machine.Disks = []unikernel.Disk{{Path: link, Format: "raw", Serial: "root", ReadOnly: true}}
+		guests = append(guests, g)
+	}
+	_, c1 := run(t, d, guests[0])
+	_, c2 := run(t, d, guests[1])
+	c1.await(t, "disk root ro=1", "init hang")
+	c2.await(t, "disk root ro=1", "init hang")
+	granted := mode(t, path)
+	destroyed(t, d, guests[0])
+	if now := mode(t, path); now != granted {
+		t.Errorf("the shared disk changed from %s to %s with the end of a machine", granted, now)
+	}
+	_, c3 := run(t, d, guests[2])
+	c3.await(t, "disk root ro=1", "init hang")
+	if d.account.uid != 0 && before == granted {
+		t.Errorf("the disk of mode %s is not open to QEMU's user", before)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if end, err := d.Wait(ctx, guests[1].machine.Name); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the second machine: %v, %v", end, err)
+	}
+}
+
+// mode returns owner, group and mode.
+func mode(t *testing.T, path string) string {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%d:%d %o", st.Uid, st.Gid, st.Mode)
+}
+
+func TestQEMUSeveralAtOnce(t *testing.T) {
+	if inChild(t) {
+		return
+	}
+	d := openEmbed(t)
+	t.Run("all", func(t *testing.T) {
+		for i := range 4 {
+			t.Run(itoa(i), func(t *testing.T) {
+				t.Parallel()
+				g := newGuest(t, "uni-test--"+itoa(i), "microvm", "poweroff")
+				_, console := run(t, d, g)
+				ended(t, d, g.machine.Name, unikernel.EndShutdown)
+				console.await(t, "init poweroff")
+			})
+		}
+	})
+}
+
+func TestQEMUAgainAtOnce(t *testing.T) {
+	if inChild(t) {
+		return
+	}
+	d := openEmbed(t)
+	for range 3 { // the same name, with no pause
+		g := newGuest(t, "uni-test--again", "microvm", "hang")
+		create(t, d, g)
+		if _, err := d.Create(t.Context(), g.machine); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("a second machine of the name: %v, want ErrExist", err)
+		}
+		if err := d.Destroy(t.Context(), g.machine.Name); err != nil {
+			t.Fatal(err)
+		}
+		ended(t, d, g.machine.Name, unikernel.EndDestroyed)
+	}
+}
+
+func TestQEMUCreateFails(t *testing.T) {
+	if inChild(t) {
+		return
+	}
+	d := openEmbed(t)
+	tests := []struct {
+		name  string
+		edit  func(*testing.T, *guest)
+		class error
+		text  string
+	}{
+		{"no kernel", func(_ *testing.T, g *guest) { g.machine.Kernel = filepath.Join(g.dir, "nothing") }, unikernel.ErrNotFound, "nothing"},
+		{"no disk", func(_ *testing.T, g *guest) { g.machine.Disks[0].Path = filepath.Join(g.dir, "nothing") }, unikernel.ErrNotFound, "nothing"},
+		{"not a kernel", func(_ *testing.T, g *guest) { g.machine.Kernel = g.machine.Initrd }, nil, "kernel"},
+		{"no tap", func(_ *testing.T, g *guest) {
+			g.machine.NICs = []unikernel.NIC{{Tap: "uni-absent", MAC: "52:54:00:00:00:01"}}
+		}, unikernel.ErrNotFound, "uni-absent"},
+		{"closed directory", func(t *testing.T, g *guest) {
+			dir := filepath.Join(g.dir, "closed")
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(dir, "root.raw")
+			if err := os.Rename(g.machine.Disks[0].Path, path); err != nil {
+				t.Fatal(err)
+			}
+			g.machine.Disks[0].Path = path
+		}, unikernel.ErrInvalid, "closed"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.name == "closed directory" && d.account.uid == 0 {
+				t.Skip("QEMU runs as root")
+			}
+			g := newGuest(t, "uni-test--fails", "microvm", "hang")
+			g.disk(t, "root", "root", true)
+			tt.edit(t, g)
+			_, err := d.Create(t.Context(), g.machine)
+			if err == nil || !strings.Contains(err.Error(), tt.text) || tt.class != nil && !errors.Is(err, tt.class) {
+				t.Errorf("got %v, want %v with %q", err, tt.class, tt.text)
+			}
+			t.Log(err)
+			destroyed(t, d, g)
 		})
 	}
 }

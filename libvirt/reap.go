@@ -2,6 +2,7 @@ package libvirt
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,13 +13,10 @@ import (
 )
 
 // reapGroup reaps the children of ours that are in the process group of a
-// helper that has ended, until none is left. virtiofsd's inner process is one
+// helper that has ended, until none is left or ctx ends. virtiofsd's inner process is one
 // when the outer ended first, and libvirt waits for the whole group.
-func reapGroup(group int) {
-	if group <= 1 {
-		return
-	}
-	for {
+func reapGroup(ctx context.Context, group int) {
+	for group > 1 && ctx.Err() == nil {
 		pid, err := unix.Wait4(-group, nil, unix.WNOHANG, nil)
 		if err != nil { // ECHILD: there is none
 			return

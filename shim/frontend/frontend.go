@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 
 	"containerd-shim-uni/config"
 	"containerd-shim-uni/shim/task"
@@ -67,15 +66,6 @@ func (r Runtime) run(ctx context.Context, args []string, stdin io.Reader, stdout
 		return r.delete(ctx, f, stdout)
 	default:
 		return r.serve(ctx, f)
-	}
-}
-
-// tune keeps a process that mostly waits small.
-func tune() {
-	debug.SetGCPercent(40)
-	debug.SetMemoryLimit(24 << 20) // collects harder near it; not a hard limit
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(2)
 	}
 }
 

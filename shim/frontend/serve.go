@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -27,8 +26,6 @@ const (
 	// the events.
 	replyTimeout = 500 * time.Millisecond
 	flushTimeout = 5 * time.Second
-	// trimEvery is how often unused memory is given back.
-	trimEvery = 30 * time.Second
 )
 
 // serve is the shim.
@@ -59,7 +56,9 @@ func (r Runtime) serveGroup(ctx context.Context, f flags) error {
 	queue := event.NewQueue(f.namespace, sink)
 	host := r.Host(f.namespace, f.group)
 	tasks := task.NewService(f.namespace, host, queue)
-	server, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(ttrpc.UnixSocketRequireSameUser()))
+	calls := make(activity, 1)
+	server, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(ttrpc.UnixSocketRequireSameUser()),
+		ttrpc.WithUnaryServerInterceptor(calls.intercept))
 	if err != nil {
 		return err
 	}
@@ -71,7 +70,7 @@ func (r Runtime) serveGroup(ctx context.Context, f flags) error {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx, l) }()
 	go task.Prewarm(ctx, host, f.bundle)
-	go trim(ctx)
+	go calls.trim(ctx)
 
 	select {
 	case <-tasks.Done():
@@ -121,19 +120,4 @@ func listener(path string) (net.Listener, error) {
 	f := os.NewFile(listenFD, "socket")
 	defer f.Close()
 	return net.FileListener(f)
-}
-
-// trim gives memory back that creating a container took and running it does
-// not need.
-func trim(ctx context.Context) {
-	ticker := time.NewTicker(trimEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			debug.FreeOSMemory()
-		}
-	}
 }

@@ -14,7 +14,14 @@ const (
 
 // Register serves the service under both names.
 func (s *Service) Register(server *ttrpc.Server) {
-	methods := map[string]ttrpc.Method{
+	methods := s.methods()
+	for _, name := range []string{taskV2, taskV3} {
+		server.RegisterService(name, &ttrpc.ServiceDesc{Methods: methods})
+	}
+}
+
+func (s *Service) methods() map[string]ttrpc.Method {
+	return map[string]ttrpc.Method{
 		"State":      method(s.State),
 		"Create":     method(s.Create),
 		"Start":      method(s.Start),
@@ -32,9 +39,6 @@ func (s *Service) Register(server *ttrpc.Server) {
 		"Stats":      method(s.Stats),
 		"Connect":    method(s.Connect),
 		"Shutdown":   method(s.Shutdown),
-	}
-	for _, name := range []string{taskV2, taskV3} {
-		server.RegisterService(name, &ttrpc.ServiceDesc{Methods: methods})
 	}
 }
 

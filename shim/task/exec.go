@@ -27,13 +27,14 @@ type execProcess struct {
 	// exited is closed once exit is set and the event is queued.
 	exited chan struct{}
 
-	mu      sync.Mutex // taken after the container's, never before it
-	state   execState
-	process unikernel.Process
-	streams *stdio.Streams
-	window  *window
-	pending []signal
-	exit    unikernel.Exit
+	mu         sync.Mutex // taken after the container's, never before it
+	state      execState
+	process    unikernel.Process
+	streams    *stdio.Streams
+	stdinEnded bool // before there were streams
+	window     *window
+	pending    []signal
+	exit       unikernel.Exit
 }
 
 // Exec adds a process, to be started later.
@@ -109,7 +110,7 @@ func (e *execProcess) start(ctx context.Context) (pid int, err error) {
 	if err != nil {
 		return 0, e.startFailed(fmt.Errorf("streams: %w", err))
 	}
-	if err := streams.OpenStdin(); err != nil {
+	if err := e.connect(streams); err != nil {
 		_ = streams.Close()
 		return 0, e.startFailed(fmt.Errorf("streams: %w", err))
 	}
@@ -120,7 +121,7 @@ func (e *execProcess) start(ctx context.Context) (pid int, err error) {
 	}
 	e.mu.Lock()
 	_ = e.allow(opRan) // only start and exit leave the state starting, and both are ours
-	e.process, e.streams = proc, streams
+	e.process = proc
 	win, signals := e.window, e.pending
 	e.c.events.Send(&events.TaskExecStarted{ContainerID: e.c.names.ID, ExecID: e.id, Pid: uint32(e.c.vm.id())})
 	e.mu.Unlock()
@@ -133,6 +134,18 @@ func (e *execProcess) start(ctx context.Context) (pid int, err error) {
 		_ = proc.Signal(ctx, s.number, s.all)
 	}
 	return e.c.vm.id(), nil
+}
+
+// connect opens the input. From here on its end may be announced, even before
+// the guest has the process.
+func (e *execProcess) connect(streams *stdio.Streams) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.streams = streams
+	if e.stdinEnded {
+		streams.CloseStdin()
+	}
+	return streams.OpenStdin()
 }
 
 // startFailed ends the process and returns what the client is told.
@@ -274,10 +287,10 @@ func (e *execProcess) resize(ctx context.Context, width, height uint16) error {
 
 func (e *execProcess) closeStdin() {
 	e.mu.Lock()
-	streams := e.streams
-	e.mu.Unlock()
-	if streams != nil {
-		streams.CloseStdin()
+	defer e.mu.Unlock()
+	e.stdinEnded = true
+	if e.streams != nil {
+		e.streams.CloseStdin()
 	}
 }
 

@@ -34,6 +34,9 @@ func each(r io.Reader, do func(event)) error {
 	return lines.Err()
 }
 
+// slow is how many seconds a test takes to be shown though it passed.
+const slow = 2
+
 // show prints a line for each package and slow test, and all a failed test
 // said. It says whether everything passed.
 func show(w io.Writer, r io.Reader) (ok bool, err error) {
@@ -58,6 +61,9 @@ func show(w io.Writer, r io.Reader) (ok bool, err error) {
 			}
 			fmt.Fprintf(w, "FAIL  %s %s (%.1f s)\n", e.Package, e.Test, e.Elapsed)
 		case "pass", "skip":
+			if e.Elapsed >= slow && e.Test != "" && !strings.Contains(e.Test, "/") {
+				fmt.Fprintf(w, "      %s (%.1f s)\n", e.Test, e.Elapsed)
+			}
 			if e.Test == "" {
 				fmt.Fprintf(w, "%-5s %s (%.1f s)\n", map[string]string{"pass": "ok", "skip": "none"}[e.Action], e.Package, e.Elapsed)
 			}

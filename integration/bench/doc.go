@@ -1,0 +1,13 @@
+// Bench measures what a container as a virtual machine costs, and prints a
+// table:
+//
+//   - a cold "ctr run --rm" of a static hello against runc, interleaved;
+//   - where the time of one goes, stage by stage;
+//   - the boot of the same kernel and disk in a bare QEMU, and what is ours on top;
+//   - the host memory of a running machine beyond the guest's own RAM;
+//   - the time from a 100 MB image to a disk.
+//
+// It measures from outside: files that appear, containerd's events, the first
+// byte of output. It needs root, out/ ("make build guest") and the newest
+// containerd of integration/peers.sh, and has that containerd to itself.
+package main

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"containerd-shim-uni/integration/image"
+	"containerd-shim-uni/integration/peer"
+)
+
+const (
+	version = "2.4.2"
+	uni     = "io.containerd.uni.v1"
+	runc    = "io.containerd.runc.v2"
+	hello   = "uni.local/hello:latest"
+	python  = "uni.local/python:latest"
+)
+
+func main() {
+	runs := flag.Int("runs", 10, "runs of each kind; the table shows medians")
+	flag.Parse()
+	if err := run(*runs); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is a private containerd and where the runtime keeps its files.
+type bench struct {
+	*peer.Peer
+	out, state, data string
+}
+
+func run(runs int) (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("root is needed")
+	}
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "uni-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench: logs are kept below", dir)
+			return
+		}
+		err = os.RemoveAll(dir)
+	}()
+	b, err := start(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Stop(), os.RemoveAll(b.state)) }()
+	return b.measure(ctx, runs)
+}
+
+func (b *bench) measure(ctx context.Context, runs int) error {
+	t := table{w: os.Stdout}
+	t.host(ctx)
+	if err := b.warm(ctx); err != nil {
+		return err
+	}
+	ours, err := b.compare(ctx, runs, &t)
+	if err != nil {
+		return err
+	}
+	if err := b.stages(ctx, runs, &t); err != nil {
+		return err
+	}
+	if err := b.machine(ctx, runs, ours, &t); err != nil {
+		return err
+	}
+	return b.disk(ctx, &t)
+}
+
+// start prepares images, configuration and containerd below dir.
+func start(ctx context.Context, dir string) (*bench, error) {
+	out, err := filepath.Abs("out")
+	if err != nil {
+		return nil, err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return nil, err
+	}
+	cache = filepath.Join(cache, "containerd-shim-uni")
+	// QEMU may run as a user of its own and must reach its disks.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return nil, err
+	}
+	b := &bench{out: out, state: filepath.Join("/run", filepath.Base(dir)), data: filepath.Join(dir, "lib")}
+	config := filepath.Join(dir, "uni.toml")
+	text := fmt.Sprintf("[linux]\nkernel = %q\ninitrd = %q\n[storage]\nstate_dir = %q\ndata_dir = %q\n",
+		out+"/guest/vmlinux", out+"/guest/initrd.img", b.state, b.data)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		return nil, err
+	}
+	b.Peer, err = peer.Start(ctx, peer.Options{
+		Version: version, Programs: filepath.Join(cache, "peers"), Dir: dir,
+		Namespace: "bench" + strings.TrimPrefix(filepath.Base(dir), "uni-"),
+		Marks:     []string{b.state},
+		Path:      []string{filepath.Join(out, "bin")},
+		Env:       []string{"UNI_CONFIG=" + config},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := b.images(ctx, dir, cache); err != nil {
+		return nil, errors.Join(err, b.Stop())
+	}
+	return b, nil
+}
+
+func (b *bench) images(ctx context.Context, dir, cache string) error {
+	program, err := image.BuildHello(dir, "amd64")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(cache, "images"), 0o755); err != nil {
+		return err
+	}
+	py, err := image.Python(python, filepath.Join(cache, "images/python"))
+	if err != nil {
+		return err
+	}
+	for _, i := range []image.Image{image.Single(hello, program), py} {
+		archive := filepath.Join(dir, "image.tar")
+		if err := i.WriteFile(archive); err != nil {
+			return err
+		}
+		if r := b.Ctr(ctx, nil, "images", "import", archive); r.Code != 0 {
+			return fmt.Errorf("import %s: %s", i.Name, r.Stderr)
+		}
+	}
+	return nil
+}
+
+// hello runs the static hello once and returns how long the whole call took.
+func (b *bench) hello(ctx context.Context, runtime string) (time.Duration, error) {
+	begin := time.Now()
+	r := b.Ctr(ctx, nil, "run", "--rm", "--runtime", runtime, hello, "hello")
+	took := time.Since(begin)
+	if r.Code != 0 || !strings.HasPrefix(r.Stdout, "hello") {
+		return 0, fmt.Errorf("hello with %s: %+v", runtime, r)
+	}
+	return took, nil
+}
+
+// warm runs each kind once: disks are built and capabilities probed then.
+func (b *bench) warm(ctx context.Context) error {
+	for _, r := range []string{uni, runc} {
+		if _, err := b.hello(ctx, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compare measures both runtimes in turn and returns our median.
+func (b *bench) compare(ctx context.Context, runs int, t *table) (time.Duration, error) {
+	took := map[string][]time.Duration{}
+	for range runs {
+		for _, r := range []string{uni, runc} {
+			d, err := b.hello(ctx, r)
+			if err != nil {
+				return 0, err
+			}
+			took[r] = append(took[r], d)
+		}
+	}
+	ours, theirs := median(took[uni]), median(took[runc])
+	t.head(fmt.Sprintf("ctr run --rm of a static hello (median of %d, lowest)", runs))
+	t.ms(uni, took[uni])
+	t.ms(runc, took[runc])
+	t.line("ratio", "%.1f", float64(ours)/float64(theirs))
+	return ours, nil
+}
+
+func median(d []time.Duration) time.Duration {
+	s := slices.Sorted(slices.Values(d))
+	return s[len(s)/2]
+}
+
+// table prints as it goes, so that a long run shows its progress.
+type table struct{ w io.Writer }
+
+func (t table) head(text string) { fmt.Fprintf(t.w, "\n%s\n", text) }
+
+func (t table) line(name, format string, args ...any) {
+	fmt.Fprintf(t.w, "  %-44s %s\n", name, fmt.Sprintf(format, args...))
+}
+
+func (t table) ms(name string, d []time.Duration) {
+	t.line(name, "%7.0f ms  (%.0f)", millis(median(d)), millis(slices.Min(d)))
+}
+
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// host says what was measured on.
+func (t table) host(ctx context.Context) {
+	out := func(name string, args ...string) string {
+		text, err := exec.CommandContext(ctx, name, args...).Output()
+		if err != nil {
+			return name + ": " + err.Error()
+		}
+		first, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+		return first
+	}
+	t.head("host")
+	t.line("kernel, processors", "%s, %s", out("uname", "-sr"), out("nproc"))
+	t.line("QEMU", "%s", out("qemu-system-x86_64", "--version"))
+	t.line("containerd", "%s", version)
+}

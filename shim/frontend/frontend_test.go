@@ -1,0 +1,447 @@
+package frontend
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"containerd-shim-uni/config"
+	"containerd-shim-uni/shim/task"
+	"containerd-shim-uni/unikernel"
+
+	"github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	taskapi2 "github.com/containerd/containerd/api/runtime/task/v2"
+	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/api/types/runtimeoptions/v1"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/ttrpc"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+const envTestShim = "UNI_TEST_SHIM"
+
+// TestMain makes this program a shim on a fake host when start runs it as one.
+func TestMain(m *testing.M) {
+	if os.Getenv(envTestShim) != "" {
+		os.Exit(testRuntime(&fakeHost{}).Main(os.Args))
+	}
+	os.Exit(m.Run())
+}
+
+func testRuntime(h *fakeHost) Runtime {
+	return Runtime{Name: "io.containerd.uni.v1", Version: "v1", Revision: "r", Host: func(namespace, group string) Host {
+		h.group = namespace + "/" + group
+		return h
+	}}
+}
+
+// fakeHost has no parts; it notes what is cleaned up.
+type fakeHost struct {
+	group   string
+	cleaned []string
+	err     error
+}
+
+var errNoParts = errors.New("no parts")
+
+func (h *fakeHost) Machines(context.Context, config.Config) (task.Machines, error) {
+	return nil, errNoParts
+}
+func (h *fakeHost) Disks(config.Config) (task.Disks, error) { return nil, errNoParts }
+func (h *fakeHost) Guest(config.Config, task.Machines) (unikernel.Guest, error) {
+	return nil, errNoParts
+}
+func (h *fakeHost) Networks(config.Config) task.Networks { return fakeNetworks{} }
+func (h *fakeHost) CleanUp(_ context.Context, _ config.Config, name string) error {
+	h.cleaned = append(h.cleaned, name)
+	return h.err
+}
+func (h *fakeHost) Close() error { return nil }
+
+type fakeNetworks struct{ task.Networks }
+
+func (fakeNetworks) Remove(string, string) error { return nil }
+
+// bundle makes a bundle as containerd does.
+func bundle(t *testing.T, annotations string) string {
+	t.Helper()
+	dir := t.TempDir()
+	spec := fmt.Sprintf(`{"process": {}, "annotations": {%s}}`, annotations)
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(spec), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(filepath.Join(dir, "log"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// socketDir is short enough for a socket with a name of 64 bytes.
+func socketDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func marshal(t *testing.T, m proto.Message) []byte {
+	t.Helper()
+	data, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func options(t *testing.T, path string) *anypb.Any {
+	t.Helper()
+	return &anypb.Any{TypeUrl: "runtimeoptions.v1.Options", Value: marshal(t, &runtimeoptions.Options{ConfigPath: path})}
+}
+
+func TestFlags(t *testing.T) {
+	base := []string{"shim", "-namespace", "ns", "-id", "c"}
+	f, err := parse(append(base, "-address", "/a", "-publish-binary", "/b", "-bundle", "/x", "-debug", "delete"))
+	if err != nil || f.action != "delete" || f.bundle != "/x" || f.group != "c" || !f.debug || f.address != "/a" || f.publishBinary != "/b" {
+		t.Errorf("%+v, %v", f, err)
+	}
+	if f, err = parse(base); err != nil || f.bundle == "" || f.action != "" {
+		t.Errorf("%+v, %v", f, err)
+	}
+	for _, args := range [][]string{{"shim"}, {"shim", "-namespace", "ns"}, append(base, "stop"), append(base, "-nosuch")} {
+		if _, err := parse(args); err == nil {
+			t.Errorf("%v: no error", args)
+		}
+	}
+}
+
+func TestParams(t *testing.T) {
+	f := flags{id: "c", namespace: "ns", address: "/cli"}
+	t.Setenv(envTTRPCAddress, "/env")
+	boot := &bootstrap.BootstrapParams{
+		InstanceID: "c", Namespace: "ns", ContainerdTtrpcAddress: "/t", ContainerdGrpcAddress: "/g", ContainerdBinary: "/bin",
+		LogLevel: bootstrap.LogLevel_LOG_LEVEL_DEBUG, SocketDir: proto.String("/sock"),
+		Extensions: []*bootstrap.Extension{{}, {Value: options(t, "/boot")}},
+	}
+	other := proto.Clone(boot).(*bootstrap.BootstrapParams)
+	other.InstanceID = "d"
+	old := params{options: nil, ttrpcAddress: "/env", address: "/cli", socketDir: defaultSocketDir}
+	for name, test := range map[string]struct {
+		input []byte
+		want  params
+		path  string
+	}{
+		"nothing":         {nil, old, ""},
+		"options (< 2.3)": {marshal(t, options(t, "/old")), old, "/old"},
+		"BootstrapParams": {marshal(t, boot), params{
+			ttrpcAddress: "/t", address: "/g", binary: "/bin", socketDir: "/sock", debug: true}, "/boot"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := readParams(f, bytes.NewReader(test.input))
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := ""
+			if got.options != nil {
+				var o runtimeoptions.Options
+				if err := proto.Unmarshal(got.options.Value, &o); err != nil {
+					t.Fatal(err)
+				}
+				path = o.ConfigPath
+			}
+			got.options = nil
+			if got != test.want || path != test.path {
+				t.Errorf("got %+v, options %q", got, path)
+			}
+		})
+	}
+	for name, input := range map[string][]byte{
+		"garbage": []byte("\xff\xff garbage"), "too much": make([]byte, maxStdin+1),
+	} {
+		if _, err := readParams(f, bytes.NewReader(input)); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	// Of another container: taken for options, which mean nothing to anybody.
+	if got, err := readParams(f, bytes.NewReader(marshal(t, other))); err == nil && got.address != "/cli" {
+		t.Errorf("parameters of another container were taken: %+v", got)
+	}
+}
+
+func FuzzParams(f *testing.F) {
+	f.Add([]byte{})
+	f.Add([]byte("\n\x01c\x12\x02ns"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := readParams(flags{id: "c", namespace: "ns"}, bytes.NewReader(data))
+		if err == nil && p.socketDir == "" {
+			t.Error("no socket directory")
+		}
+	})
+}
+
+func TestGroups(t *testing.T) {
+	for annotations, want := range map[string]string{
+		"":                                    "c",
+		`"io.kubernetes.cri.sandbox-id": "p"`: "p",
+		`"io.containerd.runc.v2.group": "g"`:  "g",
+		`"io.kubernetes.cri.sandbox-id": ""`:  "c",
+		`"io.kubernetes.cri.sandbox-id": "p", "io.containerd.runc.v2.group": "g"`: "g",
+	} {
+		if got, err := groupOf(bundle(t, annotations), "c"); err != nil || got != want {
+			t.Errorf("%s: %q, %v", annotations, got, err)
+		}
+	}
+	if _, err := groupOf(t.TempDir(), "c"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no bundle: %v", err)
+	}
+}
+
+// TestSocketPath: the name is what containerd's own shims compute.
+func TestSocketPath(t *testing.T) {
+	got := socketPath("/run/containerd/s", "/run/containerd/containerd.sock", "default", "c1")
+	const digest = 64 // of SHA-256, in hexadecimal
+	if len(filepath.Base(got)) != digest || filepath.Dir(got) != "/run/containerd/s" {
+		t.Errorf("path %s", got)
+	}
+	if got == socketPath("/run/containerd/s", "/run/containerd/containerd.sock", "default", "c2") {
+		t.Error("two groups have one socket")
+	}
+}
+
+func TestListen(t *testing.T) {
+	path := filepath.Join(socketDir(t), "new", "s")
+	l, err := listen(path)
+	if err != nil || l == nil {
+		t.Fatalf("%v, %v", l, err)
+	}
+	if again, err := listen(path); again != nil || err != nil {
+		t.Errorf("a socket that is served: %v, %v", again, err)
+	}
+	l.Close() // and the file stays, as after a crash
+	if _, err := os.Stat(path); err != nil {
+		t.Fatal(err)
+	}
+	l, err = listen(path)
+	if err != nil || l == nil {
+		t.Fatalf("a stale socket: %v, %v", l, err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	l.Close()
+}
+
+func TestInfoAndVersion(t *testing.T) {
+	var out bytes.Buffer
+	r := testRuntime(&fakeHost{})
+	if err := r.run(t.Context(), []string{"shim", "-info"}, nil, &out); err != nil {
+		t.Fatal(err)
+	}
+	var info types.RuntimeInfo
+	if err := proto.Unmarshal(out.Bytes(), &info); err != nil || info.Name != r.Name || info.Version.Version != "v1" {
+		t.Errorf("%v, %v", &info, err)
+	}
+	out.Reset()
+	if err := r.run(t.Context(), []string{"/x/shim", "-v"}, nil, &out); err != nil || !strings.Contains(out.String(), "v1") {
+		t.Errorf("%q, %v", &out, err)
+	}
+}
+
+// TestStartServeShutdown runs the shim as containerd does.
+func TestStartServeShutdown(t *testing.T) {
+	t.Setenv(envTestShim, "1")
+	t.Setenv(envTTRPCAddress, "/nonexistent")
+	dir := bundle(t, "")
+	input := marshal(t, &bootstrap.BootstrapParams{InstanceID: "c", Namespace: "ns", SocketDir: proto.String(socketDir(t))})
+	command := []string{"shim", "-namespace", "ns", "-id", "c", "-address", "/a", "-bundle", dir, "start"}
+	address := func() string {
+		var out bytes.Buffer
+		if err := testRuntime(nil).run(t.Context(), command, bytes.NewReader(input), &out); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	first := address()
+	path, ok := strings.CutPrefix(first, "unix://")
+	if !ok {
+		t.Fatalf("address %q", first)
+	}
+	if again := address(); again != first {
+		t.Errorf("second start: %q", again)
+	}
+	if file, err := os.ReadFile(filepath.Join(dir, "address")); err != nil || string(file) != first {
+		t.Errorf("file address: %q, %v", file, err)
+	}
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := ttrpc.NewClient(conn)
+	defer client.Close()
+	v3 := taskapi.NewTTRPCTaskClient(client)
+	v2 := taskapi2.NewTTRPCTaskClient(client)
+	c3, err := v3.Connect(t.Context(), &taskapi.ConnectRequest{ID: "c"})
+	if err != nil || c3.ShimPid == 0 {
+		t.Fatalf("connect: %v, %v", c3, err)
+	}
+	c2, err := v2.Connect(t.Context(), &taskapi2.ConnectRequest{ID: "c"})
+	if err != nil || c2.ShimPid != c3.ShimPid {
+		t.Errorf("connect, version 2: %v, %v", c2, err)
+	}
+	if _, err := v2.State(t.Context(), &taskapi2.StateRequest{ID: "c"}); !errdefs.IsNotFound(errgrpc.ToNative(err)) {
+		t.Errorf("state: %v", err)
+	}
+	if _, err := v3.Shutdown(t.Context(), &taskapi.ShutdownRequest{ID: "c"}); err != nil {
+		t.Errorf("shutdown: %v", err)
+	}
+	waitGone(t, int(c3.ShimPid))
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is left: %v", err)
+	}
+}
+
+// waitGone waits until a child of ours has ended.
+func waitGone(t *testing.T, pid int) {
+	t.Helper()
+	for t.Context().Err() == nil {
+		if got, _ := unix.Wait4(pid, nil, unix.WNOHANG, nil); got == pid || unix.Kill(pid, 0) != nil {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestStartFails(t *testing.T) {
+	var out bytes.Buffer
+	dir := socketDir(t)
+	input := marshal(t, &bootstrap.BootstrapParams{InstanceID: "c", Namespace: "ns", SocketDir: proto.String(dir)})
+	err := testRuntime(nil).run(t.Context(), []string{"shim", "-namespace", "ns", "-id", "c", "-bundle", t.TempDir(), "start"},
+		bytes.NewReader(input), &out)
+	if err == nil || out.Len() > 0 {
+		t.Errorf("without a config.json: %v, %q", err, &out)
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) > 0 {
+		t.Error("a socket is left")
+	}
+}
+
+func TestDelete(t *testing.T) {
+	state := socketDir(t)
+	dir := bundle(t, `"io.kubernetes.cri.sandbox-id": "pod"`)
+	cfg := filepath.Join(dir, "uni.toml")
+	text := fmt.Sprintf("[storage]\nstate_dir = %q\ndata_dir = %q\n", state+"/s", state+"/d")
+	if err := errors.Join(os.WriteFile(cfg, []byte(text), 0o600), os.WriteFile(filepath.Join(dir, "uni-config"), []byte(cfg), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	storage := config.Storage{StateDir: state + "/s", DataDir: state + "/d"}
+	names := task.NewNames(storage, "ns", "c")
+	leave := func() {
+		for _, d := range []string{names.State, names.Data} {
+			if err := os.MkdirAll(d, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	socket := filepath.Join(state, "sock")
+	if err := os.WriteFile(filepath.Join(dir, "address"), []byte("unix://"+socket), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := func(h *fakeHost) (*taskapi.DeleteResponse, error) {
+		var out bytes.Buffer
+		err := testRuntime(h).run(t.Context(), []string{"shim", "-namespace", "ns", "-id", "c", "-bundle", dir, "delete"}, nil, &out)
+		var resp taskapi.DeleteResponse
+		if err == nil {
+			err = proto.Unmarshal(out.Bytes(), &resp)
+		} else if out.Len() > 0 {
+			t.Error("something was printed beside the error")
+		}
+		return &resp, err
+	}
+
+	l, err := listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &fakeHost{}
+	if _, err := run(h); err != nil || len(h.cleaned) > 0 {
+		t.Errorf("the shim lives and has forgotten the container: %v, cleaned %v", err, h.cleaned)
+	}
+	if _, err := os.Stat(socket); err != nil {
+		t.Errorf("socket of a shim that lives: %v", err)
+	}
+	l.Close()
+
+	leave()
+	h = &fakeHost{}
+	resp, err := run(h)
+	if err != nil || resp.ExitStatus != 137 || resp.ExitedAt.AsTime().IsZero() {
+		t.Errorf("delete: %v, %v", resp, err)
+	}
+	if len(h.cleaned) != 1 || h.cleaned[0] != "uni-ns--c" || h.group != "ns/pod" {
+		t.Errorf("machines cleaned up: %v in group %s", h.cleaned, h.group)
+	}
+	if names.Exists() {
+		t.Error("directories are left")
+	}
+	if _, err := os.Stat(socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the stale socket is left: %v", err)
+	}
+	if _, err := run(&fakeHost{}); err != nil {
+		t.Errorf("delete once more: %v", err)
+	}
+
+	leave()
+	boom := errors.New("boom")
+	if _, err := run(&fakeHost{err: boom}); !errors.Is(err, boom) {
+		t.Errorf("error %v", err)
+	}
+	if names.Exists() {
+		t.Error("directories are left because something else failed")
+	}
+}
+
+// TestLog: neither an absent nor a slow reader stops the shim, and a later one
+// reads on.
+func TestLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	w := fifoLog{fd}
+	for range 2000 { // more than a pipe holds
+		if n, err := w.Write(bytes.Repeat([]byte("x"), 99)); n != 99 || err != nil {
+			t.Fatalf("%d, %v", n, err)
+		}
+	}
+	r, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 1<<16)
+	if n, err := r.Read(buf); n == 0 || err != nil {
+		t.Errorf("read %d, %v", n, err)
+	}
+	r.Close()
+	if _, err := w.Write([]byte("after\n")); err != nil {
+		t.Errorf("the reader left: %v", err)
+	}
+}
