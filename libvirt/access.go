@@ -15,7 +15,7 @@ import (
 )
 
 // grant makes a machine's files accessible to QEMU's user and checks that it
-// can reach them, and that its taps are there. libvirt relabels nothing, see security, so this is the whole
+// can reach them. libvirt relabels nothing, see security, so this is the whole
 // of it:
 //   - a disk that is written belongs to that user;
 //   - a disk that is read, and a backing file, is opened to the user's group.
@@ -32,11 +32,6 @@ func grant(m unikernel.Machine, a account) error {
 		}
 		if !a.allowed(path, unix.R_OK) {
 			return fmt.Errorf("%w: QEMU's user %s cannot read %s", unikernel.ErrInvalid, a.name, path)
-		}
-	}
-	for _, n := range m.NICs {
-		if _, err := os.Stat(filepath.Join("/sys/class/net", n.Tap)); err != nil {
-			return fmt.Errorf("%w: there is no tap device %q in this network namespace", unikernel.ErrNotFound, n.Tap)
 		}
 	}
 	for _, d := range m.Disks {

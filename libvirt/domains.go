@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -85,14 +86,18 @@ func (d *Driver) Create(ctx context.Context, m unikernel.Machine) (unikernel.Pid
 		if d.target.embedded() {
 			defer reapProbes()()
 		}
-		if d.within == nil || m.NetNS == "" {
-			return start(ctx, c, text)
-		}
 		id := -1
-		err := d.within(m.NetNS, func() (err error) {
-			id, err = start(ctx, c, text)
+		begin := func() (err error) {
+			if err = tapsThere(m.NICs); err == nil {
+				id, err = start(ctx, c, text)
+			}
 			return err
-		})
+		}
+		if d.within == nil || m.NetNS == "" {
+			err := begin()
+			return id, err
+		}
+		err := d.within(m.NetNS, begin)
 		return id, err
 	})
 	if err == nil {
@@ -103,6 +108,17 @@ func (d *Driver) Create(ctx context.Context, m unikernel.Machine) (unikernel.Pid
 		return fail(err)
 	}
 	return d.pids(dom), nil
+}
+
+// tapsThere checks for the taps in the thread's network namespace: libvirt
+// would make those that are missing.
+func tapsThere(nics []unikernel.NIC) error {
+	for _, n := range nics {
+		if _, err := net.InterfaceByName(n.Tap); err != nil {
+			return fmt.Errorf("%w: there is no tap device %q in the machine's network namespace", unikernel.ErrNotFound, n.Tap)
+		}
+	}
+	return nil
 }
 
 // start creates the domain. A domain whose creator has left is not kept.
