@@ -100,6 +100,9 @@ func (c *Container) replaceMachine(ctx context.Context, found unikernel.Network)
 
 // settle puts a paused machine where it belongs on the host.
 func (c *Container) settle(pids unikernel.Pids, n unikernel.Network) error {
+	if err := c.vm.score(c.app.Spec.Process.OOMScoreAdj); err != nil {
+		c.log().WithError(err).Info("the hypervisor keeps the shim's out-of-memory score")
+	}
 	if c.group != nil {
 		if err := c.group.Add(append([]int{pids.VM}, pids.Helpers...)...); err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"containerd-shim-uni/shim/console"
 	"containerd-shim-uni/shim/hooks"
@@ -61,6 +62,7 @@ func (c *Container) boot(ctx context.Context) (unikernel.Process, error) {
 	if err := c.streams.OpenStdin(); err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	if err := c.machines.Resume(ctx, c.names.Domain()); err != nil {
 		return nil, fmt.Errorf("resume machine: %w", err)
 	}
@@ -72,6 +74,8 @@ func (c *Container) boot(ctx context.Context) (unikernel.Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("boot: %w", err)
 	}
+	c.took("boot", began)
+	defer c.took("process", time.Now())
 	c.mu.Lock()
 	c.session = session
 	app := c.app

@@ -242,6 +242,7 @@ func reported(p unikernel.Process) bool {
 
 // release lets the output drain, ends the machine and closes the streams.
 func (c *Container) release() {
+	defer c.took("release", time.Now())
 	c.mu.Lock()
 	session, proc := c.session, c.process
 	c.mu.Unlock()
