@@ -32,10 +32,19 @@ func readSpec(bundle string) (*specs.Spec, error) {
 	if spec.Process == nil {
 		return nil, fmt.Errorf("bundle: %s: %w: it has no process", path, unikernel.ErrInvalid)
 	}
-	if h := spec.Hooks; h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer)+len(h.Poststart)+len(h.Poststop) > 0 { //nolint:staticcheck // Prestart is deprecated and in use
+	if hasHooks(spec.Hooks) {
 		return nil, fmt.Errorf("bundle: %s: %w: it has hooks, which this runtime does not run yet", path, unikernel.ErrNotImplemented)
 	}
 	return &spec, nil
+}
+
+func hasHooks(h *specs.Hooks) bool {
+	if h == nil {
+		return false
+	}
+	//lint:ignore SA1019 Prestart is deprecated, and in use.
+	early := len(h.Prestart) + len(h.CreateRuntime) + len(h.CreateContainer)
+	return early+len(h.StartContainer)+len(h.Poststart)+len(h.Poststop) > 0
 }
 
 // networkNamespace returns the path of the network namespace the container is
