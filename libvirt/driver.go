@@ -150,7 +150,9 @@ func (d *Driver) openEmbedded(ctx context.Context) error {
 		return fmt.Errorf("embedded libvirt: %w", err)
 	}
 	restore := logTo(filepath.Join(d.target.root, "log/libvirt.log"))
+	stop := reapProbes() // someone may have made us a subreaper before
 	err = d.open(ctx)
+	stop()
 	restore()
 	if err != nil {
 		yieldEmbed()

@@ -192,6 +192,15 @@ func TestAllowed(t *testing.T) {
 	}
 }
 
+func TestTapsThere(t *testing.T) {
+	if err := tapsThere([]unikernel.NIC{{Tap: "lo"}}); err != nil {
+		t.Error(err)
+	}
+	if err := tapsThere([]unikernel.NIC{{Tap: "lo"}, {Tap: "uni-absent"}}); !errors.Is(err, unikernel.ErrNotFound) {
+		t.Errorf("got %v, want not found", err)
+	}
+}
+
 func TestGrant(t *testing.T) {
 	dir := t.TempDir()
 	kernel := filepath.Join(dir, "vmlinux")
@@ -214,7 +223,6 @@ func TestGrant(t *testing.T) {
 		{"no initrd", me, func(m *unikernel.Machine) { m.Initrd = "/absent" }, unikernel.ErrNotFound},
 		{"kernel is a directory", me, func(m *unikernel.Machine) { m.Kernel = dir }, unikernel.ErrInvalid},
 		{"no disk", me, func(m *unikernel.Machine) { m.Disks[0].Path += "x" }, unikernel.ErrNotFound},
-		{"no tap", me, func(m *unikernel.Machine) { m.NICs = []unikernel.NIC{{Tap: "uni-absent"}} }, unikernel.ErrNotFound},
 		{"no qcow2", me, func(m *unikernel.Machine) { m.Disks[0].Format = "qcow2" }, unikernel.ErrInvalid},
 		{"closed directory", other, func(m *unikernel.Machine) {
 			m.Kernel = filepath.Join(dir, "closed/vmlinux")

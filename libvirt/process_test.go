@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,9 +18,7 @@ import (
 // UNI_TEST_STANDIN it only waits, whatever its arguments are.
 func TestMain(m *testing.M) {
 	if os.Getenv("UNI_TEST_STANDIN") != "" {
-		select {
-		case <-time.After(time.Minute): // should the test be killed
-		}
+		time.Sleep(time.Minute) // not for ever, should the test be killed
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
@@ -244,4 +243,55 @@ func shortDir(t *testing.T) string {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return strings.TrimRight(dir, "/")
+}
+
+// Only a dead QEMU that left this session is libvirt's probe.
+func TestIsDeadProbe(t *testing.T) {
+	session, err := unix.Getsid(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name   string // of the program
+		setsid bool
+		dead   bool
+		want   bool
+	}{
+		{"qemu-system-x86_64", true, true, true},
+		{"qemu-system-x86_64", true, false, false},
+		{"qemu-system-x86_64", false, true, false},
+		{"virtiofsd", true, true, false},
+	}
+	for i, tt := range tests {
+		path := filepath.Join(dir, itoa(i), tt.name) // the kernel names a process by its file
+		if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(exe, path); err != nil {
+			t.Fatal(err)
+		}
+		cmd := &exec.Cmd{Path: path, Args: []string{tt.name}, Env: []string{"UNI_TEST_STANDIN=1"},
+			SysProcAttr: &syscall.SysProcAttr{Setsid: tt.setsid}}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		pid := cmd.Process.Pid
+		if tt.dead {
+			_ = unix.Kill(pid, unix.SIGKILL)
+			var info unix.Siginfo // until it is a zombie
+			if err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := isDeadProbe(pid, session); got != tt.want {
+			t.Errorf("%s, own session %v, dead %v: %v", tt.name, tt.setsid, tt.dead, got)
+		}
+		_ = cmd.Process.Kill()
+		_, _ = cmd.Process.Wait()
+	}
 }

@@ -48,11 +48,7 @@ func (c *Container) taps(n unikernel.Network) ([]unikernel.NIC, error) {
 	if c.machines.InNetNS() {
 		where = c.netns
 	}
-	queues := c.plan.VCPUs
-	if c.plan.Machine == "microvm" {
-		queues = 1 // virtio-mmio has one interrupt a device, so several queues gain nothing
-	}
-	return c.networks.Tap(c.names.Key, where, n, queues)
+	return c.networks.Tap(c.names.Key, where, n, c.plan.VCPUs)
 }
 
 // lateNetwork replaces the machine, which has not run yet, if its namespace

@@ -204,14 +204,14 @@ func TestStartFails(t *testing.T) {
 		"attach": {func(b *bench) { b.host.guest.attachErr = unikernel.ErrUnavailable }, 255, "guest unavailable"},
 		"boot hangs": {func(b *bench) {
 			b.host.guest.attach = func(ctx context.Context) error { <-ctx.Done(); return unikernel.ErrUnavailable }
-		}, 255, "did not answer in time"},
+		}, 255, "did not answer within 1s"},
 		"machine dies while booting": {func(b *bench) {
 			b.host.guest.attach = func(ctx context.Context) error {
 				b.host.machines.end(domain, unikernel.EndFailed)
 				<-ctx.Done()
 				return unikernel.ErrUnavailable
 			}
-		}, 137, "its machine ended"},
+		}, 137, "its machine ended: hypervisor failed"},
 		"guest gone before its machine": {func(b *bench) {
 			b.host.guest.attach = func(context.Context) error {
 				b.host.machines.end(domain, unikernel.EndPanicked)
