@@ -15,7 +15,9 @@ while read -r package _; do
 	status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
 	[ "$status" = installed ] || missing+=("$package")
 done <"$here/packages"
-[ ${#missing[@]} -gt 0 ] || exit 0
+if [ ${#missing[@]} = 0 ]; then
+	exec "$here/qemu-user.sh"
+fi
 
 if [ "$(id -u)" != 0 ]; then
 	echo "deps.sh: root is needed to install: ${missing[*]}" >&2
@@ -30,3 +32,5 @@ if ! { apt-get update -q && apt-get install -y -q --no-install-recommends "${mis
 	echo "deps.sh: the packages did not install" >&2
 	exit 1
 fi
+rm -f "$log"
+exec "$here/qemu-user.sh"
