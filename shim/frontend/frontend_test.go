@@ -72,6 +72,7 @@ func (h *fakeHost) Close() error { return nil }
 type fakeNetworks struct{ task.Networks }
 
 func (fakeNetworks) Remove(string, string) error { return nil }
+func (fakeNetworks) Drop(string) error           { return nil }
 
 // bundle makes a bundle as containerd does.
 func bundle(t *testing.T, annotations string) string {
