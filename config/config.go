@@ -42,6 +42,7 @@ type Config struct {
 	Storage     Storage
 	Cache       Cache
 	Rootfs      Rootfs
+	Network     Network
 	Annotations Annotations
 }
 
@@ -106,6 +107,13 @@ type Rootfs struct {
 	WritableSize int64
 }
 
+// Network configures how machines are joined to network namespaces.
+type Network struct {
+	// SourceFilter drops frames of a machine whose source address is not its
+	// interface's.
+	SourceFilter bool
+}
+
 // Annotations says what a container's annotations may change.
 type Annotations struct {
 	// Allowed holds names of KnownAnnotations, without the prefix.
@@ -136,6 +144,7 @@ func Default() Config {
 		Storage:     Storage{StateDir: "/run/uni", DataDir: "/var/lib/uni"},
 		Cache:       Cache{MaxSize: 20 << 30},
 		Rootfs:      Rootfs{WritableSize: 10 << 30},
+		Network:     Network{SourceFilter: true},
 		Annotations: Annotations{Allowed: []string{"guest", "memory", "vcpus"}},
 	}
 }

@@ -67,6 +67,7 @@ func TestTOMLReadsBack(t *testing.T) {
 	want.Linux.KernelArgs = []string{`dyndbg="x"`, "a=\\"}
 	want.Linux.Kernel = `/boot/é "quoted"`
 	want.Annotations.Allowed = []string{}
+	want.Network.SourceFilter = false
 	got, err := Parse("shown", []byte(want.TOML()))
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, want.TOML())
@@ -161,6 +162,7 @@ func TestParseErrors(t *testing.T) {
 		{"accel", "[libvirt]\naccel = 'hvf'", []string{`"hvf" is not one of: auto, kvm, tcg`}},
 		{"size unit", "[cache]\nmax_size = '20GB'", []string{`"20GB" is not a size: want a whole number with B, KiB`}},
 		{"size number", "[cache]\nmax_size = 20", []string{`want a size such as "20GiB", have an integer`}},
+		{"not a truth value", "[network]\nsource_filter = 'no'", []string{`want true or false, have`}},
 		{"size range", "[rootfs]\nwritable_size = '1MiB'", []string{`1MiB is out of range: 64MiB to 8TiB are allowed`}},
 		{"kernel argument with a space", "[linux]\nkernel_args = ['a b']", []string{`"a b" must be one word`}},
 		{"kernel argument that is no string", "[linux]\nkernel_args = ['a', 1]", []string{`element 2 is an integer`}},

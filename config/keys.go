@@ -59,6 +59,8 @@ var keys = []key{
 	size("cache.max_size", minCache, maxCache, func(c *Config) *int64 { return &c.Cache.MaxSize }),
 	size("rootfs.writable_size", minWritable, maxWritable, func(c *Config) *int64 { return &c.Rootfs.WritableSize }),
 
+	boolean("network.source_filter", func(c *Config) *bool { return &c.Network.SourceFilter }),
+
 	list("annotations.allowed", checkAllowed, func(c *Config) *[]string { return &c.Annotations.Allowed }),
 }
 
@@ -131,6 +133,17 @@ func integer(name string, low, high int, field func(*Config) *int) key {
 		*field(c) = int(n)
 		return nil
 	}, func(c *Config) string { return strconv.Itoa(*field(c)) }}
+}
+
+func boolean(name string, field func(*Config) *bool) key {
+	return key{name, func(c *Config, v any) error {
+		b, ok := v.(bool)
+		if !ok {
+			return fmt.Errorf("want true or false, have %s", kind(v))
+		}
+		*field(c) = b
+		return nil
+	}, func(c *Config) string { return strconv.FormatBool(*field(c)) }}
 }
 
 // text is a string for which check returns no error.

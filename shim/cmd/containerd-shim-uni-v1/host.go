@@ -82,7 +82,9 @@ func (h *host) Guest(cfg config.Config, machines task.Machines) (unikernel.Guest
 }
 
 // Networks implements task.Host.
-func (h *host) Networks(config.Config) task.Networks { return network.Linker{} }
+func (h *host) Networks(cfg config.Config) task.Networks {
+	return network.Linker{AllowSpoofing: !cfg.Network.SourceFilter}
+}
 
 // CleanUp implements frontend.Host.
 func (h *host) CleanUp(ctx context.Context, cfg config.Config, name string) error {
