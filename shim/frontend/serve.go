@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -26,6 +27,8 @@ const (
 	// the events.
 	replyTimeout = 500 * time.Millisecond
 	flushTimeout = 5 * time.Second
+	// maxStacks is what a pipe holds (pipe(7)), less the rest of a log line.
+	maxStacks = 60 << 10
 	// releaseTimeout bounds closing libvirt.
 	releaseTimeout = 2 * time.Second
 )
@@ -124,7 +127,22 @@ func signals() <-chan os.Signal {
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	pipe := make(chan os.Signal, 1)
 	signal.Notify(pipe, syscall.SIGPIPE)
+	dump := make(chan os.Signal, 1)
+	signal.Notify(dump, syscall.SIGUSR1)
+	go func() { // until the process ends
+		for range dump {
+			dumpStacks()
+		}
+	}()
 	return stop
+}
+
+// dumpStacks logs what every goroutine does, as containerd's own shim does on
+// SIGUSR1. What does not fit in the log's fifo is cut off.
+func dumpStacks() {
+	stacks := make([]byte, maxStacks)
+	n := runtime.Stack(stacks, true)
+	log.L.Infof("goroutines:\n%s", stacks[:n])
 }
 
 func listener(path string) (net.Listener, error) {
