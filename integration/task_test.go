@@ -246,10 +246,7 @@ func TestEventsInOrder(t *testing.T) {
 		eventually(t, "the task's deletion is an event", func() bool { return strings.Contains(seen.String(), "/tasks/delete") })
 		_ = cmd.Process.Kill() // it runs until then
 		_ = cmd.Wait()
-		var topics []string
-		for _, m := range regexp.MustCompile(`/tasks/[a-z]+`).FindAllString(seen.String(), -1) {
-			topics = append(topics, m)
-		}
+		topics := regexp.MustCompile(`/tasks/[a-z]+`).FindAllString(seen.String(), -1)
 		if want := []string{"/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"}; !slices.Equal(topics, want) {
 			t.Errorf("got %v, want %v", topics, want)
 		}

@@ -43,6 +43,9 @@ func show(w io.Writer, r io.Reader) (ok bool, err error) {
 	said := map[[2]string]*strings.Builder{}
 	ok = true
 	err = each(r, func(e event) {
+		if e.Package == "" {
+			e.Package = e.ImportPath
+		}
 		key := [2]string{e.Package, e.Test}
 		switch e.Action {
 		case "output", "build-output":
