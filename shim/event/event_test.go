@@ -188,6 +188,9 @@ func TestRestartOfContainerd(t *testing.T) {
 	if err := proto.Unmarshal(env.Event.Value, &e); err != nil || e.ContainerID != "c" {
 		t.Errorf("event %v, %v", &e, err)
 	}
+	for left, _ := q.head(); left != nil; left, _ = q.head() {
+		time.Sleep(time.Millisecond) // until the reply is there too
+	}
 	first.server.Close()
 	os.Remove(path)
 	q.Send(&events.TaskStart{})

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -23,8 +24,8 @@ import (
 const (
 	// listenFD is the descriptor on which start hands over the socket.
 	listenFD = 3
-	// replyTimeout is for the reply to Shutdown to get out, flushTimeout for
-	// the events.
+	// replyTimeout is for containerd to get the reply to Shutdown and leave,
+	// flushTimeout for the events.
 	replyTimeout = 500 * time.Millisecond
 	flushTimeout = 5 * time.Second
 	// maxStacks is what a pipe holds (pipe(7)), less the rest of a log line.
@@ -64,9 +65,11 @@ func (r Runtime) serveGroup(ctx context.Context, f flags) error {
 	if err != nil {
 		return fmt.Errorf("shim socket: %w", err)
 	}
-	tasks := task.NewService(f.namespace, host, queue, func() { release(host, l) })
-	calls := make(activity, 1)
-	server, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(ttrpc.UnixSocketRequireSameUser()),
+	// Once: another shim of the group may have made the socket anew.
+	vanish := sync.OnceFunc(func() { _ = os.Remove(l.Addr().String()) })
+	tasks := task.NewService(f.namespace, host, queue, func() { vanish(); release(host) })
+	calls, clients := make(activity, 1), &connections{}
+	server, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(clients),
 		ttrpc.WithUnaryServerInterceptor(calls.intercept))
 	if err != nil {
 		return err
@@ -85,13 +88,14 @@ func (r Runtime) serveGroup(ctx context.Context, f flags) error {
 		log.L.WithField("signal", s.String()).Info("shim was told to end")
 	case err = <-served:
 	}
-	return errors.Join(err, finish(server, queue, l))
+	vanish()
+	_ = l.Close()
+	return errors.Join(err, finish(clients, server, queue))
 }
 
 // release takes away what others could find of the shim, when no container is
 // left. containerd waits 3 s for it.
-func release(host Host, l net.Listener) {
-	_ = os.Remove(l.Addr().String())
+func release(host Host) {
 	closed := make(chan error, 1)
 	go func() { closed <- host.Close() }()
 	timer := time.NewTimer(releaseTimeout)
@@ -107,14 +111,11 @@ func release(host Host, l net.Listener) {
 }
 
 // finish ends the shim's own services.
-func finish(server *ttrpc.Server, queue *event.Queue, l net.Listener) error {
-	_ = os.Remove(l.Addr().String())
+func finish(clients *connections, server *ttrpc.Server, queue *event.Queue) error {
 	ctx, cancel := context.WithTimeout(context.Background(), replyTimeout)
 	defer cancel()
-	// Connections that stay open are containerd's to close.
-	if err := server.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		log.L.WithError(err).Debug("task service ends")
-	}
+	clients.drain(ctx) // containerd leaves when it has the reply to Shutdown
+	_ = server.Close()
 	ctx, cancel = context.WithTimeout(context.Background(), flushTimeout)
 	defer cancel()
 	return queue.Close(ctx)
