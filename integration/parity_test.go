@@ -1,0 +1,76 @@
+package integration
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// What a container sees of itself is what it sees under runc.
+func TestSameAsRunc(t *testing.T) {
+	uniOnly(t)
+	tests := []struct{ name, script string }{
+		{"capabilities", "grep -E '^(Cap|NoNewPrivs)' /proc/self/status"},
+		{"environment", "env | sort"},
+		{"identity", "id; umask; pwd; hostname | wc -w"},
+		{"limits", "ulimit -n; ulimit -u >/dev/null && echo nproc"},
+		{"devices", "cd /dev; ls -d null zero full random urandom tty ptmx pts shm mqueue fd stdin stdout stderr"},
+		{"device nodes", "for d in null zero full random urandom; do stat -c '%n %a %t:%T %F' /dev/$d; done"},
+		{"links", "for l in fd stdin stdout stderr ptmx; do readlink /dev/$l; done"},
+		{"file systems", "awk '{print $5, $9}' /proc/self/mountinfo | grep -E '^/(proc|dev|dev/pts|dev/shm|dev/mqueue|sys) ' | sort"},
+		{"masked", "wc -c </proc/kcore; wc -c </proc/timer_list; ls /proc/scsi /sys/firmware"},
+		{"read-only", "for f in /proc/sys/kernel/hostname /proc/irq /proc/bus; do touch $f/x $f 2>&1 | grep -o 'Read-only file system' | head -n 1; done"},
+		{"processes", "ls -d /proc/[0-9]* | head -n 1; echo $$; cat /proc/1/comm"},
+		{"streams", "echo x >/dev/stdout; echo y >/dev/stderr; [ -t 0 ] || echo no terminal"},
+		{"signals that are ignored", "grep ^SigIgn /proc/self/status"},
+	}
+	on(t, func(t *testing.T, h *host) {
+		var script strings.Builder
+		for _, tt := range tests {
+			fmt.Fprintf(&script, "echo '== %s'; (%s) 2>&1\n", tt.name, tt.script)
+		}
+		var sections [2]map[string]string
+		for i, runtime := range []string{"io.containerd.runc.v2", uniRuntime} {
+			r := h.ctr(t, "run", "--rm", "--runtime", runtime, busybox, "c1", "sh", "-c", script.String())
+			if r.Code != 0 {
+				t.Fatalf("%s: %+v", runtime, r)
+			}
+			sections[i] = map[string]string{}
+			for _, s := range strings.Split(r.Stdout, "== ")[1:] {
+				name, text, _ := strings.Cut(s, "\n")
+				sections[i][name] = text
+			}
+		}
+		for _, tt := range tests {
+			if runc, uni := sections[0][tt.name], sections[1][tt.name]; runc != uni || runc == "" {
+				t.Errorf("%s:\nrunc\n%suni\n%s", tt.name, runc, uni)
+			}
+		}
+	})
+}
+
+// The machine is as large as the container's limits say.
+func TestMachineSize(t *testing.T) {
+	uniOnly(t)
+	on(t, func(t *testing.T, h *host) {
+		const script = "nproc; awk '/MemTotal/ {print ($2 < 128*1024), ($2 > 100*1024)}' /proc/meminfo"
+		got := h.run(t, container{flags: []string{"--memory-limit", fmt.Sprint(128 << 20), "--cpus", "1.5"}}, "sh", "-c", script)
+		if got.Stdout != "2\n1 1\n" {
+			t.Errorf("got %+v, want two processors and a little less than 128 MiB", got)
+		}
+		flags := []string{"--annotation", "io.containerd.uni.memory=128MiB", "--annotation", "io.containerd.uni.vcpus=2"}
+		if got := h.run(t, container{flags: flags}, "sh", "-c", script); got.Stdout != "2\n1 1\n" {
+			t.Errorf("by annotations: got %+v", got)
+		}
+	})
+}
+
+// The container has a kernel of its own.
+func TestGuestKernel(t *testing.T) {
+	uniOnly(t)
+	on(t, func(t *testing.T, h *host) {
+		if got := h.run(t, container{}, "uname", "-sr"); !strings.HasPrefix(got.Stdout, "Linux 6.12.") || !strings.Contains(got.Stdout, "-uni") {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
