@@ -19,3 +19,9 @@ else
 	chmod 644 "$config"
 	echo "wrote $config"
 fi
+
+# The first container would wait for it: libvirt asks QEMU what it can do, once.
+# Only where this is the machine that it will run on.
+if [ -z "$root" ] && [ "$(id -u)" = 0 ]; then
+	"$prefix/bin/containerd-shim-uni-v1" warm
+fi

@@ -4,6 +4,8 @@
 //	         there, and prints its address
 //	delete   cleans up what is left of a container whose shim is gone
 //	(none)   is the shim: serves the task service until it is shut down
+//	warm     fills the caches that the first container would wait for; for
+//	         the installation, and after upgrades of QEMU or libvirt
 //	-info    describes the runtime
 //	-v       prints the version
 //

@@ -24,6 +24,8 @@ type Runtime struct {
 	// Host opens the parts of the runtime, for the shim of one group of
 	// containers.
 	Host func(namespace, group string) Host
+	// Warm fills the caches that all containers share.
+	Warm func(context.Context, config.Config) error
 }
 
 // Host is the parts of the runtime, and what they hold.
@@ -57,6 +59,13 @@ func (r Runtime) run(ctx context.Context, args []string, stdin io.Reader, stdout
 		return err
 	case f.info:
 		return r.info(stdout)
+	}
+	if f.action == "warm" {
+		cfg, err := config.Load("")
+		if err != nil {
+			return err
+		}
+		return r.Warm(ctx, cfg)
 	}
 	tune()
 	switch f.action {

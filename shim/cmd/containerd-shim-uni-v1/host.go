@@ -53,6 +53,11 @@ func (h *host) Machines(ctx context.Context, cfg config.Config) (task.Machines, 
 	return d, nil
 }
 
+// warm lets libvirt find out about QEMU, which takes seconds.
+func warm(ctx context.Context, cfg config.Config) error {
+	return libvirt.Warm(ctx, libvirt.Options{CapsCache: cfg.Libvirt.CapsCache, Log: log.L.Infof})
+}
+
 // options gives an embedded driver a directory of its own for each group. No
 // container's id holds a slash, so it is no container's directory.
 func (h *host) options(cfg config.Config) libvirt.Options {
