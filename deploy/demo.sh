@@ -20,7 +20,7 @@ dir=$(mktemp -d /tmp/uni-demo.XXXXXX)
 containerd=
 stop() {
 	local status=$?
-	[ $status = 0 ] || tail -n 15 "$dir/containerd.log" >&2 || true
+	[ $status = 0 ] || grep -v "level=info" "$dir/containerd.log" | tail -n 8 >&2 || true
 	if [ "${KEEP:-}" = 1 ] && [ $status = 0 ]; then
 		say "KEEP=1: this containerd goes on"
 		echo "  ctr --address $dir/containerd.sock …     talks to it, its log is $dir/containerd.log"
