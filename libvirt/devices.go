@@ -86,11 +86,13 @@ func checkDisk(d unikernel.Disk) error {
 }
 
 // disk returns one virtio-blk disk. discard='unmap' lets a guest's fstrim and
-// deletions give space back to the host.
+// deletions give space back to the host. A write that fails, because the host's
+// disk is full, fails in the guest: QEMU's default is to stop the machine until
+// an operator comes.
 func disk(d unikernel.Disk, index int, addr *libvirtxml.DomainAddress) libvirtxml.DomainDisk {
 	x := libvirtxml.DomainDisk{
 		Device: "disk",
-		Driver: &libvirtxml.DomainDiskDriver{Name: "qemu", Type: d.Format},
+		Driver: &libvirtxml.DomainDiskDriver{Name: "qemu", Type: d.Format, ErrorPolicy: "report"},
 		Source: &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: d.Path}},
 		Target: &libvirtxml.DomainDiskTarget{Dev: diskName(index), Bus: "virtio"},
 		Serial: d.Serial, Address: addr,

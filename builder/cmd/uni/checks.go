@@ -59,6 +59,11 @@ func checkLibvirt(_ context.Context, h host, c config.Config) finding {
 	if len(drivers) == 0 {
 		return fail("install libvirt-daemon-driver-qemu", "libvirt's QEMU driver (libvirt_driver_qemu.so) is missing")
 	}
+	// Debian's libvirt looks its user for QEMU up before it reads any setting.
+	if h.exists("/etc/debian_version") && !h.hasUser("libvirt-qemu") {
+		return fail("run deploy/qemu-user.sh, or install libvirt-daemon-system",
+			"there is no user libvirt-qemu, without which libvirt's QEMU driver does not start")
+	}
 	if strings.HasPrefix(c.Libvirt.URI, "qemu:///embed") {
 		return ok("QEMU driver %s, embedded in the shim", drivers[0])
 	}

@@ -27,6 +27,8 @@ func goodHost(t *testing.T) (host, config.Config) {
 	}
 	write(t, h.root+"/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so", "", 0o644)
 	write(t, h.root+"/usr/share/qemu/vhost-user/50.json", `{"type": "fs", "binary": "/usr/lib/qemu/virtiofsd"}`, 0o644)
+	write(t, h.root+"/etc/debian_version", "12.15\n", 0o644)
+	write(t, h.root+"/etc/passwd", "root:x:0:0::/root:/bin/sh\nlibvirt-qemu:x:64055:107::/:/bin/false\n", 0o644)
 	write(t, h.root+"/dev/net/tun", "", 0o644)
 	write(t, h.root+"/sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n", 0o644)
 	write(t, h.root+c.Linux.Kernel, string(elfWithNote(62, "Xen\x00", phys32Entry)), 0o644)
@@ -112,6 +114,7 @@ func TestChecks(t *testing.T) {
 		{"qemu", remove("/usr/bin/qemu-system-x86_64"), levelFail, "install qemu-system-x86"},
 		{"qemu", noOutput, levelFail, "broken"},
 		{"libvirt", remove("/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so"), levelFail, "install libvirt-daemon-driver-qemu"},
+		{"libvirt", remove("/etc/passwd"), levelFail, "no user libvirt-qemu"},
 		{"libvirt", uri("qemu:///system"), levelFail, "start libvirtd"},
 		{"libvirt", uri("qemu:///embed?root=/x"), levelOK, "embedded"},
 		{"shim", remove("/usr/local/bin/" + shimName), levelFail, "no " + shimName},

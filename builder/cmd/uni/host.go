@@ -53,6 +53,12 @@ func (h host) executable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
+// hasUser says whether the password file names a user.
+func (h host) hasUser(name string) bool {
+	data, err := os.ReadFile(h.root + "/etc/passwd")
+	return err == nil && bytes.Contains(append([]byte("\n"), data...), []byte("\n"+name+":"))
+}
+
 func (h host) exists(path string) bool {
 	_, err := os.Stat(h.root + path)
 	return err == nil
