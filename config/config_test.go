@@ -78,7 +78,7 @@ func TestTOMLReadsBack(t *testing.T) {
 }
 
 func TestParse(t *testing.T) {
-	c, err := Parse("f", []byte(`
+	_, err := Parse("f", []byte(`
 guest = "linux"
 machine.vcpus = 4
 [linux]
