@@ -97,7 +97,7 @@ allowed = ["kernel-args"]
 		t.Fatalf("a table defined twice: %v", err)
 	}
 
-	c, err = Parse("f", []byte(`
+	c, err := Parse("f", []byte(`
 libvirt = {uri = "qemu:///embed?root=/run/l", accel = "tcg"}
 [machine]
 memory_mib = 0x200
