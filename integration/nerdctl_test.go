@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"containerd-shim-uni/integration/peer"
-	"containerd-shim-uni/shim/network"
 )
 
 // site is a containerd in a network namespace of its own, so that the bridges
@@ -35,10 +34,7 @@ func newSite(t *testing.T) *site {
 		t.Fatalf("nerdctl and the CNI plugins are missing (%v): make peers", tools)
 	}
 	s := &site{netns: newNetns(t, "site"), tools: tools[0]}
-	err = network.Within(string(s.netns), func() (err error) {
-		s.host, err = newHost(t.Context(), newest(), fmt.Sprintf("n%d", sites.Add(1)), nil)
-		return err
-	})
+	s.host, err = newHost(t.Context(), newest(), fmt.Sprintf("n%d", sites.Add(1)), []string{"nsenter", "--net=" + string(s.netns)})
 	if err != nil {
 		t.Fatal(err)
 	}

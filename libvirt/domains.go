@@ -406,8 +406,12 @@ func destroy(c *lv.Connect, name string) error {
 	return wrap(err, "end it")
 }
 
-// sweep removes the files that a machine leaves behind: its sockets and logs.
+// sweep removes what a machine leaves behind: its sockets and logs, and the
+// cgroups of a daemon that was killed.
 func (d *Driver) sweep(dom *domain) {
+	if d.target.daemon {
+		removeDaemonCgroups(dom.name)
+	}
 	logs, _ := filepath.Glob(filepath.Join(d.target.logs, dom.name+"-fs*-virtiofsd.log"))
 	for _, path := range append(append(logs, filepath.Join(d.target.logs, dom.name+".log")), dom.sockets...) {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
