@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-uni/builder/tree"
 )
 
 var someTime = time.Date(2001, 2, 3, 4, 5, 6, 789, time.UTC)
@@ -84,7 +86,7 @@ func writeImage(t *testing.T, dir string) string {
 	f, err := os.Create(path)
 	must(t, err)
 	defer f.Close()
-	must(t, Write(t.Context(), f, dir))
+	must(t, WriteDir(t.Context(), f, dir))
 	return path
 }
 
@@ -256,7 +258,7 @@ func TestXattrNames(t *testing.T) {
 		"system.nfs4_acl": false, "os2.x": false, "security.selinux": false, "trusted.overlay.opaque": false, "user.overlay.opaque": false,
 	} {
 		_, _, ok := splitXattr(name)
-		if got := ok && !hostXattr(name); got != want {
+		if got := ok && !tree.HostXattr(name); got != want {
 			t.Errorf("%s is kept: %v, want %v", name, got, want)
 		}
 	}
@@ -282,15 +284,15 @@ func TestWriteErrors(t *testing.T) {
 	defer f.Close()
 	file := filepath.Join(t.TempDir(), "file")
 	must(t, os.WriteFile(file, nil, 0o600))
-	if err := Write(t.Context(), f, file); !errors.Is(err, unix.ENOTDIR) {
+	if err := WriteDir(t.Context(), f, file); !errors.Is(err, unix.ENOTDIR) {
 		t.Errorf("a file as tree: %v", err)
 	}
-	if err := Write(t.Context(), f, file+".missing"); !errors.Is(err, fs.ErrNotExist) {
+	if err := WriteDir(t.Context(), f, file+".missing"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a missing tree: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Write(ctx, f, t.TempDir()); !errors.Is(err, context.Canceled) {
+	if err := WriteDir(ctx, f, t.TempDir()); !errors.Is(err, context.Canceled) {
 		t.Errorf("a context that ended: %v", err)
 	}
 	huge := t.TempDir()
@@ -303,7 +305,7 @@ func TestWriteErrors(t *testing.T) {
 		must(t, err)
 		defer h2.Close()
 		must(t, h2.Truncate(15<<40))
-		if err := Write(t.Context(), f, huge); !errors.Is(err, unix.EFBIG) {
+		if err := WriteDir(t.Context(), f, huge); !errors.Is(err, unix.EFBIG) {
 			t.Errorf("30 TiB: %v", err)
 		}
 	}
@@ -311,20 +313,20 @@ func TestWriteErrors(t *testing.T) {
 
 func TestFileThatChanges(t *testing.T) {
 	for _, size := range []int64{0, 5, 4095, 5000, 3 << 20} {
-		path := filepath.Join(t.TempDir(), "f")
-		must(t, os.WriteFile(path, make([]byte, size), 0o600))
-		out, err := os.Create(path + ".out")
+		out, err := os.Create(filepath.Join(t.TempDir(), "out"))
 		must(t, err)
 		defer out.Close()
 		for _, scanned := range []int64{size - 1, size + 1, size + 4096, 2*size + 1} {
 			if scanned <= 0 {
 				continue
 			}
-			n := &node{path: path, size: scanned, mode: unix.S_IFREG}
-			_, err := layout([]*node{n})
+			dir := t.TempDir()
+			path := filepath.Join(dir, "f")
+			must(t, os.WriteFile(path, make([]byte, scanned), 0o600))
+			root, err := tree.Scan(t.Context(), dir)
 			must(t, err)
-			w := writer{out: out, buf: make([]byte, copyBuffer)}
-			if err := w.node(t.Context(), n, 1); !errors.Is(err, errChanged) {
+			must(t, os.Truncate(path, size))
+			if err := Write(t.Context(), out, root); !errors.Is(err, tree.ErrChanged) {
 				t.Errorf("scanned with %d bytes, now %d: %v", scanned, size, err)
 			}
 		}
@@ -338,7 +340,7 @@ func TestLayout(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		nodes := make([]*node, 1+rnd.IntN(2000))
 		for i := range nodes {
-			nodes[i] = &node{mode: unix.S_IFREG, size: rnd.Int64N(3 * blockSize)}
+			nodes[i] = &node{Node: &tree.Node{Mode: unix.S_IFREG}, size: rnd.Int64N(3 * blockSize)}
 			if rnd.IntN(4) == 0 {
 				nodes[i].xattrs = make([]byte, 4*(3+rnd.IntN(3000)))
 			}
@@ -377,7 +379,7 @@ func TestEncodeDevice(t *testing.T) {
 	for _, tt := range []struct {
 		major, minor, want uint32
 	}{{1, 3, 0x103}, {7, 0, 0x700}, {259, 300, 0x11032c}, {4095, 1<<20 - 1, 0xffffffff}} {
-		if got := encodeDevice(unix.Mkdev(tt.major, tt.minor)); got != tt.want {
+		if got := (&node{Node: &tree.Node{Major: tt.major, Minor: tt.minor}}).rdev(); got != tt.want {
 			t.Errorf("%d:%d is %#x, want %#x", tt.major, tt.minor, got, tt.want)
 		}
 	}
