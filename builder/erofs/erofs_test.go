@@ -19,7 +19,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"containerd-shim-uni/builder/erofs/reader"
 	"containerd-shim-uni/builder/tree"
+	"containerd-shim-uni/builder/tree/treetest"
 )
 
 var someTime = time.Date(2001, 2, 3, 4, 5, 6, 789, time.UTC)
@@ -90,112 +92,38 @@ func writeImage(t *testing.T, dir string) string {
 	return path
 }
 
-func readImage(t *testing.T, dir string) image {
+func readImage(t *testing.T, dir string) []byte {
 	t.Helper()
 	data, err := os.ReadFile(writeImage(t, dir))
 	must(t, err)
 	return data
 }
 
-func TestWriteReadsBack(t *testing.T) {
-	dir := makeTree(t, false)
-	im := readImage(t, dir)
-	root, inodes, blocks, err := im.super()
+// readTree reads an image back with the reader, which shares no code with the
+// writer.
+func readTree(t *testing.T, image []byte) *tree.Node {
+	t.Helper()
+	fs, err := reader.Open(bytes.NewReader(image), int64(len(image)))
 	must(t, err)
-	if int(blocks)*4096 != len(im) {
-		t.Errorf("%d blocks in %d bytes", blocks, len(im))
+	if fs.Size() != int64(len(image)) {
+		t.Errorf("%d bytes of file system in %d bytes", fs.Size(), len(image))
 	}
-	seen := map[uint64]bool{}
-	compareDir(t, im, root, root, dir, seen)
-	if int(inodes) != len(seen) {
-		t.Errorf("superblock counts %d inodes, found %d", inodes, len(seen))
+	root, err := fs.Tree(t.Context())
+	must(t, err)
+	return root
+}
+
+// compare writes a directory, reads it back and compares.
+func compare(t *testing.T, dir string) {
+	t.Helper()
+	want, err := tree.Scan(t.Context(), dir)
+	must(t, err)
+	for _, line := range treetest.Diff(want, readTree(t, readImage(t, dir))) {
+		t.Error(line)
 	}
 }
 
-// compareDir compares a directory of the image with one of the host.
-func compareDir(t *testing.T, im image, nid, parent uint64, path string, seen map[uint64]bool) {
-	t.Helper()
-	n, err := im.inode(nid)
-	must(t, err)
-	compareInode(t, n, path)
-	seen[nid] = true
-	got, err := im.dir(n)
-	if err != nil {
-		t.Fatalf("%s: %v", path, err)
-	}
-	if got["."] != nid || got[".."] != parent {
-		t.Errorf("%s: \".\" is %d and \"..\" %d, want %d and %d", path, got["."], got[".."], nid, parent)
-	}
-	entries, err := os.ReadDir(path)
-	must(t, err)
-	if len(got) != len(entries)+2 {
-		t.Errorf("%s: %d entries, want %d", path, len(got)-2, len(entries))
-	}
-	for _, e := range entries {
-		kid := filepath.Join(path, e.Name())
-		kidNID, ok := got[e.Name()]
-		switch {
-		case !ok:
-			t.Errorf("%s is missing", kid)
-		case e.IsDir():
-			compareDir(t, im, kidNID, nid, kid, seen)
-		default:
-			compareFile(t, im, kidNID, kid)
-			seen[kidNID] = true
-		}
-	}
-}
-
-func compareFile(t *testing.T, im image, nid uint64, path string) {
-	t.Helper()
-	n, err := im.inode(nid)
-	must(t, err)
-	compareInode(t, n, path)
-	info, err := os.Lstat(path)
-	must(t, err)
-	var want []byte
-	switch info.Mode().Type() {
-	case 0:
-		want, err = os.ReadFile(path)
-	case fs.ModeSymlink:
-		var target string
-		target, err = os.Readlink(path)
-		want = []byte(target)
-	default:
-		return
-	}
-	must(t, err)
-	if !bytes.Equal(im.data(n), want) {
-		t.Errorf("%.80q: contents differ", path)
-	}
-}
-
-func compareInode(t *testing.T, n inode, path string) {
-	t.Helper()
-	var st unix.Stat_t
-	must(t, unix.Lstat(path, &st))
-	if uint32(n.mode) != st.Mode || n.uid != st.Uid || n.gid != st.Gid || n.mtime != st.Mtim.Sec || int64(n.nsec) != st.Mtim.Nsec {
-		t.Errorf("%.80q: inode %+v, want %+v", path, n, st)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR && (n.size != uint64(st.Size) || uint64(n.nlink) != uint64(st.Nlink)) {
-		t.Errorf("%.80q: size %d nlink %d, want %d and %d", path, n.size, n.nlink, st.Size, st.Nlink)
-	}
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR && uint64(n.nlink) != 2+subdirs(t, path) {
-		t.Errorf("%.80q: nlink %d, want %d", path, n.nlink, 2+subdirs(t, path))
-	}
-}
-
-func subdirs(t *testing.T, path string) (n uint64) {
-	t.Helper()
-	entries, err := os.ReadDir(path)
-	must(t, err)
-	for _, e := range entries {
-		if e.IsDir() {
-			n++
-		}
-	}
-	return n
-}
+func TestWriteReadsBack(t *testing.T) { compare(t, makeTree(t, false)) }
 
 func TestWriteIsDeterministic(t *testing.T) {
 	a, b := readImage(t, makeTree(t, false)), readImage(t, makeTree(t, true))
@@ -235,21 +163,15 @@ func TestWriteXattrs(t *testing.T) {
 			must(t, err)
 		}
 	}
-	im := readImage(t, dir)
-	root, _, _, err := im.super()
-	must(t, err)
-	rootInode, err := im.inode(root)
-	must(t, err)
-	names, err := im.dir(rootInode)
-	must(t, err)
-	n, err := im.inode(names["f"])
-	must(t, err)
-	if !maps.Equal(n.xattrs, want) {
-		t.Errorf("attributes %q, want %q", n.xattrs, want)
+	got := map[string]string{}
+	root := readTree(t, readImage(t, dir))
+	for _, x := range root.Child("f").Xattrs {
+		got[x.Name] = x.Value
 	}
-	if got := im.data(n); string(got) != "data" {
-		t.Errorf("data %q", got)
+	if !maps.Equal(got, want) {
+		t.Errorf("attributes %q, want %q", got, want)
 	}
+	compare(t, dir)
 }
 
 func TestXattrNames(t *testing.T) {
@@ -272,10 +194,7 @@ func TestWriteSocket(t *testing.T) {
 	l, err := net.Listen("unix", filepath.Join(dir, "s"))
 	must(t, err)
 	defer l.Close()
-	im := readImage(t, dir)
-	root, _, _, err := im.super()
-	must(t, err)
-	compareDir(t, im, root, root, dir, map[uint64]bool{})
+	compare(t, dir)
 }
 
 func TestWriteErrors(t *testing.T) {

@@ -1,13 +1,3 @@
-// Package qcow2 writes an empty copy-on-write disk image over a backing file:
-// reads come from the backing file until something is written.
-//
-// The format is version 3 as specified in QEMU's docs/interop/qcow2.txt, with
-// clusters of 64 KiB and reference counts of 16 bits, QEMU's own defaults.
-//
-//	cluster 0   header, header extensions, backing file's name
-//	cluster 1   refcount table, one entry
-//	cluster 2   refcount block: one reference for each cluster here
-//	cluster 3…  L1 table, all zero: everything is in the backing file
 package qcow2
 
 import (
