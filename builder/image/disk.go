@@ -73,11 +73,17 @@ func Build(ctx context.Context, i *Image, f *os.File) (Manifest, error) {
 	if err != nil {
 		return Manifest{}, err
 	}
-	m := Manifest{
-		Guest: diskGuest, Filesystem: diskFileSys, Size: size, Image: i.ID,
+	m := i.Manifest()
+	m.Size = size
+	return m, m.write(f)
+}
+
+// Manifest is what a disk of the image says, but for its size.
+func (i *Image) Manifest() Manifest {
+	return Manifest{
+		Guest: diskGuest, Filesystem: diskFileSys, Image: i.ID,
 		OS: i.Config.OS, Architecture: i.Config.Architecture, Config: i.Config.Config,
 	}
-	return m, m.write(f)
 }
 
 // write appends the manifest behind the file system.
