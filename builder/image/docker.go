@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -62,7 +63,7 @@ func (d dockerImage) image(from files, path string, want *v1.Platform) (*Image, 
 		return nil, fmt.Errorf("configuration %s is %s: %w", d.Config, i.ID, ErrDigest)
 	}
 	if err := json.Unmarshal(data, &i.Config); err != nil {
-		return nil, fmt.Errorf("configuration %s: %w", d.Config, errors.Join(unikernel.ErrInvalid, err))
+		return nil, fmt.Errorf("configuration %s: %w: %w", d.Config, unikernel.ErrInvalid, err)
 	}
 	p := v1.Platform{OS: i.Config.OS, Architecture: i.Config.Architecture}
 	if !p.Satisfies(v1.Platform{OS: want.OS, Architecture: want.Architecture}) {
@@ -91,7 +92,7 @@ func (d dockerImage) image(from files, path string, want *v1.Platform) (*Image, 
 
 // invalidIfMissing is for files that the archive itself names.
 func invalidIfMissing(err error) error {
-	if m := missing(err); m != err {
+	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %v", unikernel.ErrInvalid, err)
 	}
 	return err

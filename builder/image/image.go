@@ -5,11 +5,10 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -30,6 +29,9 @@ type Options struct {
 	// Keychain has the registries' credentials; nil is docker's configuration
 	// file and its helpers.
 	Keychain authn.Keychain
+	// Transport reaches the registry; nil is the system's, with its certificate
+	// authorities and proxies.
+	Transport http.RoundTripper
 	// TempDir holds what must be kept on disk meanwhile: as much as the
 	// uncompressed layers. Empty is the system's. The files have no names, so
 	// they end with the process.
@@ -100,7 +102,7 @@ const (
 func Open(ctx context.Context, source string, o Options) (*Image, error) {
 	want, err := v1.ParsePlatform(cmp.Or(o.Platform, DefaultPlatform))
 	if err != nil {
-		return nil, fmt.Errorf("platform %q: %w", o.Platform, errors.Join(unikernel.ErrInvalid, err))
+		return nil, fmt.Errorf("platform %q: %w: %w", o.Platform, unikernel.ErrInvalid, err)
 	}
 	i, err := open(ctx, source, want, o)
 	if err != nil {
@@ -127,21 +129,16 @@ func open(ctx context.Context, source string, want *v1.Platform, o Options) (*Im
 		return openPath(ctx, source, "", want, o)
 	}
 	if strings.HasPrefix(source, "/") || strings.HasPrefix(source, ".") {
-		return nil, fmt.Errorf("%s: %w", source, errors.Join(unikernel.ErrNotFound, os.ErrNotExist))
+		return nil, fmt.Errorf("%s: %w: %w", source, unikernel.ErrNotFound, os.ErrNotExist)
 	}
 	return openRegistry(ctx, source, want, o)
 }
 
-// splitName cuts a name from a path, unless a file has the whole name.
+// splitName cuts a name from a path: at the first colon behind what exists.
 func splitName(s string) (path, name string) {
 	if _, err := os.Stat(s); err == nil {
 		return s, ""
 	}
-	slash := strings.LastIndexByte(s, filepath.Separator)
-	if colon := strings.IndexByte(s[slash+1:], ':'); colon >= 0 {
-		return s[:slash+1+colon], s[slash+1+colon+1:]
-	}
-	// A name with slashes: at the first colon that ends an existing path.
 	for i, c := range s {
 		if c == ':' {
 			if _, err := os.Stat(s[:i]); err == nil {
@@ -292,7 +289,7 @@ func (f *finder) json(ctx context.Context, what string, d v1.Descriptor, v any) 
 	data, err := readBlob(ctx, f.blobs, d)
 	if err == nil {
 		if jerr := json.Unmarshal(data, v); jerr != nil {
-			err = errors.Join(unikernel.ErrInvalid, jerr)
+			err = fmt.Errorf("%w: %w", unikernel.ErrInvalid, jerr)
 		}
 	}
 	if err != nil {

@@ -64,7 +64,7 @@ func (b fileBlobs) open(_ context.Context, d v1.Descriptor) (io.ReadCloser, erro
 // missing makes a missing file an unikernel.ErrNotFound.
 func missing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(unikernel.ErrNotFound, err)
+		return fmt.Errorf("%w: %w", unikernel.ErrNotFound, err)
 	}
 	return err
 }
@@ -172,7 +172,7 @@ func readJSON(from files, name string, v any) error {
 		return err
 	}
 	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("%s: %w", name, errors.Join(unikernel.ErrInvalid, err))
+		return fmt.Errorf("%s: %w: %w", name, unikernel.ErrInvalid, err)
 	}
 	return nil
 }

@@ -19,20 +19,20 @@ const (
 
 // merger applies layers to a tree in memory.
 type merger struct {
-	root  *file
+	root  *inode
 	layer int // the one that is applied
 	files int
 }
 
-// file is an inode of the tree; several names may have it.
-type file struct {
+// inode is one of the tree; several names may have it.
+type inode struct {
 	*tree.Node
 	kids map[string]dirent // of a directory
 }
 
 // dirent is an entry, and the last layer that had it.
 type dirent struct {
-	*file
+	*inode
 	layer int
 }
 
@@ -43,7 +43,7 @@ const (
 )
 
 func newMerger() *merger {
-	return &merger{root: &file{&tree.Node{Mode: unix.S_IFDIR | 0o755}, map[string]dirent{}}}
+	return &merger{root: &inode{&tree.Node{Mode: unix.S_IFDIR | 0o755}, map[string]dirent{}}}
 }
 
 // apply applies one layer's entries.
@@ -87,13 +87,13 @@ func (m *merger) item(it item) error {
 	}
 	if old, ok := dir.kids[base]; ok && it.node.IsDir() && old.IsDir() {
 		old.Node = it.node // its entries stay
-		dir.kids[base] = dirent{old.file, m.layer}
+		dir.kids[base] = dirent{old.inode, m.layer}
 		return nil
 	}
 	if depth+1 > maxDepth {
 		return invalid("more than %d directories in each other", maxDepth)
 	}
-	f := &file{Node: it.node}
+	f := &inode{Node: it.node}
 	if it.node.IsDir() {
 		f.kids = map[string]dirent{}
 	}
@@ -108,7 +108,7 @@ func split(path string) (dir, base string) {
 	return path[:i], path[i+1:]
 }
 
-func (m *merger) put(dir *file, base string, f *file) error {
+func (m *merger) put(dir *inode, base string, f *inode) error {
 	if m.files++; m.files > maxFiles {
 		return invalid("more than %d files", maxFiles)
 	}
@@ -117,7 +117,7 @@ func (m *merger) put(dir *file, base string, f *file) error {
 }
 
 // hardLink gives a file another name. The target may be of an earlier layer.
-func (m *merger) hardLink(dir *file, base, link string) error {
+func (m *merger) hardLink(dir *inode, base, link string) error {
 	targetDir, targetBase := split(link)
 	from, _, err := m.dir(targetDir, false)
 	if err != nil {
@@ -130,12 +130,19 @@ func (m *merger) hardLink(dir *file, base, link string) error {
 	case target.IsDir():
 		return invalid("the target is a directory")
 	}
-	return m.put(dir, base, target.file)
+	return m.put(dir, base, target.inode)
 }
 
 // whiteout removes what earlier layers had; what this one has stays, wherever
 // the whiteout is in it.
 func (m *merger) whiteout(dirPath, base string) error {
+	if strings.HasPrefix(base, whiteoutMeta) && base != opaque {
+		return nil
+	}
+	victim := strings.TrimPrefix(base, whiteout)
+	if victim == "" || victim == "." || victim == ".." {
+		return invalid("a whiteout of nothing")
+	}
 	dir, _, err := m.dir(dirPath, false)
 	if err != nil {
 		return nil // there is nothing to hide
@@ -143,13 +150,6 @@ func (m *merger) whiteout(dirPath, base string) error {
 	if base == opaque {
 		m.hideKids(dir)
 		return nil
-	}
-	if strings.HasPrefix(base, whiteoutMeta) {
-		return nil
-	}
-	victim := strings.TrimPrefix(base, whiteout)
-	if victim == "" || victim == "." || victim == ".." {
-		return invalid("a whiteout of nothing")
 	}
 	if old, ok := dir.kids[victim]; ok && !m.hide(old) {
 		delete(dir.kids, victim)
@@ -161,12 +161,12 @@ func (m *merger) whiteout(dirPath, base string) error {
 // stays.
 func (m *merger) hide(n dirent) bool {
 	if n.IsDir() {
-		m.hideKids(n.file)
+		m.hideKids(n.inode)
 	}
 	return n.layer == m.layer || len(n.kids) > 0
 }
 
-func (m *merger) hideKids(dir *file) {
+func (m *merger) hideKids(dir *inode) {
 	for base, kid := range dir.kids {
 		if !m.hide(kid) {
 			delete(dir.kids, base)
@@ -180,8 +180,8 @@ const maxLinks = 40
 // dir finds a directory as a process in the image would: through symbolic
 // links, never above the root. With create, missing directories are made, as
 // whoever unpacks a layer does.
-func (m *merger) dir(path string, create bool) (_ *file, depth int, err error) {
-	stack := []*file{m.root}
+func (m *merger) dir(path string, create bool) (_ *inode, depth int, err error) {
+	stack := []*inode{m.root}
 	todo := parts(path)
 	for links := 0; len(todo) > 0; {
 		part := todo[0]
@@ -199,13 +199,13 @@ func (m *merger) dir(path string, create bool) (_ *file, depth int, err error) {
 			if len(stack) > maxDepth || len(part) > maxName {
 				return nil, 0, invalid("a name or path is too long")
 			}
-			made := &file{&tree.Node{Mode: unix.S_IFDIR | 0o755}, map[string]dirent{}}
+			made := &inode{&tree.Node{Mode: unix.S_IFDIR | 0o755}, map[string]dirent{}}
 			if err := m.put(here, part, made); err != nil {
 				return nil, 0, err
 			}
 			stack = append(stack, made)
 		case kid.IsDir():
-			stack = append(stack, kid.file)
+			stack = append(stack, kid.inode)
 		case kid.IsLink():
 			if links++; links > maxLinks {
 				return nil, 0, invalid("too many symbolic links on the way")
@@ -233,7 +233,7 @@ func (m *merger) tree() *tree.Node {
 	return m.root.Node
 }
 
-func (m *merger) finish(f *file) {
+func (m *merger) finish(f *inode) {
 	f.Entries = make([]tree.Entry, 0, len(f.kids))
 	for base, kid := range f.kids {
 		f.Entries = append(f.Entries, tree.Entry{Name: base, Node: kid.Node})
@@ -242,7 +242,7 @@ func (m *merger) finish(f *file) {
 	for _, e := range f.Entries {
 		kid := f.kids[e.Name]
 		if kid.IsDir() {
-			m.finish(kid.file)
+			m.finish(kid.inode)
 		} else {
 			kid.Links++
 		}

@@ -16,11 +16,11 @@ import (
 	"containerd-shim-uni/unikernel"
 )
 
-// registry is one repository.
-type registry struct {
-	repo    name.Repository
-	options []remote.Option
-	root    *remote.Descriptor
+// repository is one of a registry.
+type repository struct {
+	name   name.Repository
+	puller *remote.Puller // keeps the login and the connections
+	root   *remote.Descriptor
 }
 
 // ParseReference reads a reference of a registry: NAME[:TAG][@DIGEST], as
@@ -43,7 +43,11 @@ func remoteOptions(ctx context.Context, o Options) []remote.Option {
 	if keychain == nil {
 		keychain = authn.DefaultKeychain
 	}
-	return []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(keychain), remote.WithUserAgent("containerd-shim-uni")}
+	options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(keychain), remote.WithUserAgent("containerd-shim-uni")}
+	if o.Transport != nil {
+		options = append(options, remote.WithTransport(o.Transport))
+	}
+	return options
 }
 
 func openRegistry(ctx context.Context, s string, want *v1.Platform, o Options) (*Image, error) {
@@ -51,29 +55,32 @@ func openRegistry(ctx context.Context, s string, want *v1.Platform, o Options) (
 	if err != nil {
 		return nil, err
 	}
-	options := remoteOptions(ctx, o)
-	d, err := remote.Get(ref, options...)
+	puller, err := remote.NewPuller(remoteOptions(ctx, o)...)
+	if err != nil {
+		return nil, err
+	}
+	d, err := puller.Get(ctx, ref)
 	if err != nil {
 		return nil, registryError(ref.String(), err)
 	}
-	r := &registry{ref.Context(), options, d}
+	r := &repository{ref.Context(), puller, d}
 	f := finder{blobs: r, source: ref.String(), want: want}
 	return f.find(ctx, []v1.Descriptor{d.Descriptor}, func() error { return nil })
 }
 
-func (r *registry) open(_ context.Context, d v1.Descriptor) (io.ReadCloser, error) {
-	ref := r.repo.Digest(d.Digest.String())
+func (r *repository) open(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
+	ref := r.name.Digest(d.Digest.String())
 	if d.Digest == r.root.Digest {
 		return io.NopCloser(bytesReader(r.root.Manifest)), nil
 	}
 	if d.MediaType.IsIndex() || d.MediaType.IsImage() {
-		m, err := remote.Get(ref, r.options...)
+		m, err := r.puller.Get(ctx, ref)
 		if err != nil {
 			return nil, registryError(ref.String(), err)
 		}
 		return io.NopCloser(bytesReader(m.Manifest)), nil
 	}
-	l, err := remote.Layer(ref, r.options...)
+	l, err := r.puller.Layer(ctx, ref)
 	if err != nil {
 		return nil, registryError(ref.String(), err)
 	}
