@@ -15,7 +15,7 @@ func checkImageCommand() *cobra.Command {
 	var flags imageFlags
 	var output, guest string
 	cmd := &cobra.Command{
-		Use:   "check-image DISK|IMAGE [ARG...]",
+		Use:   "check-image DISK|IMAGE [-- ARG...]",
 		Short: "Say whether an image will run in a guest",
 		Long: "Say whether an image's program will run in a guest, and what to do if not. Arguments replace the\n" +
 			"image's command, as in ctr run and docker run. The status is 1 if anything failed. Nothing of the image\n" +
@@ -42,7 +42,6 @@ func checkImageCommand() *cobra.Command {
 	}
 	flags.add(cmd)
 	outputFlag(cmd, &output)
-	cmd.Flags().SetInterspersed(false) // what follows the image are its own
 	cmd.Flags().StringVar(&guest, "guest", advice.Linux, "`GUEST` that shall run it: linux or nanos")
 	return cmd
 }

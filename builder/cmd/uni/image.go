@@ -66,7 +66,7 @@ func showProgress(w io.Writer, p *image.Progress) (stop func()) {
 				return
 			case <-tick.C:
 				if read, total := p.Bytes(); total > 0 {
-					fmt.Fprintf(f, "\r\x1b[Klayers: %s of %s", human(read), human(total))
+					fmt.Fprintf(f, "\r\x1b[K%s of %s", human(read), human(total))
 				}
 			}
 		}
@@ -84,6 +84,7 @@ type content struct {
 	kind     string // "disk" or "image"
 	format   string // of a disk: "raw" or "qcow2"
 	diskSize int64
+	file     *os.File // of a disk
 	fs       *reader.FS
 	manifest *image.Manifest // nil for a disk of others
 	image    *image.Image
@@ -127,7 +128,7 @@ func openDisk(ctx context.Context, name string) (_ *content, err error) {
 	if err != nil || !st.Mode().IsRegular() {
 		return nil, err
 	}
-	c := &content{kind: "disk", format: formatRaw, diskSize: st.Size(), close: f.Close}
+	c := &content{kind: "disk", format: formatRaw, diskSize: st.Size(), file: f, close: f.Close}
 	var disk io.ReaderAt = f
 	if qcow2.IsImage(f) {
 		q, err := qcow2.Open(f, st.Size())

@@ -54,7 +54,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.AddCommand(checkCommand(&configPath), cacheCommand(load), configCommand(&configPath), versionCommand(),
-		buildCommand(), inspectCommand(), checkImageCommand())
+		buildCommand(), inspectCommand(), checkImageCommand(), pushCommand(), pullCommand())
 	return root.ExecuteContext(ctx)
 }
 
