@@ -124,7 +124,7 @@ func (s *spooled) read(ctx context.Context, r io.Reader, diffID v1.Hash, dir str
 	sum := sha256.New()
 	pos := &counter{}
 	tee := io.TeeReader(r, io.MultiWriter(out, sum, pos))
-	listErr := s.list(tee, pos, dir)
+	listErr := s.list(ctx, tee, pos, dir)
 	if listErr != nil && !isInvalid(listErr) {
 		return listErr
 	}
@@ -164,7 +164,7 @@ func (c *counter) Write(p []byte) (int, error) {
 const maxItems = 8 << 20
 
 // list reads the entries. pos counts what was read of the tar file.
-func (s *spooled) list(r io.Reader, pos *counter, dir string) error {
+func (s *spooled) list(ctx context.Context, r io.Reader, pos *counter, dir string) error {
 	t := tar.NewReader(r)
 	for {
 		h, err := t.Next()
@@ -187,7 +187,7 @@ func (s *spooled) list(r io.Reader, pos *counter, dir string) error {
 		if it.node != nil && it.node.Size > 0 {
 			it.node.Data = section{s.plain, pos.n, it.node.Size, false}
 			if isSparse(h) {
-				if it.node.Data, err = s.expand(t, h.Size, dir); err != nil {
+				if it.node.Data, err = s.expand(ctx, t, h.Size, dir); err != nil {
 					return fmt.Errorf("entry %.300q: %w", h.Name, err)
 				}
 			}
@@ -205,8 +205,13 @@ func isSparse(h *tar.Header) bool {
 // sparseUnit is the granularity of holes, in bytes.
 const sparseUnit = 64 << 10
 
+// maxSparse bounds the length of all sparse files of a layer, in bytes: their
+// holes take time, some seconds for each 10 GiB, whatever the layer's own size.
+// Tests lower it.
+var maxSparse int64 = 256 << 30
+
 // expand writes a sparse file's contents to a file of their own, with holes.
-func (s *spooled) expand(r io.Reader, size int64, dir string) (section, error) {
+func (s *spooled) expand(ctx context.Context, r io.Reader, size int64, dir string) (section, error) {
 	if s.sparse == nil {
 		f, err := unnamedFile(dir)
 		if err != nil {
@@ -219,11 +224,17 @@ func (s *spooled) expand(r io.Reader, size int64, dir string) (section, error) {
 		return section{}, err
 	}
 	base := st.Size()
+	if size > maxSparse-base {
+		return section{}, invalid("sparse files of more than %d GiB", maxSparse>>30)
+	}
 	if err := s.sparse.Truncate(base + (size+sparseUnit-1)/sparseUnit*sparseUnit); err != nil {
 		return section{}, err
 	}
 	buf, zero := make([]byte, sparseUnit), make([]byte, sparseUnit)
 	for pos := int64(0); pos < size; {
+		if err := ctx.Err(); err != nil {
+			return section{}, err
+		}
 		chunk := buf[:min(sparseUnit, size-pos)]
 		if _, err := io.ReadFull(r, chunk); err != nil {
 			return section{}, inputError(err)

@@ -15,6 +15,7 @@ import (
 	"containerd-shim-uni/builder/erofs/reader"
 	"containerd-shim-uni/builder/tree"
 	"containerd-shim-uni/builder/tree/treetest"
+	"containerd-shim-uni/unikernel"
 )
 
 // holeSize is the length of a file without data, in bytes.
@@ -126,5 +127,27 @@ func checkHole(t *testing.T, root *tree.Node) {
 	again.Child("hole").Size, again.Child("hole").Data = 0, nil
 	for _, line := range treetest.Diff(root, again) {
 		t.Errorf("read back: %s", line)
+	}
+}
+
+// Holes beyond the bound are refused, not filled.
+func TestHugeSparse(t *testing.T) {
+	if _, err := exec.LookPath("tar"); err != nil {
+		t.Skip("tar is not installed")
+	}
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "f"))
+	must(t, err)
+	must(t, errors.Join(f.Truncate(maxSparse+1), f.Close()))
+	for _, format := range []string{"--format=gnu", "--format=pax"} {
+		file := filepath.Join(t.TempDir(), "layer.tar")
+		if out, err := exec.CommandContext(t.Context(), "tar", format, "--sparse", "-C", dir, "-cf", file, "f").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		data, err := os.ReadFile(file)
+		must(t, err)
+		if _, err := flattenLayers(t, data); !errors.Is(err, unikernel.ErrInvalid) || !strings.Contains(err.Error(), "256 GiB") {
+			t.Errorf("%s: error %v", format, err)
+		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"containerd-shim-uni/builder/tree"
 )
 
 // refsPerBlock is how many clusters one refcount block counts.
@@ -46,9 +48,20 @@ func Convert(ctx context.Context, f *os.File, disk io.ReaderAt, size int64) erro
 func usedClusters(ctx context.Context, disk io.ReaderAt, size int64) ([]int64, error) {
 	var used []int64
 	buf, zero := make([]byte, clusterSize), make([]byte, clusterSize)
+	file, isFile := disk.(*os.File)
 	for at := int64(0); at < size; at += clusterSize {
 		if err := ctx.Err(); err != nil {
 			return nil, err
+		}
+		if isFile { // over holes at once
+			start, _, err := tree.SeekData(file, at, size)
+			if err != nil {
+				return nil, err
+			}
+			if start == size {
+				break
+			}
+			at = start / clusterSize * clusterSize
 		}
 		chunk := buf[:min(clusterSize, size-at)]
 		if err := readAt(disk, chunk, at); err != nil {
