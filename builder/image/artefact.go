@@ -15,8 +15,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-
-	"containerd-shim-uni/unikernel"
 )
 
 // A disk in a registry is an OCI artefact: an image manifest (specification
@@ -215,5 +213,5 @@ func unavailable(err error) error {
 	if isInvalid(err) {
 		return err
 	}
-	return fmt.Errorf("%w: %w", unikernel.ErrUnavailable, err)
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }

@@ -17,6 +17,12 @@
 // specification is an error that wraps unikernel.ErrInvalid and names the layer
 // and the entry.
 //
+// What a layer leaves open: a directory that no layer has is made as root's,
+// with mode 0755 and time 0; what the header of a hard link says of owner and
+// mode is not applied, its target has them; a symbolic link in the directory
+// part of a path is followed as chroot would, in this layer and in earlier ones.
+// Attributes of the host that made a layer (overlayfs, SELinux) are left out.
+//
 // Formats: the OCI image and distribution specifications 1.1, layer.md for
 // whiteouts; "docker save" archives have a manifest.json with the paths of
 // config and layers.

@@ -23,8 +23,8 @@ import (
 type Options struct {
 	// Platform is the wanted one, such as linux/amd64; empty means that.
 	Platform string
-	// PlainHTTP talks to a registry without TLS. Registries on the loopback
-	// interface are always tried so.
+	// PlainHTTP talks to a registry without TLS. Registries on localhost and on
+	// private addresses are tried so when TLS fails.
 	PlainHTTP bool
 	// Keychain has the registries' credentials; nil is docker's configuration
 	// file and its helpers.
@@ -98,7 +98,8 @@ const (
 //
 // or, without a prefix, a file or directory if there is one of that name, else
 // a reference. NAME picks one image where there are several. Errors wrap
-// unikernel.ErrInvalid or ErrNotFound; a missing platform is a PlatformError.
+// unikernel.ErrInvalid or ErrNotFound, or ErrUnavailable for a registry; a
+// missing platform is a PlatformError.
 func Open(ctx context.Context, source string, o Options) (*Image, error) {
 	want, err := v1.ParsePlatform(cmp.Or(o.Platform, DefaultPlatform))
 	if err != nil {

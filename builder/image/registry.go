@@ -16,6 +16,9 @@ import (
 	"containerd-shim-uni/unikernel"
 )
 
+// ErrUnavailable is for a registry that cannot be reached or breaks off.
+var ErrUnavailable = errors.New("registry unavailable")
+
 // repository is one of a registry.
 type repository struct {
 	name   name.Repository
@@ -93,7 +96,7 @@ func registryError(what string, err error) error {
 	if err == nil {
 		return nil
 	}
-	kind := unikernel.ErrUnavailable
+	kind := ErrUnavailable
 	var t *transport.Error
 	if errors.As(err, &t) {
 		switch t.StatusCode {

@@ -343,7 +343,7 @@ func TestOpenErrors(t *testing.T) {
 	for source, want := range map[string]error{
 		"/no/such/file": unikernel.ErrNotFound, "./no": unikernel.ErrNotFound, "oci:/no:x": unikernel.ErrNotFound,
 		junk: unikernel.ErrInvalid, t.TempDir(): unikernel.ErrInvalid, "UPPER/case": unikernel.ErrInvalid, "": unikernel.ErrInvalid,
-		host + "/none:v1": unikernel.ErrNotFound, "-": unikernel.ErrInvalid,
+		"localhost:1/x": ErrUnavailable, host + "/none:v1": unikernel.ErrNotFound, "-": unikernel.ErrInvalid,
 	} {
 		if _, err := Open(t.Context(), source, Options{}); !errors.Is(err, want) {
 			t.Errorf("%q: error %v, want %v", source, err, want)
