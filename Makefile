@@ -51,7 +51,7 @@ unit: go deps ## format, vet, lint and unit tests (no root, no QEMU)
 integration: build guest peers ## only the tests against real containerd and QEMU (root)
 	@integration/run.sh integration
 
-bench: build guest ## measure against runc and print a table (root)
+bench: build guest peers ## measure against runc and print a table (root)
 	@go run -buildvcs=false ./integration/bench
 
 clean: ## remove out/ (the kernel's cache under ~/.cache/containerd-shim-uni stays)

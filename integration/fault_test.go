@@ -107,17 +107,6 @@ func TestImageForAnotherArchitecture(t *testing.T) {
 	})
 }
 
-func TestDaemonThatIsNotThere(t *testing.T) {
-	uniOnly(t)
-	if exists("/run/libvirt/libvirt-sock") {
-		t.Fatal("a libvirt daemon runs on this machine: stop it for this test")
-	}
-	on(t, func(t *testing.T, h *host) {
-		h.with(t, settings{"libvirt.uri": `"qemu:///system"`})
-		h.refused(t, container{}, "qemu:///system", "libvirtd")
-	})
-}
-
 func TestGuestThatPanicsAtBoot(t *testing.T) {
 	uniOnly(t)
 	on(t, func(t *testing.T, h *host) {

@@ -46,20 +46,18 @@ func hostOf(t *testing.T, version string) *host {
 	if h, ok := world.hosts[version]; ok {
 		return h
 	}
-	h, err := newHost(t.Context(), version, version)
+	h, err := newHost(t.Context(), version, version, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	world.hosts[version] = h
-	for _, name := range []string{busybox, hello, python} {
-		h.load(t, name)
-	}
+	h.load(t, busybox, hello, python)
 	return h
 }
 
 // newHost starts a containerd below a folder of the run's directory, with a
-// configuration of the runtime of its own.
-func newHost(ctx context.Context, version, folder string) (*host, error) {
+// configuration of the runtime of its own; wrap as in peer.Options.
+func newHost(ctx context.Context, version, folder string, wrap []string) (*host, error) {
 	dir := filepath.Join(world.dir, folder)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
@@ -77,6 +75,7 @@ func newHost(ctx context.Context, version, folder string) (*host, error) {
 		Dir:       dir,
 		Namespace: "t" + strings.TrimPrefix(filepath.Base(world.dir), "uni-") + slug(folder),
 		Marks:     []string{h.state},
+		Wrap:      wrap,
 		Path:      []string{filepath.Join(world.out, "bin")},
 		Env:       []string{"UNI_CONFIG=" + h.config},
 	})
@@ -94,11 +93,11 @@ func slug(s string) string {
 	return strings.Map(keep, strings.ToLower(s))
 }
 
-// load imports the image of a reference.
-func (h *host) load(t *testing.T, name string) {
+// load imports images.
+func (h *host) load(t *testing.T, names ...string) {
 	t.Helper()
-	if r := h.Ctr(t.Context(), nil, "images", "import", archive(name)); r.Code != 0 {
-		t.Fatalf("import %s: %+v", name, r)
+	for _, name := range names {
+		h.ok(t, "images", "import", archive(name))
 	}
 }
 
@@ -122,8 +121,7 @@ func (h *host) watch(t *testing.T) {
 func (h *host) checker() *leak.Checker {
 	return leak.NewChecker(leak.Scope{
 		Namespace: h.Namespace, Dir: h.Dir, StateDir: h.state, DataDir: h.data,
-		Processes: h.Processes,
-		Mounts:    func() ([]string, error) { return peer.MountsBelow(h.Dir, h.state) },
+		Processes: h.Processes, Mounts: h.Mounts,
 	})
 }
 

@@ -99,7 +99,7 @@ func prepare() error {
 // missing is an error that names what is not there and how to get it.
 func missing() error {
 	var errs []error
-	for _, program := range []string{"qemu-system-x86_64", "mkfs.erofs", "mkfs.ext4", "qemu-img", "runc", "busybox"} {
+	for _, program := range []string{"qemu-system-x86_64", "mke2fs", "runc", "busybox", "libvirtd", "virtlogd", "virsh", "unshare", "nsenter"} {
 		if _, err := exec.LookPath(program); err != nil {
 			errs = append(errs, fmt.Errorf("%s is missing: make deps", program))
 		}

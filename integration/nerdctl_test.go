@@ -36,7 +36,7 @@ func newSite(t *testing.T) *site {
 	}
 	s := &site{netns: newNetns(t, "site"), tools: tools[0]}
 	err = network.Within(string(s.netns), func() (err error) {
-		s.host, err = newHost(t.Context(), newest(), fmt.Sprintf("n%d", sites.Add(1)))
+		s.host, err = newHost(t.Context(), newest(), fmt.Sprintf("n%d", sites.Add(1)), nil)
 		return err
 	})
 	if err != nil {

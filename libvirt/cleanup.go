@@ -48,7 +48,7 @@ func cleanUpEmbedded(ctx context.Context, t target, name string) error {
 	if runningIn(t) {
 		return nil
 	}
-	for p := range allProcesses(func(args []string) bool { return isProbeOf(args, t.root) }) {
+	for p := range allProcesses(func(args []string) bool { return isProbeOf(args, t.lib) }) {
 		if err := kill(ctx, p); err != nil {
 			return err
 		}
@@ -63,7 +63,7 @@ func cleanUpEmbedded(ctx context.Context, t target, name string) error {
 
 // runningIn tells whether a machine of this embedded driver runs.
 func runningIn(t target) bool {
-	for p := range allProcesses(func(args []string) bool { return isQEMUOf(args, t.root) }) {
+	for p := range allProcesses(func(args []string) bool { return isMachineOf(args, t.lib) }) {
 		p.close()
 		return true
 	}

@@ -160,6 +160,9 @@ func interfaces(b *build) error {
 			Driver:  b.netDriver(n),
 			Address: addr,
 		}
+		if x.Driver.Queues > 0 && b.m.Type == machineMicroVM {
+			b.dropVectors(&x)
+		}
 		if n.MTU > 0 {
 			x.MTU = &libvirtxml.DomainInterfaceMTU{Size: uint(n.MTU)}
 		}
@@ -179,6 +182,20 @@ func (b *build) netDriver(n unikernel.NIC) *libvirtxml.DomainInterfaceDriver {
 		d.Queues = uint(n.Queues)
 	}
 	return d
+}
+
+// dropVectors takes from the device the interrupt vectors that libvirt gives an
+// interface with several queues: they are PCI's, virtio-mmio has none.
+func (b *build) dropVectors(x *libvirtxml.DomainInterface) {
+	x.Alias = &libvirtxml.DomainAlias{Name: "ua-" + x.Target.Dev}
+	if b.dom.QEMUOverride == nil {
+		b.dom.QEMUOverride = &libvirtxml.DomainQEMUOverride{}
+	}
+	b.dom.QEMUOverride.Devices = append(b.dom.QEMUOverride.Devices, libvirtxml.DomainQEMUOverrideDevice{
+		Alias: x.Alias.Name,
+		Frontend: libvirtxml.DomainQEMUOverrideFrontend{Properties: []libvirtxml.DomainQEMUOverrideProperty{
+			{Name: "vectors", Type: "remove"}}},
+	})
 }
 
 func channels(b *build) error {

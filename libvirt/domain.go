@@ -162,8 +162,8 @@ func boot(b *build) error {
 	return nil
 }
 
-// lifecycle makes every end of the guest the end of the domain. With all three
-// set libvirt starts QEMU with -no-reboot, so a triple fault ends it too.
+// lifecycle makes every end of the guest the end of the domain. libvirt then
+// tells QEMU to take a reset for a shutdown, so a triple fault ends it too.
 func lifecycle(b *build) error {
 	b.dom.OnPoweroff, b.dom.OnReboot, b.dom.OnCrash = "destroy", "destroy", "destroy"
 	return nil

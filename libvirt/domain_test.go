@@ -38,11 +38,8 @@ func full(m unikernel.Machine) unikernel.Machine {
 		{Path: "/srv/data.raw", Format: "raw", Serial: "data"},
 	}
 	m.NICs = []unikernel.NIC{
-		{Tap: "uni0123456789", MAC: "52:54:00:12:34:56", MTU: 1450},
+		{Tap: "uni0123456789", MAC: "52:54:00:12:34:56", MTU: 1450, Queues: 2},
 		{Tap: "uni9876543210", MAC: "52:54:00:12:34:57"},
-	}
-	if m.Type != "microvm" { // its devices have one queue
-		m.NICs[0].Queues = m.VCPUs
 	}
 	m.Share = &unikernel.Share{Source: "/run/uni/k/share", Tag: "uni.share"}
 	return m

@@ -189,7 +189,7 @@ func (d *Driver) forget(dom *domain) {
 
 // watch takes hold of the domain's processes and waits for their ends.
 func (d *Driver) watch(dom *domain, id int) error {
-	vm := findQEMU(d.target, dom.name)
+	vm := d.find(dom.name)
 	if vm == nil {
 		return fmt.Errorf("%w: QEMU ended at once", unikernel.ErrUnavailable)
 	}
@@ -370,7 +370,7 @@ func (d *Driver) clear(ctx context.Context, dom *domain) error {
 
 // destroyStranger ends a machine that another process started, or nothing.
 func (d *Driver) destroyStranger(ctx context.Context, name string) error {
-	vm := findQEMU(d.target, name)
+	vm := d.find(name)
 	if vm != nil {
 		if err := kill(ctx, vm); err != nil {
 			return fmt.Errorf("destroy machine %s: %w", name, err)

@@ -55,8 +55,10 @@ type Driver struct {
 	host    Host
 	account account
 	log     func(format string, args ...any)
-	// document turns a machine into a domain; only tests change it.
+	// document turns a machine into a domain, find takes hold of its QEMU. Only
+	// tests change them.
 	document func(unikernel.Machine, Host) (*libvirtxml.Domain, error)
+	find     func(name string) *process
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -106,7 +108,7 @@ func Open(ctx context.Context, opts Options) (*Driver, error) {
 	}
 	host.UID, host.GID = user.uid, user.gid
 	d := newDriver(t, log)
-	d.host, d.account, d.document = host, user, Domain
+	d.host, d.account = host, user
 	if t.embedded() {
 		d.within = opts.Within
 	}
@@ -122,11 +124,13 @@ func Open(ctx context.Context, opts Options) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	trim()
 	return d, nil
 }
 
 func newDriver(t target, log func(string, ...any)) *Driver {
-	d := &Driver{target: t, log: log, domains: map[string]*domain{}}
+	d := &Driver{target: t, log: log, document: Domain, domains: map[string]*domain{}}
+	d.find = func(name string) *process { return findQEMU(t, name) }
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	return d
 }
@@ -146,7 +150,9 @@ func (d *Driver) openEmbedded(ctx context.Context) error {
 		return fmt.Errorf("embedded libvirt: %w", err)
 	}
 	restore := logTo(filepath.Join(d.target.root, "log/libvirt.log"))
+	stop := reapProbes() // someone may have made us a subreaper before
 	err = d.open(ctx)
+	stop()
 	restore()
 	if err != nil {
 		yieldEmbed()
@@ -249,7 +255,7 @@ func (d *Driver) connect(ctx context.Context) (*session, error) {
 		r.conn.Close()
 		return nil, wrap(err, "ask %s for events", d.target.uri)
 	}
-	if !d.target.daemon() {
+	if !d.target.daemon {
 		return s, nil
 	}
 	err := r.conn.RegisterCloseCallback(func(*lv.Connect, lv.ConnectCloseReason) { d.lost(s) })

@@ -123,29 +123,27 @@ func arguments(pid int) []string {
 	return args
 }
 
-// isQEMU tells whether a command line is that of the QEMU that libvirt started
-// for the domain; with a root, by the embedded driver there.
-func isQEMU(args []string, name, root string) bool {
+// isMachine tells whether a command line is that of the QEMU that libvirt with
+// this directory lib started for the domain.
+func isMachine(args []string, name, lib string) bool {
 	at := slices.Index(args, "-name")
-	return at >= 0 && at+1 < len(args) && strings.HasPrefix(args[at+1]+",", "guest="+name+",") &&
-		(root == "" || isQEMUOf(args, root))
+	return at >= 0 && at+1 < len(args) && strings.HasPrefix(args[at+1]+",", "guest="+name+",") && isMachineOf(args, lib)
 }
 
-// isQEMUOf tells whether a command line is that of a QEMU of the embedded
-// driver with this root: one of its files, such as the master key, is there.
-func isQEMUOf(args []string, root string) bool {
-	return len(args) > 1 && slices.ContainsFunc(args[1:], func(a string) bool {
-		return strings.Contains(a, `"`+root+`/lib/qemu/domain-`)
-	})
+// isMachineOf tells whether a command line is that of any domain's QEMU of this
+// libvirt: the domain's secret lies in a directory of its own below lib.
+func isMachineOf(args []string, lib string) bool {
+	return hasArgument(args, `"`+lib+`/domain-`)
 }
 
-// isProbeOf tells whether a command line is that of a QEMU with which the
-// embedded driver at this root finds out what QEMU can do.
-func isProbeOf(args []string, root string) bool {
-	return len(args) > 1 && strings.HasPrefix(filepath.Base(args[0]), "qemu-system-") &&
-		slices.ContainsFunc(args[1:], func(a string) bool {
-			return strings.Contains(a, root+"/lib/qemu/qmp-")
-		})
+// isProbeOf tells whether a command line is that of a QEMU with which this
+// libvirt finds out what QEMU can do.
+func isProbeOf(args []string, lib string) bool { return hasArgument(args, lib+"/qmp-") }
+
+// hasArgument tells whether a QEMU has an argument that holds part.
+func hasArgument(args []string, part string) bool {
+	return len(args) > 1 && strings.HasPrefix(filepath.Base(args[0]), "qemu-") &&
+		slices.ContainsFunc(args[1:], func(a string) bool { return strings.Contains(a, part) })
 }
 
 // isVirtiofsd tells whether a command line is a virtiofsd's.
@@ -175,7 +173,7 @@ func number(s string) int {
 // it is really that one, else one that says so itself. It returns nil when
 // there is none.
 func findQEMU(t target, name string) *process {
-	ours := func(args []string) bool { return isQEMU(args, name, t.root) }
+	ours := func(args []string) bool { return isMachine(args, name, t.lib) }
 	if p := verified(readPid(filepath.Join(t.state, name+".pid")), ours); p != nil {
 		return p
 	}

@@ -178,3 +178,42 @@ func TestQEMUAdoptEnded(t *testing.T) {
 		}
 	}
 }
+
+// Wherever in its start the owner is killed, its name is enough to clean up.
+func TestQEMUOwnerKilledWhileCreating(t *testing.T) {
+	needQEMU(t)
+	for i := range 10 {
+		root, parent := rootBelowRun(t)
+		_, files := rootBelowRun(t)
+		cmd := child(t, "TestHelperOwner", "UNI_TEST_ROOT="+root, "UNI_TEST_DO=hang", "UNI_TEST_DIR="+files, "UNI_TEST_SHARE=1")
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if strings.Contains(lines.Text(), "open: ") { // and begins to create
+				break
+			}
+		}
+		time.Sleep(time.Duration(i) * 12 * time.Millisecond)
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		if err := CleanUp(t.Context(), Options{EmbedRoot: root}, "uni-test--orphan"); err != nil {
+			t.Errorf("killed %d ms into Create: %v", i*12, err)
+		}
+		time.Sleep(100 * time.Millisecond)
+		for p := range allProcesses(func(args []string) bool { return strings.Contains(strings.Join(args, " "), parent+"/") }) {
+			t.Errorf("killed %d ms into Create: left %v", i*12, arguments(p.pid))
+			_ = p.signal(unix.SIGKILL)
+			p.close()
+		}
+		if left, _ := os.ReadDir(parent); len(left) > 0 {
+			t.Errorf("killed %d ms into Create: left %v", i*12, left)
+		}
+	}
+}

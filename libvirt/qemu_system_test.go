@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,33 +22,39 @@ import (
 
 const systemSocket = "/run/libvirt/libvirt-sock"
 
-// startDaemons starts virtlogd and libvirtd, or skips where others run: a test
-// that kills a daemon must not kill the machine's own.
-func startDaemons(t *testing.T) (stop func()) {
+// withDaemons runs the calling test in a child with libvirtd and virtlogd of
+// its own: in a mount namespace in which libvirt's directories are empty, so
+// that a libvirtd of this host is neither used nor killed. In the parent it
+// returns true.
+func withDaemons(t *testing.T) (parent bool, kill func()) {
 	t.Helper()
 	needQEMU(t)
-	if os.Getuid() != 0 {
-		t.Skip("needs root")
-	}
-	if pid := readPid("/run/libvirtd.pid"); pid > 0 && len(arguments(pid)) > 0 {
-		t.Skip("a libvirtd runs already")
-	}
 	for _, name := range []string{"virtlogd", "libvirtd"} {
 		if _, err := exec.LookPath(name); err != nil {
 			t.Skip(err)
 		}
 	}
-	// What the package libvirt-daemon-system, or systemd with it, makes.
-	for _, dir := range []string{"/run/libvirt", "/var/log/libvirt", "/var/lib/libvirt", "/var/cache/libvirt"} {
+	if os.Getenv("UNI_TEST_CHILD") != t.Name() {
+		cmd := child(t, t.Name())
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		out, err := cmd.CombinedOutput()
+		t.Logf("%s", out)
+		if err != nil {
+			t.Fatalf("child: %v", err)
+		}
+		return true, nil
+	}
+	for _, dir := range []string{"/run/libvirt", "/var/log/libvirt", "/var/lib/libvirt"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	openKVM(t)
-	if readPid("/run/virtlogd.pid") == 0 || len(arguments(readPid("/run/virtlogd.pid"))) == 0 {
-		daemon(t, "virtlogd", "/run/virtlogd.pid")
-	}
-	return daemon(t, "libvirtd", "/run/libvirtd.pid")
+	daemon(t, "virtlogd")
+	return false, daemon(t, "libvirtd")
 }
 
 // openKVM gives the group kvm the device as udev does: else libvirtd probes
@@ -69,9 +76,11 @@ func openKVM(t *testing.T) {
 }
 
 // daemon starts one and returns what kills it.
-func daemon(t *testing.T, name, pidFile string) (kill func()) {
+func daemon(t *testing.T, name string) (kill func()) {
 	t.Helper()
-	if out, err := exec.Command(name, "-d").CombinedOutput(); err != nil {
+	pidFile := "/run/libvirt/" + name + ".pid"
+	_ = os.Remove(pidFile)
+	if out, err := exec.Command(name, "-d", "-p", pidFile).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v: %s", name, err, out)
 	}
 	var p *process
@@ -113,7 +122,9 @@ func openSystem(t *testing.T) *Driver {
 }
 
 func TestQEMUSystem(t *testing.T) {
-	startDaemons(t)
+	if parent, _ := withDaemons(t); parent {
+		return
+	}
 	d := openSystem(t)
 	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
@@ -140,7 +151,10 @@ func TestQEMUSystem(t *testing.T) {
 
 // Without the daemon machines run on, and nothing else is claimed.
 func TestQEMUDaemonDies(t *testing.T) {
-	kill := startDaemons(t)
+	parent, kill := withDaemons(t)
+	if parent {
+		return
+	}
 	d := openSystem(t)
 	g := newGuest(t, "uni-test--daemon", "microvm", "hang")
 	pids, console := run(t, d, g)
@@ -160,8 +174,7 @@ func TestQEMUDaemonDies(t *testing.T) {
 		t.Fatal("QEMU ended with the daemon")
 	}
 
-	_ = os.Remove("/run/libvirtd.pid")
-	kill = daemon(t, "libvirtd", "/run/libvirtd.pid")
+	kill = daemon(t, "libvirtd")
 	resumed := func() error {
 		for range 100 {
 			if err := d.Pause(t.Context(), name); err == nil {
@@ -181,7 +194,9 @@ func TestQEMUDaemonDies(t *testing.T) {
 }
 
 func TestQEMUSystemCleanUp(t *testing.T) {
-	startDaemons(t)
+	if parent, _ := withDaemons(t); parent {
+		return
+	}
 	d := openSystem(t)
 	g := newGuest(t, "uni-test--cleanup", "microvm", "hang")
 	pids, _ := create(t, d, g)

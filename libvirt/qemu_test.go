@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -301,6 +302,35 @@ func TestQEMUCreateFails(t *testing.T) {
 			}
 			t.Log(err)
 			destroyed(t, d, g)
+		})
+	}
+}
+
+func TestQEMUInterfaces(t *testing.T) {
+	if inChild(t) {
+		return
+	}
+	d := openEmbed(t)
+	for _, kind := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			g := newGuest(t, "uni-test--"+kind, kind, "poweroff")
+			g.machine.VCPUs = 2
+			for i, mode := range []string{"", "multi_queue"} {
+				name := "unitest" + itoa(os.Getpid()%1000) + itoa(i)
+				args := append([]string{"tuntap", "add", "dev", name, "mode", "tap", "vnet_hdr"}, strings.Fields(mode)...)
+				if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+					t.Fatalf("ip %v: %v: %s", args, err, out)
+				}
+				t.Cleanup(func() {
+					if out, err := exec.Command("ip", "link", "del", name).CombinedOutput(); err != nil {
+						t.Errorf("the tap is gone with the machine: %v: %s", err, out)
+					}
+				})
+				g.machine.NICs = append(g.machine.NICs, unikernel.NIC{Tap: name, MAC: "52:54:00:00:00:1" + itoa(i), MTU: 1400 + i, Queues: 1 + i})
+			}
+			_, console := run(t, d, g)
+			console.await(t, "nic 52:54:00:00:00:10 mtu=1400", "nic 52:54:00:00:00:11 mtu=1401")
+			ended(t, d, g.machine.Name, unikernel.EndShutdown)
 		})
 	}
 }

@@ -36,6 +36,10 @@ const probeTick = 250 * time.Millisecond
 // look, kills each one and waits without end until it is reaped; as orphans
 // they are children of this process, which has asked for that.
 func reapProbes() (stop func()) {
+	session, err := unix.Getsid(0)
+	if err != nil {
+		return func() {}
+	}
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -47,7 +51,7 @@ func reapProbes() (stop func()) {
 				return
 			case <-tick.C:
 				for _, pid := range children() {
-					if isDeadProbe(pid) {
+					if isDeadProbe(pid, session) {
 						_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
 					}
 				}
@@ -79,16 +83,20 @@ func children() []int {
 }
 
 // isDeadProbe tells whether a child is the zombie of a QEMU that was no
-// machine. A zombie has no command line any more, so the name must do. A
-// machine's zombie is reaped by who watches it, and at worst its status is
-// lost here.
-func isDeadProbe(pid int) bool {
+// machine. A zombie has no command line any more, so the name must do; a
+// machine's zombie is reaped by who watches it, and at worst its status is lost
+// here. A child in this process's own session is one that libvirt itself
+// started and waits for; QEMU as a daemon has left it.
+func isDeadProbe(pid, session int) bool {
 	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
 		return false
 	}
-	// proc(5): pid (name) state ...; the name may hold anything.
+	// proc(5): pid (name) state ppid pgrp session ...; the name may hold anything.
 	open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
-	return open >= 0 && end > open && bytes.HasPrefix(stat[open+1:end], []byte("qemu-system-")) &&
-		bytes.HasPrefix(stat[end+1:], []byte(" Z "))
+	if open < 0 || end < open || !bytes.HasPrefix(stat[open+1:end], []byte("qemu-system-")) {
+		return false
+	}
+	fields := strings.Fields(string(stat[end+1:]))
+	return len(fields) > 3 && fields[0] == "Z" && fields[3] != strconv.Itoa(session)
 }

@@ -17,53 +17,55 @@ import (
 	"containerd-shim-uni/unikernel"
 )
 
-// machine measures one running machine's memory, and the same machine without
-// libvirt, containerd and shim.
-func (b *bench) machine(ctx context.Context, runs int, ours time.Duration, t *table) error {
+// machine measures the memory of a running machine, and returns the same
+// machine without libvirt, containerd and shim.
+func (b *bench) machine(ctx context.Context, t *table) (bareMachine, error) {
 	const id = "machine"
 	r := b.Ctr(ctx, nil, "run", "-d", "--runtime", uni, python, id, "python3", "-c", "import time; time.sleep(1000)")
 	if r.Code != 0 {
-		return fmt.Errorf("start a container to look at: %s", r.Stderr)
+		return bareMachine{}, fmt.Errorf("start a container to look at: %s", r.Stderr)
 	}
 	defer b.RemoveAll(ctx)
-	var shim, qemu int
-	for _, pid := range b.Processes() {
-		switch args := cmdline(pid); {
-		case strings.HasSuffix(args[0], "containerd-shim-uni-v1"):
-			shim = pid
-		case strings.Contains(args[0], "qemu-system"):
-			qemu = pid
-		}
-	}
+	shim, qemu := b.find("containerd-shim-uni-v1"), b.find("qemu-system-x86_64")
 	if shim == 0 || qemu == 0 {
-		return errors.New("the container has no shim or no QEMU")
+		return bareMachine{}, errors.New("the container has no shim or no QEMU")
+	}
+	args := cmdline(qemu)
+	ram, err := strconv.ParseInt(option(args, "-m"), 10, 64)
+	if err != nil {
+		return bareMachine{}, fmt.Errorf("QEMU's -m in MiB: %w", err)
 	}
 	shimMemory, _, err := pss(shim, 0)
 	if err != nil {
-		return err
-	}
-	args := cmdline(qemu)
-	ram, err := strconv.ParseInt(strings.TrimSuffix(valueOf(args, "-m"), "M"), 10, 64)
-	if err != nil {
-		return fmt.Errorf("QEMU's -m: %w", err)
+		return bareMachine{}, err
 	}
 	qemuMemory, guest, err := pss(qemu, ram<<20)
 	if err != nil {
-		return err
+		return bareMachine{}, err
 	}
-	t.head(fmt.Sprintf("memory on the host of one machine with %d MiB (PSS)", ram))
-	t.line("shim", "%6.1f MiB", mib(shimMemory))
-	t.line("QEMU beyond the guest's RAM", "%6.1f MiB", mib(qemuMemory))
-	t.line("guest RAM in use", "%6.1f MiB", mib(guest))
+	t.head(fmt.Sprintf("memory on the host of one machine with %d MiB, Python sleeping (PSS)", ram))
+	t.line("shim", "%7.1f MiB", mib(shimMemory))
+	t.line("QEMU beyond the guest's RAM", "%7.1f MiB", mib(qemuMemory))
+	t.line("guest's RAM in use", "%7.1f MiB", mib(guest))
+	return b.bare(args, unikernel.Key(b.Namespace, id))
+}
 
-	bare, err := b.bareBoots(ctx, args, unikernel.Key(b.Namespace, id), runs)
-	if err != nil {
-		return err
+// find returns a process of this containerd that runs a program, or 0.
+func (b *bench) find(program string) int {
+	for _, pid := range b.Processes() {
+		if filepath.Base(cmdline(pid)[0]) == program {
+			return pid
+		}
 	}
-	t.head(fmt.Sprintf("the same kernel and disk in a bare QEMU (median of %d, lowest)", runs))
-	t.ms("exec of QEMU to the guest's first word", bare)
-	t.line("ours: ctr run --rm minus that", "%7.0f ms", millis(ours-median(bare)))
-	return nil
+	return 0
+}
+
+// option returns the argument after a flag of QEMU's.
+func option(args []string, flag string) string {
+	if i := slices.Index(args, flag); i >= 0 && i+1 < len(args) {
+		return args[i+1]
+	}
+	return ""
 }
 
 func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
@@ -72,18 +74,6 @@ func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
 func cmdline(pid int) []string {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // empty when the process is gone
 	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
-}
-
-func valueOf(args []string, flag string) string {
-	if i := slices.Index(args, flag); i >= 0 && i+1 < len(args) {
-		value, _, _ := strings.Cut(args[i+1], ",")
-		if flag == "-m" {
-			value = strings.TrimPrefix(value, "size=")
-			value = strings.TrimSuffix(value, "k")
-		}
-		return value
-	}
-	return ""
 }
 
 // pss sums the proportional set size of a process in bytes: of its mappings of
@@ -117,17 +107,25 @@ func pss(pid int, ram int64) (others, guest int64, err error) {
 	return others, guest, lines.Err()
 }
 
-// bareBoots starts QEMU by hand with the machine, kernel, command line and root
-// disk of a running one, and measures until the guest says its first word on
-// the control channel.
-func (b *bench) bareBoots(ctx context.Context, args []string, key string, runs int) ([]time.Duration, error) {
-	root := filepath.Join(b.data, "containers", key, "root.erofs")
-	whole := func(flag string) string { return args[slices.Index(args, flag)+1] }
-	machine := strings.ReplaceAll(whole("-machine"), ",memory-backend=microvm.ram", "")
+// bareMachine is a QEMU that is started by hand.
+type bareMachine struct {
+	socket string // where the guest's control channel ends
+	args   []string
+}
+
+// bare takes over kernel, command line, processor and root disk of a running
+// machine; the disk stays when the container is gone.
+func (b *bench) bare(args []string, key string) (bareMachine, error) {
+	root := filepath.Join(b.Dir, "bare.erofs")
+	if err := os.Link(filepath.Join(b.data, "containers", key, "root.erofs"), root); err != nil {
+		return bareMachine{}, err
+	}
+	// The memory object it refers to is QEMU's own default.
+	machine := strings.ReplaceAll(option(args, "-machine"), ",memory-backend=microvm.ram", "")
 	socket := filepath.Join(b.Dir, "bare.sock")
-	command := []string{
-		"-machine", machine, "-accel", whole("-accel"), "-cpu", whole("-cpu"), "-m", valueOf(args, "-m"),
-		"-kernel", whole("-kernel"), "-initrd", whole("-initrd"), "-append", whole("-append"),
+	return bareMachine{socket, []string{
+		"-machine", machine, "-accel", option(args, "-accel"), "-cpu", option(args, "-cpu"), "-m", option(args, "-m"),
+		"-kernel", option(args, "-kernel"), "-initrd", option(args, "-initrd"), "-append", option(args, "-append"),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-chardev", "null,id=console", "-device", "isa-serial,chardev=console",
 		"-global", "virtio-mmio.force-legacy=false",
@@ -136,25 +134,18 @@ func (b *bench) bareBoots(ctx context.Context, args []string, key string, runs i
 		"-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-device,rng=rng",
 		"-chardev", "socket,id=ctl,path=" + socket, "-device", "virtio-serial-device",
 		"-device", "virtserialport,chardev=ctl,name=uni.ctl",
-	}
-	var took []time.Duration
-	for range runs {
-		d, err := bareBoot(ctx, socket, command)
-		if err != nil {
-			return nil, fmt.Errorf("bare boot: %w", err)
-		}
-		took = append(took, d)
-	}
-	return took, nil
+	}}, nil
 }
 
-func bareBoot(ctx context.Context, socket string, command []string) (time.Duration, error) {
-	l, err := net.Listen("unix", socket)
+// boot measures from the start of QEMU until the guest says its first word on
+// the control channel.
+func (m bareMachine) boot(ctx context.Context) (time.Duration, error) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: m.socket})
 	if err != nil {
 		return 0, err
 	}
 	defer l.Close()
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", command...)
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", m.args...)
 	cmd.Stderr = os.Stderr
 	begin := time.Now()
 	if err := cmd.Start(); err != nil {
@@ -164,7 +155,7 @@ func bareBoot(ctx context.Context, socket string, command []string) (time.Durati
 		_ = cmd.Process.Kill() // it waits for a configuration until then
 		_ = cmd.Wait()
 	}()
-	if err := l.(*net.UnixListener).SetDeadline(begin.Add(time.Minute)); err != nil {
+	if err := l.SetDeadline(begin.Add(time.Minute)); err != nil {
 		return 0, err
 	}
 	conn, err := l.Accept()

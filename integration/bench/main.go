@@ -70,14 +70,14 @@ func (b *bench) measure(ctx context.Context, runs int) error {
 	if err := b.warm(ctx); err != nil {
 		return err
 	}
-	ours, err := b.compare(ctx, runs, &t)
+	bare, err := b.machine(ctx, &t)
 	if err != nil {
 		return err
 	}
-	if err := b.stages(ctx, runs, &t); err != nil {
+	if err := b.compare(ctx, runs, bare, &t); err != nil {
 		return err
 	}
-	if err := b.machine(ctx, runs, ours, &t); err != nil {
+	if err := b.stages(ctx, runs, &t); err != nil {
 		return err
 	}
 	return b.disk(ctx, &t)
@@ -166,24 +166,31 @@ func (b *bench) warm(ctx context.Context) error {
 	return nil
 }
 
-// compare measures both runtimes in turn and returns our median.
-func (b *bench) compare(ctx context.Context, runs int, t *table) (time.Duration, error) {
-	took := map[string][]time.Duration{}
+// compare measures both runtimes and the bare machine in turn.
+func (b *bench) compare(ctx context.Context, runs int, bare bareMachine, t *table) error {
+	var ours, theirs, boots, share []time.Duration
 	for range runs {
-		for _, r := range []string{uni, runc} {
-			d, err := b.hello(ctx, r)
-			if err != nil {
-				return 0, err
-			}
-			took[r] = append(took[r], d)
+		o, err := b.hello(ctx, uni)
+		if err != nil {
+			return err
 		}
+		r, err := b.hello(ctx, runc)
+		if err != nil {
+			return err
+		}
+		q, err := bare.boot(ctx)
+		if err != nil {
+			return fmt.Errorf("bare boot: %w", err)
+		}
+		ours, theirs, boots, share = append(ours, o), append(theirs, r), append(boots, q), append(share, o-q)
 	}
-	ours, theirs := median(took[uni]), median(took[runc])
-	t.head(fmt.Sprintf("ctr run --rm of a static hello (median of %d, lowest)", runs))
-	t.ms(uni, took[uni])
-	t.ms(runc, took[runc])
-	t.line("ratio", "%.1f", float64(ours)/float64(theirs))
-	return ours, nil
+	t.head(fmt.Sprintf("a static hello, in turn (medians of %d, lowest)", runs))
+	t.ms("ctr run --rm, "+uni, ours)
+	t.ms("ctr run --rm, "+runc, theirs)
+	t.line("ratio of the medians", "%7.1f", float64(median(ours))/float64(median(theirs)))
+	t.ms("bare QEMU, same disk, to the guest's first word", boots)
+	t.ms("ours: "+uni+" minus bare QEMU", share)
+	return nil
 }
 
 func median(d []time.Duration) time.Duration {
@@ -197,7 +204,7 @@ type table struct{ w io.Writer }
 func (t table) head(text string) { fmt.Fprintf(t.w, "\n%s\n", text) }
 
 func (t table) line(name, format string, args ...any) {
-	fmt.Fprintf(t.w, "  %-44s %s\n", name, fmt.Sprintf(format, args...))
+	fmt.Fprintf(t.w, "  %-50s %s\n", name, fmt.Sprintf(format, args...))
 }
 
 func (t table) ms(name string, d []time.Duration) {

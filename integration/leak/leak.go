@@ -132,18 +132,16 @@ func loops(dir string) []string {
 	return found
 }
 
-// cgroups are the directories below one named after the namespace, which
-// itself is shared by its containers and stays, as it does with runc.
+// cgroups are the directories named after the namespace or below one that is.
+// One that bears just its name is shared by its containers and stays, as it
+// does with runc.
 func cgroups(namespace string) []string {
 	var found []string
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(p string, d fs.DirEntry, err error) error {
-		if err != nil || !d.IsDir() {
-			return nil // cgroups of others come and go
-		}
-		if strings.Contains(filepath.Dir(p), namespace) {
+		if err == nil && d.IsDir() && strings.Contains(p, namespace) && d.Name() != namespace {
 			found = append(found, p)
 		}
-		return nil
+		return nil // cgroups of others come and go
 	})
 	return found
 }

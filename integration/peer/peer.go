@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -30,6 +31,9 @@ type Options struct {
 	Namespace string
 	// Path are directories searched before the peer's own for shims and tools.
 	Path []string
+	// Wrap is a command that replaces itself by the command that follows it,
+	// such as unshare: containerd runs through it.
+	Wrap []string
 	// Marks are further texts by which Processes knows this peer's processes.
 	Marks []string
 	// Env is added to containerd's environment, which its shims inherit.
@@ -91,7 +95,8 @@ func (p *Peer) start(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	p.cmd = exec.Command(p.program("containerd"), "--config", p.file("config.toml"))
+	command := append(slices.Clone(p.Wrap), p.program("containerd"), "--config", p.file("config.toml"))
+	p.cmd = exec.Command(command[0], command[1:]...)
 	p.cmd.Env = p.environ()
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	// Of its own session: a signal to the tests' terminal is not for it.

@@ -66,7 +66,7 @@ func (p *Peer) Processes() []int {
 
 // unmount removes every mount below the directory, the last one first.
 func (p *Peer) unmount() error {
-	points, err := MountsBelow(p.Dir)
+	points, err := mounts("self", p.Dir)
 	if err != nil {
 		return err
 	}
@@ -78,10 +78,18 @@ func (p *Peer) unmount() error {
 	return nil
 }
 
-// MountsBelow lists the mount points below the directories in the order they
-// were made.
-func MountsBelow(dirs ...string) ([]string, error) {
-	info, err := os.ReadFile("/proc/self/mountinfo")
+// Mounts lists what is mounted below the peer's directory and its Marks that
+// are paths, as containerd sees it, in the order it was made.
+func (p *Peer) Mounts() ([]string, error) {
+	process := "self"
+	if len(p.Wrap) > 0 { // perhaps in a mount namespace of its own
+		process = strconv.Itoa(p.Pid())
+	}
+	return mounts(process, append([]string{p.Dir}, p.Marks...)...)
+}
+
+func mounts(process string, dirs ...string) ([]string, error) {
+	info, err := os.ReadFile(filepath.Join("/proc", process, "mountinfo"))
 	if err != nil {
 		return nil, err
 	}

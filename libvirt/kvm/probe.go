@@ -71,49 +71,50 @@ const (
 	tssAddr    = 0xfffbd000 // below the firmware's area, where QEMU has it
 )
 
+// The kernel's structures; a field that is named but not used here is the
+// kernel's all the same.
+
 type regs struct {
-	rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp uint64
-	r8, r9, r10, r11, r12, r13, r14, r15   uint64
-	rip, rflags                            uint64
+	RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP uint64
+	R8, R9, R10, R11, R12, R13, R14, R15   uint64
+	RIP, RFlags                            uint64
 }
 
 type segment struct {
-	base                           uint64
-	limit                          uint32
-	selector                       uint16
-	kind, present, dpl, db, s, l   uint8
-	g, available, unusable, unused uint8
+	Base                         uint64
+	Limit                        uint32
+	Selector                     uint16
+	Type, Present, DPL, DB, S, L uint8
+	G, AVL, Unusable, _          uint8
 }
 
 type table struct {
-	base  uint64
-	limit uint16
+	Base  uint64
+	Limit uint16
 	_     [3]uint16
 }
 
 type sregs struct {
-	cs, ds, es, fs, gs, ss, tr, ldt         segment
-	gdt, idt                                table
-	cr0, cr2, cr3, cr4, cr8, efer, apicBase uint64
-	interruptBitmap                         [4]uint64
+	CS, DS, ES, FS, GS, SS, TR, LDT         segment
+	GDT, IDT                                table
+	CR0, CR2, CR3, CR4, CR8, EFER, APICBase uint64
+	InterruptBitmap                         [4]uint64
 }
 
 type memoryRegion struct {
-	slot, flags       uint32
-	guest, size, host uint64
+	Slot, Flags       uint32
+	Guest, Size, Host uint64
 }
 
 type cpuid struct {
-	count, _ uint32
-	entries  [256][10]uint32
+	Count, _ uint32
+	Entries  [256][10]uint32
 }
 
 // runArea is the start of struct kvm_run.
 type runArea struct {
-	_             uint8
-	immediateExit uint8
-	_             [6]uint8
-	exitReason    uint32
+	_          [8]uint8
+	exitReason uint32
 }
 
 func ioctl(fd int, request, arg uintptr) (int, error) {
@@ -151,7 +152,7 @@ func run(dev *os.File) error {
 	if _, err := ioctl(vm, setTSSAddr, tssAddr); err != nil {
 		return fmt.Errorf("set the TSS address: %w", err)
 	}
-	region := memoryRegion{size: memorySize, host: uint64(uintptr(unsafe.Pointer(&memory[0])))}
+	region := memoryRegion{Size: memorySize, Host: uint64(uintptr(unsafe.Pointer(&memory[0])))}
 	if err := ioctlp(vm, setUserMemoryRegion, &region); err != nil {
 		return fmt.Errorf("give it memory: %w", err)
 	}
@@ -180,8 +181,8 @@ func run(dev *os.File) error {
 	if err := ioctlp(vcpu, getRegs, &r); err != nil {
 		return err
 	}
-	if reason != exitHLT || r.rax != success {
-		return fmt.Errorf("the probe program ended at %#x with exit reason %d", r.rip, reason)
+	if reason != exitHLT || r.RAX != success {
+		return fmt.Errorf("the probe program ended at %#x with exit reason %d", r.RIP, reason)
 	}
 	return nil
 }
@@ -189,7 +190,7 @@ func run(dev *os.File) error {
 // prepare gives the CPU its features and the state in which PVH starts a
 // kernel: flat 32-bit protected mode without paging.
 func prepare(kvm, vcpu int) error {
-	features := &cpuid{count: uint32(len(cpuid{}.entries))}
+	features := &cpuid{Count: uint32(len(cpuid{}.Entries))}
 	if err := ioctlp(kvm, getSupportedCPUID, features); err != nil {
 		return fmt.Errorf("get the CPU's features: %w", err)
 	}
@@ -200,17 +201,17 @@ func prepare(kvm, vcpu int) error {
 	if err := ioctlp(vcpu, getSregs, &s); err != nil {
 		return fmt.Errorf("get system registers: %w", err)
 	}
-	flat := segment{limit: 0xffffffff, present: 1, db: 1, s: 1, g: 1}
-	s.cs, s.ds = flat, flat
-	s.cs.selector, s.cs.kind = 0x10, 0xb // execute, read, accessed
-	s.ds.selector, s.ds.kind = 0x18, 0x3 // read, write, accessed
-	s.es, s.fs, s.gs, s.ss = s.ds, s.ds, s.ds, s.ds
-	s.gdt = table{base: gdtAt, limit: 4*8 - 1}
-	s.cr0 = 0x11 // PE, ET
+	flat := segment{Limit: 0xffffffff, Present: 1, DB: 1, S: 1, G: 1}
+	s.CS, s.DS = flat, flat
+	s.CS.Selector, s.CS.Type = 0x10, 0xb // execute, read, accessed
+	s.DS.Selector, s.DS.Type = 0x18, 0x3 // read, write, accessed
+	s.ES, s.FS, s.GS, s.SS = s.DS, s.DS, s.DS, s.DS
+	s.GDT = table{Base: gdtAt, Limit: 4*8 - 1}
+	s.CR0 = 0x11 // PE, ET
 	if err := ioctlp(vcpu, setSregs, &s); err != nil {
 		return fmt.Errorf("set system registers: %w", err)
 	}
-	r := regs{rip: code32At, rflags: 2}
+	r := regs{RIP: code32At, RFlags: 2}
 	if err := ioctlp(vcpu, setRegs, &r); err != nil {
 		return fmt.Errorf("set registers: %w", err)
 	}

@@ -38,7 +38,7 @@ func TestSizesMatchRequests(t *testing.T) {
 		"regs":          {setRegs, unsafe.Sizeof(regs{})},
 		"sregs":         {setSregs, unsafe.Sizeof(sregs{})},
 		"memory region": {setUserMemoryRegion, unsafe.Sizeof(memoryRegion{})},
-		"cpuid header":  {setCPUID2, unsafe.Offsetof(cpuid{}.entries)},
+		"cpuid header":  {setCPUID2, unsafe.Offsetof(cpuid{}.Entries)},
 	} {
 		if want := tt.request >> 16 & 0x3fff; tt.size != want {
 			t.Errorf("%s has %d bytes, the kernel's has %d", name, tt.size, want)

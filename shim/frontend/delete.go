@@ -37,13 +37,18 @@ func (r Runtime) delete(ctx context.Context, f flags, stdout io.Writer) error {
 	}
 	go reaper.Run(ctx)
 
-	address, _ := os.ReadFile(filepath.Join(f.bundle, addressFile)) // absent: start failed before
-	alive := served(string(address))
-	if err := r.cleanup(ctx, f, alive); err != nil {
-		return err
+	group, err := groupOf(f.bundle, f.id)
+	if err != nil {
+		group = f.id
 	}
+	address := shimAddress(f, group)
+	alive := served(address)
+	err = r.cleanup(ctx, f, group, alive)
 	if !alive {
-		removeSocket(string(address))
+		removeSocket(address)
+	}
+	if err != nil {
+		return err
 	}
 	data, err := proto.Marshal(&taskapi.DeleteResponse{ExitStatus: statusKilled, ExitedAt: timestamppb.Now()})
 	if err != nil {
@@ -55,16 +60,12 @@ func (r Runtime) delete(ctx context.Context, f flags, stdout io.Writer) error {
 
 // cleanup leaves a shim that lives alone, as long as it has not forgotten the
 // container: a pod's shim outlasts the pod's containers.
-func (r Runtime) cleanup(ctx context.Context, f flags, alive bool) error {
+func (r Runtime) cleanup(ctx context.Context, f flags, group string, alive bool) error {
 	cfg, err := task.LoadConfig(f.bundle)
 	if err != nil {
 		// The file may have become wrong since; the usual places are the best guess.
 		fmt.Fprintf(os.Stderr, "configuration: %s; the defaults are used\n", err)
 		cfg = config.Default()
-	}
-	group, err := groupOf(f.bundle, f.id)
-	if err != nil {
-		group = f.id
 	}
 	host := r.Host(f.namespace, group)
 	names := task.NewNames(cfg.Storage, f.namespace, f.id)
@@ -79,4 +80,14 @@ func (r Runtime) cleanup(ctx context.Context, f flags, alive bool) error {
 		task.PostStopOf(ctx, names, f.bundle)
 	}
 	return err
+}
+
+// shimAddress returns the address of a container's shim. containerd may have
+// removed the bundle that records it; then it is where start puts it.
+func shimAddress(f flags, group string) string {
+	address, err := os.ReadFile(filepath.Join(f.bundle, addressFile))
+	if err != nil {
+		return unixScheme + socketPath(defaultSocketDir, f.address, f.namespace, group)
+	}
+	return string(address)
 }

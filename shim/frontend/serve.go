@@ -26,6 +26,8 @@ const (
 	// the events.
 	replyTimeout = 500 * time.Millisecond
 	flushTimeout = 5 * time.Second
+	// releaseTimeout bounds closing libvirt.
+	releaseTimeout = 2 * time.Second
 )
 
 // serve is the shim.
@@ -55,7 +57,11 @@ func (r Runtime) serveGroup(ctx context.Context, f flags) error {
 	}
 	queue := event.NewQueue(f.namespace, sink)
 	host := r.Host(f.namespace, f.group)
-	tasks := task.NewService(f.namespace, host, queue)
+	l, err := listener(f.socket)
+	if err != nil {
+		return fmt.Errorf("shim socket: %w", err)
+	}
+	tasks := task.NewService(f.namespace, host, queue, func() { release(host, l) })
 	calls := make(activity, 1)
 	server, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(ttrpc.UnixSocketRequireSameUser()),
 		ttrpc.WithUnaryServerInterceptor(calls.intercept))
@@ -63,10 +69,6 @@ func (r Runtime) serveGroup(ctx context.Context, f flags) error {
 		return err
 	}
 	rpc.New(tasks).Register(server)
-	l, err := listener(f.socket)
-	if err != nil {
-		return fmt.Errorf("shim socket: %w", err)
-	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx, l) }()
 	go task.Prewarm(ctx, host, f.bundle)
@@ -80,11 +82,29 @@ func (r Runtime) serveGroup(ctx context.Context, f flags) error {
 		log.L.WithField("signal", s.String()).Info("shim was told to end")
 	case err = <-served:
 	}
-	return errors.Join(err, finish(tasks, server, queue, host, l))
+	return errors.Join(err, finish(server, queue, l))
 }
 
-// finish takes the shim away, in the order in which others could notice.
-func finish(tasks *task.Service, server *ttrpc.Server, queue *event.Queue, host Host, l net.Listener) error {
+// release takes away what others could find of the shim, when no container is
+// left. containerd waits 3 s for it.
+func release(host Host, l net.Listener) {
+	_ = os.Remove(l.Addr().String())
+	closed := make(chan error, 1)
+	go func() { closed <- host.Close() }()
+	timer := time.NewTimer(releaseTimeout)
+	defer timer.Stop()
+	select {
+	case err := <-closed:
+		if err != nil {
+			log.L.WithError(err).Warn("libvirt could not be closed")
+		}
+	case <-timer.C:
+		log.L.Warn("libvirt does not close; left alone")
+	}
+}
+
+// finish ends the shim's own services.
+func finish(server *ttrpc.Server, queue *event.Queue, l net.Listener) error {
 	_ = os.Remove(l.Addr().String())
 	ctx, cancel := context.WithTimeout(context.Background(), replyTimeout)
 	defer cancel()
@@ -94,13 +114,7 @@ func finish(tasks *task.Service, server *ttrpc.Server, queue *event.Queue, host 
 	}
 	ctx, cancel = context.WithTimeout(context.Background(), flushTimeout)
 	defer cancel()
-	err := queue.Close(ctx)
-	select {
-	case <-tasks.Done(): // otherwise machines are running, and go on
-		err = errors.Join(err, host.Close())
-	default:
-	}
-	return err
+	return queue.Close(ctx)
 }
 
 // signals catches what must not end the shim by itself. They are caught and

@@ -38,7 +38,7 @@ func Create(ctx context.Context, app unikernel.App, bundle string, pid int) erro
 		return nil
 	}
 	state := stateOf(app, bundle, pid, specs.StateCreating)
-	//nolint:staticcheck // deprecated in the specification, and still in use
+	//lint:ignore SA1019 deprecated in the specification, and in use
 	if err := run(ctx, "prestart", app.Spec.Hooks.Prestart, state); err != nil {
 		return err
 	}

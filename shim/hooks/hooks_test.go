@@ -26,7 +26,7 @@ func TestCreateRunsInOrderWithTheState(t *testing.T) {
 	dir := t.TempDir()
 	order, state := filepath.Join(dir, "order"), filepath.Join(dir, "state")
 	h := specs.Hooks{
-		Prestart:      []specs.Hook{shell("echo prestart >>" + order)}, //nolint:staticcheck
+		Prestart:      []specs.Hook{shell("echo prestart >>" + order)}, //lint:ignore SA1019 in use
 		CreateRuntime: []specs.Hook{shell("cat >" + state + "; echo \"$0 $SECRET\" >>" + order)},
 	}
 	t.Setenv("SECRET", "ours")

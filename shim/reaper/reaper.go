@@ -1,6 +1,7 @@
 package reaper
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -20,43 +21,68 @@ func Subreaper() error {
 	return nil
 }
 
-// grace is how long an orphan that ended is left to whoever knows of it and
-// wants its exit status.
-const grace = 250 * time.Millisecond
+// grace is how long an orphan that ended is left to whoever may be about to
+// wait for it: a program that makes itself a daemon leaves the session too, and
+// has a parent that waits.
+const grace = time.Second
 
-// Run waits for orphans after they ended, until the context ends.
+// Run waits for orphans some time after they ended, until the context ends.
 func Run(ctx context.Context) {
-	children := make(chan os.Signal, 1)
-	signal.Notify(children, unix.SIGCHLD)
-	defer signal.Stop(children)
+	changed := make(chan os.Signal, 1)
+	signal.Notify(changed, unix.SIGCHLD)
+	defer signal.Stop(changed)
+	var r Reaper
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-children:
+		case <-changed:
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(grace):
+		for more := true; more; {
+			more = r.Look()
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(grace):
+			}
 		}
-		Reap()
 	}
 }
 
-// Reap waits, without blocking, for every orphan that has ended.
-func Reap() {
+// Reaper remembers which orphans had ended when it last looked.
+type Reaper struct{ ended map[int]bool }
+
+// Look waits, without blocking, for the orphans that had ended at the last
+// look already, and says whether it saw others.
+func (r *Reaper) Look() (more bool) {
 	own, err := unix.Getsid(0)
 	if err != nil {
-		return
+		return false
 	}
+	ended := map[int]bool{}
 	for _, pid := range childPids() {
-		// A child between fork and setsid is still in our session, so this
-		// never takes one from its waiter.
-		if sid, err := unix.Getsid(pid); err == nil && sid != own {
+		if sid, err := unix.Getsid(pid); err != nil || sid == own || !zombie(pid) {
+			continue
+		}
+		if r.ended[pid] {
 			_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+		} else {
+			ended[pid] = true
 		}
 	}
+	r.ended = ended
+	return len(ended) > 0
+}
+
+// zombie says whether a process has ended and nobody has waited for it: its
+// state is the field after its name, which may hold anything (proc(5), stat).
+func zombie(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	end := bytes.LastIndexByte(stat, ')')
+	return end >= 0 && bytes.HasPrefix(stat[end+1:], []byte(" Z"))
 }
 
 // childPids lists the children of all our threads, ended ones too (proc(5),

@@ -30,11 +30,17 @@ func TestOrphan(t *testing.T) {
 	if err := own.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for unix.Kill(orphan, 0) == nil && t.Context().Err() == nil {
-		Reap()
+	var r Reaper
+	for !zombie(orphan) && t.Context().Err() == nil {
 		time.Sleep(time.Millisecond)
 	}
-	Reap()
+	if !r.Look() || !zombie(orphan) {
+		t.Error("an orphan was taken at the first look")
+	}
+	r.Look()
+	if unix.Kill(orphan, 0) == nil {
+		t.Error("an orphan was not waited for")
+	}
 	if err := own.Wait(); err != nil {
 		t.Errorf("a child that is ours was taken: %v", err)
 	}

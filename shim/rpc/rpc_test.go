@@ -121,7 +121,7 @@ func TestEveryStateHasAName(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	s := New(task.NewService("ns", nil, nil))
+	s := New(task.NewService("ns", nil, nil, nil))
 	_, err := s.Checkpoint(t.Context(), &taskapi.CheckpointTaskRequest{ID: "c"})
 	if !errors.Is(err, unikernel.ErrNotImplemented) {
 		t.Errorf("checkpoint: %v", err)

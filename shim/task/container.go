@@ -13,6 +13,7 @@ import (
 	"containerd-shim-uni/shim/stdio"
 	"containerd-shim-uni/unikernel"
 
+	"github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -25,6 +26,7 @@ const (
 	fieldExec      = "exec"
 	fieldReason    = "reason"
 	fieldConsole   = "console"
+	fieldStage     = "stage"
 )
 
 // Container is one container and its machine. See the package's comment for
@@ -144,6 +146,22 @@ func (c *Container) step(o op) error {
 	return c.allow(o)
 }
 
+// announce is step with an event that goes with it.
+func (c *Container) announce(o op, e proto.Message) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.allow(o); err != nil {
+		return err
+	}
+	c.events.Send(e)
+	return nil
+}
+
+// took logs how long a stage of the container's life took.
+func (c *Container) took(stage string, since time.Time) {
+	c.log().WithField(fieldStage, stage).WithField("ms", time.Since(since).Milliseconds()).Debug("stage done")
+}
+
 // Wait returns when the container has exited.
 func (c *Container) Wait(ctx context.Context) (unikernel.Exit, error) {
 	select {
@@ -166,7 +184,7 @@ func (c *Container) Pause(ctx context.Context) error {
 		_ = c.step(opPauseFailed) // refused only if it exited meanwhile
 		return fmt.Errorf("pause container %s: %w", c.names.ID, err)
 	}
-	return c.step(opPaused)
+	return c.announce(opPaused, &events.TaskPaused{ContainerID: c.names.ID})
 }
 
 // Resume lets the machine's CPUs run again, and delivers the signals that came
@@ -179,7 +197,7 @@ func (c *Container) Resume(ctx context.Context) error {
 		_ = c.step(opResumeFailed)
 		return fmt.Errorf("resume container %s: %w", c.names.ID, err)
 	}
-	if err := c.step(opResumed); err != nil {
+	if err := c.announce(opResumed, &events.TaskResumed{ContainerID: c.names.ID}); err != nil {
 		return err
 	}
 	c.deliverPending(ctx)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"containerd-shim-uni/shim/cgroup"
 	"containerd-shim-uni/shim/console"
@@ -162,6 +163,7 @@ func (cr *creation) prepare(ctx context.Context) error {
 
 // root makes the root disk.
 func (cr *creation) root(ctx context.Context) error {
+	defer cr.took("root disk", time.Now())
 	disks, err := cr.host.Disks(cr.cfg)
 	if err != nil {
 		return err
@@ -177,10 +179,12 @@ func (cr *creation) root(ctx context.Context) error {
 // guestPlan connects to libvirt, learns what has to boot, and makes the
 // writable disk if that wants one.
 func (cr *creation) guestPlan(ctx context.Context) error {
+	began := time.Now()
 	var err error
 	if cr.machines, err = cr.host.Machines(ctx, cr.cfg); err != nil {
 		return err
 	}
+	cr.took("libvirt", began)
 	if cr.guest, err = cr.host.Guest(cr.cfg, cr.machines); err != nil {
 		return err
 	}
@@ -196,6 +200,7 @@ func (cr *creation) guestPlan(ctx context.Context) error {
 	if !cr.plan.Writable {
 		return nil
 	}
+	defer cr.took("writable disk", time.Now())
 	disks, err := cr.host.Disks(cr.cfg)
 	if err != nil {
 		return err
@@ -247,10 +252,12 @@ func (cr *creation) machine(ctx context.Context) error {
 	}
 	// Before Create: it may fail, or we may die, when half of it is done.
 	cr.undo.add("destroy machine", func(ctx context.Context) error { return cr.machines.Destroy(ctx, cr.names.Domain()) })
+	began := time.Now()
 	pids, err := cr.machines.Create(ctx, cr.document(nics))
 	if err != nil {
 		return fmt.Errorf("create machine: %w", err)
 	}
+	cr.took("machine", began)
 	cr.vm = holdProcess(pids.VM)
 	cr.undo.add("release process", func(context.Context) error { cr.vm.close(); return nil })
 	if err := cr.settle(pids, cr.app.Network); err != nil {

@@ -83,7 +83,7 @@ func TestExecLife(t *testing.T) {
 	if _, err := b.Status("c", "x"); !errdefs.IsNotFound(err) {
 		t.Errorf("status after delete: %v", err)
 	}
-	b.wantEvents("create", "start", "added x", "started x", "exit x")
+	b.wantEvents("create", "start", "added x", "started x", "paused", "resumed", "exit x")
 }
 
 func TestExecProgramMissing(t *testing.T) {

@@ -459,7 +459,7 @@ func newBench(t *testing.T) *bench {
 		machines: &fakeMachines{machines: map[string]*fakeMachine{}}, disks: &fakeDisks{},
 		guest: &fakeGuest{session: b.session}, networks: &fakeNetworks{},
 	}
-	b.Service = NewService("ns", b.host, b.events)
+	b.Service = NewService("ns", b.host, b.events, nil)
 	b.spec = specs.Spec{
 		Process: &specs.Process{Args: []string{"true"}},
 		Linux:   &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace}}},

@@ -48,11 +48,7 @@ func (c *Container) taps(n unikernel.Network) ([]unikernel.NIC, error) {
 	if c.machines.InNetNS() {
 		where = c.netns
 	}
-	queues := c.plan.VCPUs
-	if c.plan.Machine == "microvm" {
-		queues = 1 // virtio-mmio has one interrupt a device, so several queues gain nothing
-	}
-	return c.networks.Tap(c.names.Key, where, n, queues)
+	return c.networks.Tap(c.names.Key, where, n, c.plan.VCPUs)
 }
 
 // lateNetwork replaces the machine, which has not run yet, if its namespace
@@ -100,6 +96,9 @@ func (c *Container) replaceMachine(ctx context.Context, found unikernel.Network)
 
 // settle puts a paused machine where it belongs on the host.
 func (c *Container) settle(pids unikernel.Pids, n unikernel.Network) error {
+	if err := c.vm.score(c.app.Spec.Process.OOMScoreAdj); err != nil {
+		c.log().WithError(err).Info("the hypervisor keeps the shim's out-of-memory score")
+	}
 	if c.group != nil {
 		if err := c.group.Add(append([]int{pids.VM}, pids.Helpers...)...); err != nil {
 			return err

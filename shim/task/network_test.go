@@ -21,7 +21,7 @@ func (b *bench) recordHooks() (read func() string) {
 		return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo " + kind + " >>" + file}}}
 	}
 	b.spec.Hooks = &specs.Hooks{
-		Prestart: hook("prestart"), CreateRuntime: hook("createRuntime"), //nolint:staticcheck // Prestart is in use
+		Prestart: hook("prestart"), CreateRuntime: hook("createRuntime"), //lint:ignore SA1019 in use
 		Poststart: hook("poststart"), Poststop: hook("poststop"),
 	}
 	return func() string {

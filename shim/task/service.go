@@ -20,15 +20,20 @@ type Service struct {
 	host      Host
 	events    Events
 	shutdown  chan struct{}
+	// release lets go of what outlives containers, once; before Shutdown
+	// returns, so that whoever called it finds nothing left.
+	release func()
 
 	mu         sync.Mutex
 	containers map[string]*Container // nil while being created
+	ending     bool
 }
 
-// NewService returns a service without containers.
-func NewService(namespace string, host Host, events Events) *Service {
+// NewService returns a service without containers. It calls release, if there
+// is one, when it is shut down.
+func NewService(namespace string, host Host, events Events, release func()) *Service {
 	return &Service{
-		namespace: namespace, host: host, events: events,
+		namespace: namespace, host: host, events: events, release: release,
 		shutdown: make(chan struct{}), containers: map[string]*Container{},
 	}
 }
@@ -39,15 +44,16 @@ func (s *Service) Done() <-chan struct{} { return s.shutdown }
 // Shutdown ends the service unless it still has containers.
 func (s *Service) Shutdown() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.containers) > 0 {
+	last := len(s.containers) == 0 && !s.ending
+	s.ending = s.ending || last
+	s.mu.Unlock()
+	if !last {
 		return
 	}
-	select {
-	case <-s.shutdown:
-	default:
-		close(s.shutdown)
+	if s.release != nil {
+		s.release()
 	}
+	close(s.shutdown)
 }
 
 func (s *Service) container(id string) (*Container, error) {
@@ -64,10 +70,8 @@ func (s *Service) container(id string) (*Container, error) {
 func (s *Service) reserve(id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	select {
-	case <-s.shutdown:
+	if s.ending {
 		return fmt.Errorf("shim is shutting down: %w", errdefs.ErrUnavailable)
-	default:
 	}
 	if _, taken := s.containers[id]; taken {
 		return fmt.Errorf("container %s: %w", id, errdefs.ErrAlreadyExists)

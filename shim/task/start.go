@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"containerd-shim-uni/shim/console"
 	"containerd-shim-uni/shim/hooks"
@@ -16,7 +17,7 @@ import (
 var (
 	errKilled       = errors.New("it was killed")
 	errMachineEnded = errors.New("its machine ended")
-	errBootTimeout  = errors.New("the guest did not answer in time")
+	errBootTimeout  = errors.New("the guest did not answer")
 )
 
 // Start boots the machine and runs the container's process in it. Once it has
@@ -33,14 +34,15 @@ func (c *Container) Start(ctx context.Context) (pid int, err error) {
 	c.cancelBoot = cancel
 	c.mu.Unlock()
 
-	bootCtx, cancelTimeout := context.WithTimeoutCause(ctx, c.bootTimeout(), errBootTimeout)
+	bootCtx, cancelTimeout := context.WithTimeoutCause(ctx, c.bootTimeout(),
+		fmt.Errorf("%w within %s (machine.boot_timeout)", errBootTimeout, c.bootTimeout()))
 	var proc unikernel.Process
 	if err = c.lateNetwork(bootCtx); err == nil {
 		proc, err = c.boot(bootCtx)
 	}
 	if err == nil {
 		err = c.ran(proc)
-	} else if cause := context.Cause(bootCtx); cause != nil {
+	} else if cause := context.Cause(bootCtx); cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
 	cancelTimeout()
@@ -61,6 +63,7 @@ func (c *Container) boot(ctx context.Context) (unikernel.Process, error) {
 	if err := c.streams.OpenStdin(); err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	if err := c.machines.Resume(ctx, c.names.Domain()); err != nil {
 		return nil, fmt.Errorf("resume machine: %w", err)
 	}
@@ -72,6 +75,8 @@ func (c *Container) boot(ctx context.Context) (unikernel.Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("boot: %w", err)
 	}
+	c.took("boot", began)
+	defer c.took("process", time.Now())
 	c.mu.Lock()
 	c.session = session
 	app := c.app
@@ -113,9 +118,12 @@ func (c *Container) startFailed(err error) error {
 	if errors.Is(err, unikernel.ErrNotImplemented) {
 		return fmt.Errorf("OCI runtime start failed: %w", err)
 	}
-	if errors.Is(err, errBootTimeout) {
+	c.mu.Lock()
+	killed := c.killed
+	c.mu.Unlock()
+	if !killed {
 		if lines := c.tail(consoleInError); len(lines) > 0 {
-			text += fmt.Sprintf("; the console's last words: %q", lines)
+			text += fmt.Sprintf("; the console's last lines: %q", lines)
 		}
 	}
 	return fmt.Errorf("OCI runtime start failed: container %s: %s", c.names.ID, text)
@@ -123,6 +131,6 @@ func (c *Container) startFailed(err error) error {
 
 // consoleInError and consoleInLog are how many lines of the console go there.
 const (
-	consoleInError = 3
+	consoleInError = 5
 	consoleInLog   = 25
 )

@@ -129,7 +129,11 @@ func TestEnd(t *testing.T) {
 			}
 			b.wantState(Stopped)
 			b.remove()
-			b.wantEvents("create", "start", "exit", "delete")
+			if strings.Contains(name, "paused") {
+				b.wantEvents("create", "start", "paused", "exit", "delete")
+			} else {
+				b.wantEvents("create", "start", "exit", "delete")
+			}
 			b.wantNothing()
 		})
 	}
@@ -200,14 +204,14 @@ func TestStartFails(t *testing.T) {
 		"attach": {func(b *bench) { b.host.guest.attachErr = unikernel.ErrUnavailable }, 255, "guest unavailable"},
 		"boot hangs": {func(b *bench) {
 			b.host.guest.attach = func(ctx context.Context) error { <-ctx.Done(); return unikernel.ErrUnavailable }
-		}, 255, "did not answer in time"},
+		}, 255, "did not answer within 1s"},
 		"machine dies while booting": {func(b *bench) {
 			b.host.guest.attach = func(ctx context.Context) error {
 				b.host.machines.end(domain, unikernel.EndFailed)
 				<-ctx.Done()
 				return unikernel.ErrUnavailable
 			}
-		}, 137, "its machine ended"},
+		}, 137, "its machine ended: hypervisor failed"},
 		"guest gone before its machine": {func(b *bench) {
 			b.host.guest.attach = func(context.Context) error {
 				b.host.machines.end(domain, unikernel.EndPanicked)
@@ -271,6 +275,7 @@ func TestPauseAndResume(t *testing.T) {
 	}
 	b.pause()
 	b.wantState(Paused)
+	b.wantEvents("create", "start", "paused")
 	if err := c.Pause(t.Context()); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("pause while paused: %v", err)
 	}
@@ -286,6 +291,7 @@ func TestPauseAndResume(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.wantState(Running)
+	b.wantEvents("create", "start", "paused", "resumed")
 	if got := b.session.init.got(); !slices.Equal(got, []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP}) {
 		t.Errorf("signals after resume: %v", got)
 	}

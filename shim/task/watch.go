@@ -3,6 +3,7 @@ package task
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"containerd-shim-uni/unikernel"
@@ -98,7 +99,7 @@ func (w *watcher) wait() unikernel.Exit {
 	case b = <-c.booted:
 	case end := <-w.machine:
 		w.end = &end
-		if !c.abandonStart() {
+		if !c.abandonStart(end) {
 			return w.verdict()
 		}
 		b = <-c.booted
@@ -138,14 +139,14 @@ func (w *watcher) wait() unikernel.Exit {
 // abandonStart is called when the machine ended before its process ran. It
 // makes a start that is under way fail, or later ones impossible, and says
 // whether one is under way.
-func (c *Container) abandonStart() bool {
+func (c *Container) abandonStart(end unikernel.End) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state == Created {
 		_ = c.allow(opExit)
 		return false
 	}
-	c.cancelBoot(errMachineEnded)
+	c.cancelBoot(fmt.Errorf("%w: %s", errMachineEnded, end.Reason))
 	return true
 }
 
@@ -242,6 +243,7 @@ func reported(p unikernel.Process) bool {
 
 // release lets the output drain, ends the machine and closes the streams.
 func (c *Container) release() {
+	defer c.took("release", time.Now())
 	c.mu.Lock()
 	session, proc := c.session, c.process
 	c.mu.Unlock()

@@ -1,0 +1,80 @@
+// Package libvirt runs machines as libvirt domains. It is the only package that
+// sees libvirt.
+//
+// Domain turns a unikernel.Machine and the facts of a Host into a domain
+// document, a pure function. Driver starts, watches and ends such domains:
+//
+//	           Create            Resume
+//	(nothing) ───────▶ paused ◀─────────▶ running
+//	    ▲                │      Pause        │
+//	    │                │                   │ the guest powers off, reboots or
+//	    │                │                   │ panics; QEMU ends or is killed
+//	    │    Destroy     ▼      Destroy      ▼
+//	    └───────────── ended ◀────────── Wait tells
+//
+// Domains are transient: started from their document, defined nowhere. They
+// outlive the process that started them, with both URIs, so nothing is bound to
+// a connection (no VIR_DOMAIN_START_AUTODESTROY, which an embedded driver does
+// not have anyway); what a killed owner leaves is ended by name with CleanUp.
+//
+// # Where libvirt runs
+//
+// qemu:///embed?root=DIR is libvirt's driver inside this process. It needs no
+// daemon and costs 5 MiB of memory (proportional set size: 7.9 MiB before Open,
+// 12.5 after). libvirt starts it once a process and never ends it: a process
+// can have one, at one root, and the root must not be open in another process.
+// Open writes its configuration; Close removes everything below the root once
+// no machine is left. The process becomes the reaper of orphans
+// (PR_SET_CHILD_SUBREAPER), and so QEMU's parent: its status is known and it is
+// gone the moment it ends. The driver reaps exactly the processes it knows.
+//
+// libvirt looks up the user it was built for (Debian: libvirt-qemu) before it
+// reads any configuration. The package libvirt-daemon-system makes it; without
+// that user neither the embedded driver nor the daemon starts.
+//
+// qemu:///system is libvirtd. When it goes away, machines run on and Wait waits
+// on: the driver connects again for a minute by itself, then with each call,
+// and a pidfd tells when a QEMU ends meanwhile. The guest's own power-off is
+// seen when the daemon is back, since QEMU then waits for it. Destroy works
+// without it.
+//
+// # Files
+//
+// QEMU runs as the distribution's user for it, with libvirt's seccomp filter.
+// libvirt relabels nothing: the root's disk is one inode in many containers,
+// and its owner must not change with each start and end. Create sees to it that
+// QEMU can read and write what it must (see grant): a disk that is written
+// changes its owner, one that is read only is opened to QEMU's group. The
+// caller sees to the directories: each one above a kernel, an initrd, a disk or
+// an embedded root must be searchable for that user (mode 0711 is enough:
+// /run/uni, /run/uni/<key>, /var/lib/uni, /var/lib/uni/containers/<key>, and
+// where a backing file is). Sockets are made by libvirt as root and handed to
+// QEMU; virtiofsd runs as root.
+//
+// # Time
+//
+// Create takes 60 to 90 ms on two cores of a 2.4 GHz AMD EPYC with libvirt 9.0
+// and QEMU 7.2: 10 in libvirt before it starts QEMU, 12 until its child runs
+// QEMU, 25–30 until QEMU answers its monitor and 16 until the first command is
+// answered (raw QEMU takes the same), 15 for the other 13 commands. Three things
+// keep it there. Asked the usual way, libvirt wants to know some 400 processor
+// flags one by one, which is 230 ms and on a busy host 500: see step monitor.
+// The cache of what QEMU can do is shared by all embedded drivers and copied
+// into each one's root: without it the first start probes QEMU for 4 to 12 s,
+// see Warm. And libvirtd's or libvirt's own user must be able to open /dev/kvm
+// if it is there: else libvirt 9.0 takes the cache for outdated at every look,
+// a minute for each start; see qemuConf and Driver.warnOfKVMDevice. Open takes
+// 65 ms with the cache.
+//
+// Destroy takes 5 to 15 ms: it kills QEMU, and libvirt, which looks every
+// 200 ms, is told afterwards. Wait answers with the event of the guest's end,
+// before QEMU has ended.
+//
+// # Machine types
+//
+// microvm, q35 and pc all boot the same kernel by PVH, with disks, interfaces,
+// ports, virtiofs and pvpanic, and end with the guest's power-off, reboot and
+// panic. q35 and pc use qboot.rom instead of SeaBIOS where it is installed, and
+// have their devices on the root bus: libvirt's own choice on q35, a root port
+// a device, costs half a second of boot.
+package libvirt

@@ -1,0 +1,101 @@
+package libvirt
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// probing is what libvirt 9.0 writes to its log when it starts a QEMU to find
+// out what it can do.
+const probing = "Try to probe capabilities"
+
+// TestHelperOpen opens a driver below UNI_TEST_ROOT, creates a machine, and
+// closes it, with libvirt's log beside the root.
+func TestHelperOpen(t *testing.T) {
+	root := os.Getenv("UNI_TEST_ROOT")
+	if root == "" {
+		t.Skip("part of other tests")
+	}
+	if os.Getenv("UNI_TEST_SUBREAPER") != "" {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start := time.Now()
+	d, err := Open(t.Context(), Options{EmbedRoot: root, CapsCache: os.Getenv("UNI_TEST_CAPS"), Accel: AccelTCG, Log: t.Logf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("open: %v", time.Since(start).Round(time.Millisecond))
+	g := newGuest(t, "uni-test--"+filepath.Base(filepath.Dir(root)), "microvm", "hang")
+	create(t, d, g)
+	destroyed(t, d, g)
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// opened runs TestHelperOpen and returns libvirt's log, or fails.
+func opened(t *testing.T, caps string, env ...string) <-chan string {
+	t.Helper()
+	root, parent := rootBelowRun(t)
+	log := filepath.Join(parent, "libvirt.log")
+	cmd := child(t, "TestHelperOpen", append(env, "UNI_TEST_ROOT="+root, "UNI_TEST_CAPS="+caps, "UNI_TEST_DIR="+parent,
+		"LIBVIRT_LOG_FILTERS=1:qemu.qemu_process", "LIBVIRT_LOG_OUTPUTS=1:file:"+log)...)
+	done := make(chan string, 1)
+	go func() {
+		out, err := cmd.CombinedOutput()
+		t.Logf("%s", out)
+		if err != nil {
+			t.Errorf("child: %v", err)
+		}
+		text, _ := os.ReadFile(log)
+		done <- string(text)
+	}()
+	return done
+}
+
+// Two first starts at once probe QEMU once; later ones find it known.
+func TestQEMUCapsAreShared(t *testing.T) {
+	needQEMU(t)
+	caps := t.TempDir()
+	first, second := opened(t, caps), opened(t, caps)
+	a, b := <-first, <-second
+	if (strings.Contains(a, probing)) == strings.Contains(b, probing) {
+		t.Errorf("of two first starts both or none probed QEMU")
+	}
+	if !capsKnown(caps) {
+		t.Error("what was found out is not shared")
+	}
+	if third := <-opened(t, caps); third == "" || strings.Contains(third, probing) {
+		t.Error("a later start probed QEMU again, or has no log")
+	}
+}
+
+func TestQEMUProbingAsSubreaper(t *testing.T) {
+	needQEMU(t)
+	if log := <-opened(t, t.TempDir(), "UNI_TEST_SUBREAPER=1"); !strings.Contains(log, probing) {
+		t.Error("the first start did not probe QEMU")
+	}
+}
+
+func TestQEMUWarm(t *testing.T) {
+	if inChild(t) {
+		return
+	}
+	caps := filepath.Join(t.TempDir(), "caps")
+	if err := Warm(t.Context(), Options{CapsCache: caps, Log: t.Logf}); err != nil {
+		t.Fatal(err)
+	}
+	if !capsKnown(caps) {
+		t.Error("nothing is known of QEMU")
+	}
+	if left, _ := filepath.Glob("/run/uni-warm-*"); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
