@@ -64,7 +64,7 @@ func usedClusters(ctx context.Context, disk io.ReaderAt, size int64) ([]int64, e
 			at = start / clusterSize * clusterSize
 		}
 		chunk := buf[:min(clusterSize, size-at)]
-		if err := readAt(disk, chunk, at); err != nil {
+		if err := readFull(disk, chunk, at); err != nil {
 			return nil, err
 		}
 		if !bytes.Equal(chunk, zero[:len(chunk)]) {
@@ -74,7 +74,7 @@ func usedClusters(ctx context.Context, disk io.ReaderAt, size int64) ([]int64, e
 	return used, nil
 }
 
-func readAt(r io.ReaderAt, b []byte, at int64) error {
+func readFull(r io.ReaderAt, b []byte, at int64) error {
 	if n, err := r.ReadAt(b, at); n < len(b) {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
@@ -164,7 +164,7 @@ func (p plan) writeData(ctx context.Context, f *os.File, disk io.ReaderAt, size 
 			return err
 		}
 		chunk := buf[:min(clusterSize, size-c*clusterSize)]
-		if err := readAt(disk, chunk, c*clusterSize); err != nil {
+		if err := readFull(disk, chunk, c*clusterSize); err != nil {
 			return err
 		}
 		if _, err := f.WriteAt(chunk, (p.data+int64(i))*clusterSize); err != nil {

@@ -36,7 +36,7 @@ func IsImage(r io.ReaderAt) bool {
 // Open reads the header of the image in r, a file of fileSize bytes.
 func Open(r io.ReaderAt, fileSize int64) (*Reader, error) {
 	h := make([]byte, headerSize)
-	if err := readAt(r, h, 0); err != nil {
+	if err := readFull(r, h, 0); err != nil {
 		return nil, fmt.Errorf("%w: header: %w", ErrFormat, err)
 	}
 	be := binary.BigEndian
@@ -55,7 +55,7 @@ func Open(r io.ReaderAt, fileSize int64) (*Reader, error) {
 		return nil, fmt.Errorf("%w: L1 table of %d entries at %d", ErrFormat, entries, at)
 	}
 	table := make([]byte, entries*8)
-	if err := readAt(r, table, int64(at)); err != nil {
+	if err := readFull(r, table, int64(at)); err != nil {
 		return nil, fmt.Errorf("%w: L1 table: %w", ErrFormat, err)
 	}
 	for i := range entries {
@@ -69,8 +69,8 @@ func (x *Reader) clusters() int64 { return (x.size + 1<<x.bits - 1) >> x.bits }
 // Size is the disk's size in bytes.
 func (x *Reader) Size() int64 { return x.size }
 
-// offsetMask are the bits of L1 and L2 entries that hold an offset.
-const offsetMask = 0x00fffffffffffe00
+// offsetBits are the bits of L1 and L2 entries that hold an offset.
+const offsetBits = 0x00fffffffffffe00
 
 const flagCompressed = 1 << 62
 
@@ -88,7 +88,7 @@ func (x *Reader) ReadAt(p []byte, off int64) (n int, err error) {
 		}
 		if at == 0 {
 			clear(chunk)
-		} else if err := readAt(x.r, chunk, at+in); err != nil {
+		} else if err := readFull(x.r, chunk, at+in); err != nil {
 			return n, fmt.Errorf("%w: data at %d: %w", ErrFormat, at, err)
 		}
 		n, off, p = n+len(chunk), off+int64(len(chunk)), p[len(chunk):]
@@ -106,12 +106,12 @@ func (x *Reader) lookup(cluster int64) (int64, error) {
 	if i >= int64(len(x.l1)) {
 		return 0, fmt.Errorf("%w: cluster %d is behind the L1 table", ErrFormat, cluster)
 	}
-	table := int64(x.l1[i] & offsetMask)
+	table := int64(x.l1[i] & offsetBits)
 	if table == 0 {
 		return 0, nil
 	}
 	var b [8]byte
-	if err := readAt(x.r, b[:], table+cluster&(1<<perTable-1)*8); err != nil {
+	if err := readFull(x.r, b[:], table+cluster&(1<<perTable-1)*8); err != nil {
 		return 0, fmt.Errorf("%w: L2 table at %d: %w", ErrFormat, table, err)
 	}
 	entry := binary.BigEndian.Uint64(b[:])
@@ -121,5 +121,5 @@ func (x *Reader) lookup(cluster int64) (int64, error) {
 	if entry&1 != 0 { // reads as zero
 		return 0, nil
 	}
-	return int64(entry & offsetMask), nil
+	return int64(entry & offsetBits), nil
 }
