@@ -41,7 +41,7 @@ type Store struct {
 	opts Options
 	mke2 string // path of mke2fs, empty when it is not installed
 
-	// writeTree is erofs.Write; tests replace it.
+	// writeTree is erofs.WriteDir; tests replace it.
 	writeTree func(ctx context.Context, f *os.File, dir string) error
 }
 
@@ -51,7 +51,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	if !filepath.IsAbs(dir) {
 		return nil, fmt.Errorf("open store: %q is not an absolute path", dir)
 	}
-	s := &Store{dir: filepath.Join(dir, "cache"), opts: opts, mke2: findMke2fs(), writeTree: erofs.Write}
+	s := &Store{dir: filepath.Join(dir, "cache"), opts: opts, mke2: findMke2fs(), writeTree: erofs.WriteDir}
 	if s.opts.Log == nil {
 		s.opts.Log = func(string, ...any) {}
 	}

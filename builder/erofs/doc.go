@@ -1,4 +1,4 @@
-// Package erofs writes a directory tree as an EROFS file system: read-only,
+// Package erofs writes a file tree (package tree) as an EROFS file system: read-only,
 // uncompressed, with nanosecond modification times, hard links, device nodes
 // and extended attributes. Any Linux since 5.4 mounts it.
 //
@@ -11,7 +11,7 @@
 //	                   fits in the block, the last partial block of its data
 //	meta … end         the data of each file in whole blocks, contiguous
 //
-// The tree is scanned first (scan.go), then every inode gets its place
+// The tree's inodes are listed first (inodes.go), then every one gets its place
 // (layout.go), then inodes and data are written (write.go). Numbers and layouts
 // are those of the kernel's fs/erofs/erofs_fs.h and
 // Documentation/filesystems/erofs.rst.

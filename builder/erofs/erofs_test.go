@@ -18,6 +18,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-uni/builder/erofs/reader"
+	"containerd-shim-uni/builder/tree"
+	"containerd-shim-uni/builder/tree/treetest"
 )
 
 var someTime = time.Date(2001, 2, 3, 4, 5, 6, 789, time.UTC)
@@ -84,116 +88,42 @@ func writeImage(t *testing.T, dir string) string {
 	f, err := os.Create(path)
 	must(t, err)
 	defer f.Close()
-	must(t, Write(t.Context(), f, dir))
+	must(t, WriteDir(t.Context(), f, dir))
 	return path
 }
 
-func readImage(t *testing.T, dir string) image {
+func readImage(t *testing.T, dir string) []byte {
 	t.Helper()
 	data, err := os.ReadFile(writeImage(t, dir))
 	must(t, err)
 	return data
 }
 
-func TestWriteReadsBack(t *testing.T) {
-	dir := makeTree(t, false)
-	im := readImage(t, dir)
-	root, inodes, blocks, err := im.super()
+// readTree reads an image back with the reader, which shares no code with the
+// writer.
+func readTree(t *testing.T, image []byte) *tree.Node {
+	t.Helper()
+	fs, err := reader.Open(bytes.NewReader(image), int64(len(image)))
 	must(t, err)
-	if int(blocks)*4096 != len(im) {
-		t.Errorf("%d blocks in %d bytes", blocks, len(im))
+	if fs.Size() != int64(len(image)) {
+		t.Errorf("%d bytes of file system in %d bytes", fs.Size(), len(image))
 	}
-	seen := map[uint64]bool{}
-	compareDir(t, im, root, root, dir, seen)
-	if int(inodes) != len(seen) {
-		t.Errorf("superblock counts %d inodes, found %d", inodes, len(seen))
+	root, err := fs.Tree(t.Context())
+	must(t, err)
+	return root
+}
+
+// compare writes a directory, reads it back and compares.
+func compare(t *testing.T, dir string) {
+	t.Helper()
+	want, err := tree.Scan(t.Context(), dir)
+	must(t, err)
+	for _, line := range treetest.Diff(want, readTree(t, readImage(t, dir))) {
+		t.Error(line)
 	}
 }
 
-// compareDir compares a directory of the image with one of the host.
-func compareDir(t *testing.T, im image, nid, parent uint64, path string, seen map[uint64]bool) {
-	t.Helper()
-	n, err := im.inode(nid)
-	must(t, err)
-	compareInode(t, n, path)
-	seen[nid] = true
-	got, err := im.dir(n)
-	if err != nil {
-		t.Fatalf("%s: %v", path, err)
-	}
-	if got["."] != nid || got[".."] != parent {
-		t.Errorf("%s: \".\" is %d and \"..\" %d, want %d and %d", path, got["."], got[".."], nid, parent)
-	}
-	entries, err := os.ReadDir(path)
-	must(t, err)
-	if len(got) != len(entries)+2 {
-		t.Errorf("%s: %d entries, want %d", path, len(got)-2, len(entries))
-	}
-	for _, e := range entries {
-		kid := filepath.Join(path, e.Name())
-		kidNID, ok := got[e.Name()]
-		switch {
-		case !ok:
-			t.Errorf("%s is missing", kid)
-		case e.IsDir():
-			compareDir(t, im, kidNID, nid, kid, seen)
-		default:
-			compareFile(t, im, kidNID, kid)
-			seen[kidNID] = true
-		}
-	}
-}
-
-func compareFile(t *testing.T, im image, nid uint64, path string) {
-	t.Helper()
-	n, err := im.inode(nid)
-	must(t, err)
-	compareInode(t, n, path)
-	info, err := os.Lstat(path)
-	must(t, err)
-	var want []byte
-	switch info.Mode().Type() {
-	case 0:
-		want, err = os.ReadFile(path)
-	case fs.ModeSymlink:
-		var target string
-		target, err = os.Readlink(path)
-		want = []byte(target)
-	default:
-		return
-	}
-	must(t, err)
-	if !bytes.Equal(im.data(n), want) {
-		t.Errorf("%.80q: contents differ", path)
-	}
-}
-
-func compareInode(t *testing.T, n inode, path string) {
-	t.Helper()
-	var st unix.Stat_t
-	must(t, unix.Lstat(path, &st))
-	if uint32(n.mode) != st.Mode || n.uid != st.Uid || n.gid != st.Gid || n.mtime != st.Mtim.Sec || int64(n.nsec) != st.Mtim.Nsec {
-		t.Errorf("%.80q: inode %+v, want %+v", path, n, st)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR && (n.size != uint64(st.Size) || uint64(n.nlink) != uint64(st.Nlink)) {
-		t.Errorf("%.80q: size %d nlink %d, want %d and %d", path, n.size, n.nlink, st.Size, st.Nlink)
-	}
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR && uint64(n.nlink) != 2+subdirs(t, path) {
-		t.Errorf("%.80q: nlink %d, want %d", path, n.nlink, 2+subdirs(t, path))
-	}
-}
-
-func subdirs(t *testing.T, path string) (n uint64) {
-	t.Helper()
-	entries, err := os.ReadDir(path)
-	must(t, err)
-	for _, e := range entries {
-		if e.IsDir() {
-			n++
-		}
-	}
-	return n
-}
+func TestWriteReadsBack(t *testing.T) { compare(t, makeTree(t, false)) }
 
 func TestWriteIsDeterministic(t *testing.T) {
 	a, b := readImage(t, makeTree(t, false)), readImage(t, makeTree(t, true))
@@ -233,21 +163,15 @@ func TestWriteXattrs(t *testing.T) {
 			must(t, err)
 		}
 	}
-	im := readImage(t, dir)
-	root, _, _, err := im.super()
-	must(t, err)
-	rootInode, err := im.inode(root)
-	must(t, err)
-	names, err := im.dir(rootInode)
-	must(t, err)
-	n, err := im.inode(names["f"])
-	must(t, err)
-	if !maps.Equal(n.xattrs, want) {
-		t.Errorf("attributes %q, want %q", n.xattrs, want)
+	got := map[string]string{}
+	root := readTree(t, readImage(t, dir))
+	for _, x := range root.Child("f").Xattrs {
+		got[x.Name] = x.Value
 	}
-	if got := im.data(n); string(got) != "data" {
-		t.Errorf("data %q", got)
+	if !maps.Equal(got, want) {
+		t.Errorf("attributes %q, want %q", got, want)
 	}
+	compare(t, dir)
 }
 
 func TestXattrNames(t *testing.T) {
@@ -256,7 +180,7 @@ func TestXattrNames(t *testing.T) {
 		"system.nfs4_acl": false, "os2.x": false, "security.selinux": false, "trusted.overlay.opaque": false, "user.overlay.opaque": false,
 	} {
 		_, _, ok := splitXattr(name)
-		if got := ok && !hostXattr(name); got != want {
+		if got := ok && !tree.HostXattr(name); got != want {
 			t.Errorf("%s is kept: %v, want %v", name, got, want)
 		}
 	}
@@ -270,10 +194,7 @@ func TestWriteSocket(t *testing.T) {
 	l, err := net.Listen("unix", filepath.Join(dir, "s"))
 	must(t, err)
 	defer l.Close()
-	im := readImage(t, dir)
-	root, _, _, err := im.super()
-	must(t, err)
-	compareDir(t, im, root, root, dir, map[uint64]bool{})
+	compare(t, dir)
 }
 
 func TestWriteErrors(t *testing.T) {
@@ -282,15 +203,15 @@ func TestWriteErrors(t *testing.T) {
 	defer f.Close()
 	file := filepath.Join(t.TempDir(), "file")
 	must(t, os.WriteFile(file, nil, 0o600))
-	if err := Write(t.Context(), f, file); !errors.Is(err, unix.ENOTDIR) {
+	if err := WriteDir(t.Context(), f, file); !errors.Is(err, unix.ENOTDIR) {
 		t.Errorf("a file as tree: %v", err)
 	}
-	if err := Write(t.Context(), f, file+".missing"); !errors.Is(err, fs.ErrNotExist) {
+	if err := WriteDir(t.Context(), f, file+".missing"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a missing tree: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Write(ctx, f, t.TempDir()); !errors.Is(err, context.Canceled) {
+	if err := WriteDir(ctx, f, t.TempDir()); !errors.Is(err, context.Canceled) {
 		t.Errorf("a context that ended: %v", err)
 	}
 	huge := t.TempDir()
@@ -303,7 +224,7 @@ func TestWriteErrors(t *testing.T) {
 		must(t, err)
 		defer h2.Close()
 		must(t, h2.Truncate(15<<40))
-		if err := Write(t.Context(), f, huge); !errors.Is(err, unix.EFBIG) {
+		if err := WriteDir(t.Context(), f, huge); !errors.Is(err, unix.EFBIG) {
 			t.Errorf("30 TiB: %v", err)
 		}
 	}
@@ -311,20 +232,20 @@ func TestWriteErrors(t *testing.T) {
 
 func TestFileThatChanges(t *testing.T) {
 	for _, size := range []int64{0, 5, 4095, 5000, 3 << 20} {
-		path := filepath.Join(t.TempDir(), "f")
-		must(t, os.WriteFile(path, make([]byte, size), 0o600))
-		out, err := os.Create(path + ".out")
+		out, err := os.Create(filepath.Join(t.TempDir(), "out"))
 		must(t, err)
 		defer out.Close()
 		for _, scanned := range []int64{size - 1, size + 1, size + 4096, 2*size + 1} {
 			if scanned <= 0 {
 				continue
 			}
-			n := &node{path: path, size: scanned, mode: unix.S_IFREG}
-			_, err := layout([]*node{n})
+			dir := t.TempDir()
+			path := filepath.Join(dir, "f")
+			must(t, os.WriteFile(path, make([]byte, scanned), 0o600))
+			root, err := tree.Scan(t.Context(), dir)
 			must(t, err)
-			w := writer{out: out, buf: make([]byte, copyBuffer)}
-			if err := w.node(t.Context(), n, 1); !errors.Is(err, errChanged) {
+			must(t, os.Truncate(path, size))
+			if err := Write(t.Context(), out, root); !errors.Is(err, tree.ErrChanged) {
 				t.Errorf("scanned with %d bytes, now %d: %v", scanned, size, err)
 			}
 		}
@@ -338,7 +259,7 @@ func TestLayout(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		nodes := make([]*node, 1+rnd.IntN(2000))
 		for i := range nodes {
-			nodes[i] = &node{mode: unix.S_IFREG, size: rnd.Int64N(3 * blockSize)}
+			nodes[i] = &node{Node: &tree.Node{Mode: unix.S_IFREG}, size: rnd.Int64N(3 * blockSize)}
 			if rnd.IntN(4) == 0 {
 				nodes[i].xattrs = make([]byte, 4*(3+rnd.IntN(3000)))
 			}
@@ -377,7 +298,7 @@ func TestEncodeDevice(t *testing.T) {
 	for _, tt := range []struct {
 		major, minor, want uint32
 	}{{1, 3, 0x103}, {7, 0, 0x700}, {259, 300, 0x11032c}, {4095, 1<<20 - 1, 0xffffffff}} {
-		if got := encodeDevice(unix.Mkdev(tt.major, tt.minor)); got != tt.want {
+		if got := (&node{Node: &tree.Node{Major: tt.major, Minor: tt.minor}}).rdev(); got != tt.want {
 			t.Errorf("%d:%d is %#x, want %#x", tt.major, tt.minor, got, tt.want)
 		}
 	}

@@ -64,8 +64,8 @@ func encodeInode(b []byte, n *node, ino uint32) []byte {
 	if n.inline > 0 {
 		layout = layoutInline
 	}
-	if n.isDevice() {
-		union = n.rdev
+	if n.IsDevice() {
+		union = n.rdev()
 	}
 	xattrCount := uint16(0)
 	if len(n.xattrs) > 0 { // the header counts as one unit of 4 bytes
@@ -73,15 +73,15 @@ func encodeInode(b []byte, n *node, ino uint32) []byte {
 	}
 	b = le.AppendUint16(b, 1|layout<<1)
 	b = le.AppendUint16(b, xattrCount)
-	b = le.AppendUint16(b, uint16(n.mode))
+	b = le.AppendUint16(b, uint16(n.Mode))
 	b = le.AppendUint16(b, 0)
 	b = le.AppendUint64(b, uint64(n.size))
 	b = le.AppendUint32(b, union)
 	b = le.AppendUint32(b, ino)
-	b = le.AppendUint32(b, n.uid)
-	b = le.AppendUint32(b, n.gid)
-	b = le.AppendUint64(b, uint64(n.mtime))
-	b = le.AppendUint32(b, n.mtimeNsec)
+	b = le.AppendUint32(b, n.UID)
+	b = le.AppendUint32(b, n.GID)
+	b = le.AppendUint64(b, uint64(n.Mtime))
+	b = le.AppendUint32(b, n.MtimeNsec)
 	b = le.AppendUint32(b, n.nlink)
 	return append(b, make([]byte, 16)...)
 }

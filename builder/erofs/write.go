@@ -1,29 +1,30 @@
 package erofs
 
 import (
-	"cmp"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 
-	"golang.org/x/sys/unix"
+	"containerd-shim-uni/builder/tree"
 )
 
 // copyBuffer is how much of a file is read at once, in bytes.
 const copyBuffer = 1 << 20
 
-// Write writes the tree below dir as a file system to f, which must be an
-// empty regular file. It does not sync. Nothing may change the tree meanwhile:
-// a file whose size changes is an error. What is left in f after an error is
-// of no use. Errors wrap the file systems' own, such as ENOSPC.
-func Write(ctx context.Context, f *os.File, dir string) error {
-	t, err := scan(ctx, dir)
+// Write writes a tree as a file system to f, which must be an empty regular
+// file. It does not sync. Memory for metadata grows with the number of files;
+// contents pass through one buffer. What is left in f after an error is of no
+// use. Errors wrap the file systems' own, such as ENOSPC; ENOTDIR is a root that
+// is no directory.
+func Write(ctx context.Context, f *os.File, root *tree.Node) error {
+	nodes, err := collect(root)
 	if err != nil {
-		return fmt.Errorf("scan: %w", err)
+		return err
 	}
-	blocks, err := layout(t.nodes)
+	blocks, err := layout(nodes)
 	if err != nil {
 		return err
 	}
@@ -31,12 +32,22 @@ func Write(ctx context.Context, f *os.File, dir string) error {
 		return err
 	}
 	w := writer{out: f, buf: make([]byte, copyBuffer)}
-	for i, n := range t.nodes {
+	for i, n := range nodes {
 		if err := w.node(ctx, n, uint32(i+1)); err != nil {
 			return err
 		}
 	}
-	return w.super(t.nodes[0].nid, uint64(len(t.nodes)), uint32(blocks))
+	return w.super(nodes[0].nid, uint64(len(nodes)), uint32(blocks))
+}
+
+// WriteDir writes the tree below a directory of the host. Nothing may change
+// it meanwhile.
+func WriteDir(ctx context.Context, f *os.File, dir string) error {
+	root, err := tree.Scan(ctx, dir)
+	if err != nil {
+		return fmt.Errorf("scan: %w", err)
+	}
+	return Write(ctx, f, root)
 }
 
 type writer struct {
@@ -50,11 +61,11 @@ func (w *writer) node(ctx context.Context, n *node, ino uint32) error {
 	w.head = append(encodeInode(w.head[:0], n, ino), n.xattrs...)
 	var data []byte
 	switch {
-	case n.isDir():
+	case n.IsDir():
 		data = encodeDir(n.entries)
-	case n.target != "":
-		data = []byte(n.target)
-	case n.path != "":
+	case n.IsLink():
+		data = []byte(n.Target)
+	case n.size > 0:
 		return w.file(ctx, n)
 	}
 	whole := len(data) - n.inline
@@ -74,36 +85,36 @@ func (w *writer) inode(n *node, inline []byte) error {
 
 // file copies a regular file's data and writes its inode.
 func (w *writer) file(ctx context.Context, n *node) error {
-	in, err := os.OpenFile(n.path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	in, err := n.Data.Open()
 	if err != nil {
 		return err
 	}
 	defer in.Close()
 	whole := n.size - int64(n.inline)
-	if err := w.copy(ctx, in, whole, int64(n.block)*blockSize); err != nil {
-		return fmt.Errorf("copy %s: %w", n.path, err)
+	if err := w.copy(ctx, in, n.size, whole, int64(n.block)*blockSize); err != nil {
+		return fmt.Errorf("copy contents: %w", err)
 	}
 	tail := w.buf[:n.inline]
 	if err := readFull(in, tail, whole); err != nil {
-		return fmt.Errorf("copy %s: %w", n.path, err)
-	}
-	if st, err := in.Stat(); err != nil || st.Size() != n.size {
-		return fmt.Errorf("copy %s: %w", n.path, cmp.Or(err, errChanged))
+		return fmt.Errorf("copy contents: %w", err)
 	}
 	return w.inode(n, tail)
 }
 
-var errChanged = errors.New("the file changed while it was read")
-
-// copy copies size bytes of in to the image's offset at, data only: what in has
-// as holes stays unwritten.
-func (w *writer) copy(ctx context.Context, in *os.File, size, at int64) error {
-	for pos := int64(0); pos < size; {
-		start, end, err := nextData(in, pos, size)
-		if err != nil {
-			return err
+// copy copies the first whole bytes of in, which has size, to the image's
+// offset at, data only: holes and chunks of zeros stay unwritten.
+func (w *writer) copy(ctx context.Context, in tree.Content, size, whole, at int64) error {
+	sparse, _ := in.(tree.Sparse)
+	for pos := int64(0); pos < whole; {
+		end := whole
+		if sparse != nil {
+			var err error
+			if pos, end, err = sparse.NextData(pos, size); err != nil {
+				return err
+			}
+			end = min(end, whole)
 		}
-		for pos = start; pos < end; {
+		for pos < end {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
@@ -111,8 +122,10 @@ func (w *writer) copy(ctx context.Context, in *os.File, size, at int64) error {
 			if err := readFull(in, chunk, pos); err != nil {
 				return err
 			}
-			if _, err := w.out.WriteAt(chunk, at+pos); err != nil {
-				return err
+			if !isZero(chunk) {
+				if _, err := w.out.WriteAt(chunk, at+pos); err != nil {
+					return err
+				}
 			}
 			pos += int64(len(chunk))
 		}
@@ -120,33 +133,32 @@ func (w *writer) copy(ctx context.Context, in *os.File, size, at int64) error {
 	return nil
 }
 
+var zeros [blockSize]byte
+
+// isZero stops at the first block with data.
+func isZero(b []byte) bool {
+	for len(b) >= blockSize {
+		if !bytes.Equal(b[:blockSize], zeros[:]) {
+			return false
+		}
+		b = b[blockSize:]
+	}
+	return bytes.Equal(b, zeros[:len(b)])
+}
+
 // readFull fills b from offset at; a file that ends before has changed.
-func readFull(in *os.File, b []byte, at int64) error {
+func readFull(in io.ReaderAt, b []byte, at int64) error {
+	if len(b) == 0 {
+		return nil
+	}
 	n, err := in.ReadAt(b, at)
 	if n == len(b) {
 		return nil
 	}
 	if errors.Is(err, io.EOF) {
-		return errChanged
+		return tree.ErrChanged
 	}
 	return err
-}
-
-// nextData returns the first range of data at or after pos, cut at size;
-// start is size where there is none.
-func nextData(in *os.File, pos, size int64) (start, end int64, err error) {
-	if size <= copyBuffer { // holes of small files are not worth two calls
-		return pos, size, nil
-	}
-	start, err = in.Seek(pos, unix.SEEK_DATA)
-	switch {
-	case errors.Is(err, unix.ENXIO):
-		return size, size, nil
-	case err != nil: // the file system cannot tell
-		return pos, size, nil
-	}
-	end, err = in.Seek(start, unix.SEEK_HOLE)
-	return min(start, size), min(end, size), err
 }
 
 // super writes the superblock, last.

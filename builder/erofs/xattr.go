@@ -2,21 +2,18 @@ package erofs
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"os"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-uni/builder/tree"
 )
 
 const (
 	xattrHeaderSize = 12
 	// maxXattrs is what the 16-bit count of 4-byte units in the inode can say.
 	maxXattrs = (1<<16-2)*4 + xattrHeaderSize
-	// xattrListMax is the kernel's XATTR_LIST_MAX, in bytes.
-	xattrListMax = 1 << 16
 )
 
 // xattrPrefixes are the name spaces the format knows by number. A name that is
@@ -32,48 +29,31 @@ var xattrPrefixes = []struct {
 	{"security.", 6},
 }
 
-// hostXattr says whether an attribute is the host's own business, not the
-// image's: the bookkeeping of its overlayfs and its SELinux labels.
-func hostXattr(name string) bool {
-	return strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") || name == "security.selinux"
-}
-
-// readXattrs returns a file's extended attributes as they follow its inode;
-// nil for none.
-func readXattrs(path string) ([]byte, error) {
-	names, err := listXattrs(path)
-	if err != nil || len(names) == 0 {
-		return nil, err
-	}
+// encodeXattrs returns extended attributes as they follow an inode; nil for
+// none. Names of unknown spaces are left out.
+func encodeXattrs(attrs []tree.Xattr) ([]byte, error) {
 	var body []byte
-	for _, name := range names {
-		index, rest, ok := splitXattr(name)
-		if !ok || hostXattr(name) {
+	for _, a := range attrs {
+		index, rest, ok := splitXattr(a.Name)
+		if !ok {
 			continue
 		}
-		value, err := getXattr(path, name)
-		if errors.Is(err, unix.ENODATA) {
-			continue
+		if len(rest) >= 1<<8 || len(a.Value) >= 1<<16 {
+			return nil, fmt.Errorf("attribute %.300q: %w", a.Name, unix.E2BIG)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: read attribute %q: %w", path, name, err)
-		}
-		if len(value) >= 1<<16 {
-			return nil, fmt.Errorf("%s: attribute %q: %w", path, name, unix.E2BIG)
-		}
-		body = appendXattr(body, index, rest, value)
+		body = appendXattr(body, index, rest, a.Value)
 	}
 	if len(body) == 0 {
 		return nil, nil
 	}
 	if len(body)+xattrHeaderSize > maxXattrs {
-		return nil, fmt.Errorf("%s: extended attributes: %w", path, unix.E2BIG)
+		return nil, fmt.Errorf("extended attributes: %w", unix.E2BIG)
 	}
 	return append(make([]byte, xattrHeaderSize, xattrHeaderSize+len(body)), body...), nil
 }
 
 // appendXattr appends one entry, padded to four bytes.
-func appendXattr(b []byte, index byte, name string, value []byte) []byte {
+func appendXattr(b []byte, index byte, name, value string) []byte {
 	b = append(b, byte(len(name)), index)
 	b = binary.LittleEndian.AppendUint16(b, uint16(len(value)))
 	b = append(b, name...)
@@ -88,33 +68,4 @@ func splitXattr(name string) (index byte, rest string, ok bool) {
 		}
 	}
 	return 0, "", false
-}
-
-// listXattrs returns the sorted names; none where the file system has no
-// attributes.
-func listXattrs(path string) ([]string, error) {
-	for buf := make([]byte, 1024); ; buf = make([]byte, xattrListMax) {
-		n, err := unix.Llistxattr(path, buf)
-		switch {
-		case errors.Is(err, unix.ENOTSUP) || (err == nil && n == 0):
-			return nil, nil
-		case errors.Is(err, unix.ERANGE) && len(buf) < xattrListMax:
-			continue
-		case err != nil:
-			return nil, &os.PathError{Op: "llistxattr", Path: path, Err: err}
-		}
-		names := strings.Split(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00")
-		slices.Sort(names)
-		return names, nil
-	}
-}
-
-func getXattr(path, name string) ([]byte, error) {
-	size, err := unix.Lgetxattr(path, name, nil)
-	if err != nil || size == 0 {
-		return nil, err
-	}
-	value := make([]byte, size)
-	n, err := unix.Lgetxattr(path, name, value)
-	return value[:max(n, 0)], err
 }

@@ -1,0 +1,249 @@
+package advice
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"containerd-shim-uni/builder/tree"
+)
+
+// Levels of a finding.
+const (
+	OK   = "OK"
+	Warn = "WARN"
+	Fail = "FAIL"
+)
+
+// Guests that are known.
+const (
+	Linux = "linux"
+	Nanos = "nanos"
+)
+
+// Finding is the outcome of one check.
+type Finding struct {
+	Check  string `json:"check"`
+	Level  string `json:"level"`
+	Detail string `json:"detail"`
+	// Action is what to do about it; empty when all is well.
+	Action string `json:"action,omitempty"`
+}
+
+// Image is what is judged.
+type Image struct {
+	Architecture string
+	Args         []string // of the process, program first
+	Env          []string
+	User         string
+	WorkingDir   string
+	Root         *tree.Node
+}
+
+const useLinux = "use the guest linux (--annotation io.containerd.uni.guest=linux)"
+
+// Check judges an image for a guest. It returns at least one finding.
+func Check(i Image, guest string) []Finding {
+	c := checker{image: i, single: guest == Nanos}
+	if i.Architecture != "amd64" {
+		c.add("platform", Fail, "pull or build the image for linux/amd64", "architecture %s: machines are x86-64", i.Architecture)
+		return c.findings
+	}
+	c.add("platform", OK, "", "linux/amd64")
+	c.user()
+	c.program()
+	if c.single {
+		c.setuid()
+	}
+	return c.findings
+}
+
+type checker struct {
+	image    Image
+	single   bool // the guest runs a single process
+	findings []Finding
+}
+
+func (c *checker) add(check, level, action, format string, args ...any) {
+	c.findings = append(c.findings, Finding{check, level, fmt.Sprintf(format, args...), action})
+}
+
+// user checks that the process's user exists, and is one the guest can be.
+func (c *checker) user() {
+	name, group, _ := strings.Cut(c.image.User, ":")
+	for _, w := range []struct{ what, name, file string }{{"user", name, "/etc/passwd"}, {"group", group, "/etc/group"}} {
+		if _, err := strconv.ParseUint(w.name, 10, 32); err == nil || w.name == "" {
+			continue
+		}
+		if !hasLine(c.text(w.file), w.name) {
+			c.add("user", Fail, "give a number instead", "%s %q is not in the image's %s", w.what, w.name, w.file)
+			return
+		}
+	}
+	switch {
+	case name == "" || name == "0" || name == "root":
+		c.add("user", OK, "", "root")
+	case c.single:
+		c.add("user", Warn, useLinux+" where the program must not be root", "user %s: nanos has no users, the program runs as root", c.image.User)
+	default:
+		c.add("user", OK, "", "%s", c.image.User)
+	}
+}
+
+// hasLine says whether a file such as /etc/passwd has an entry.
+func hasLine(text, name string) bool {
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, name+":") {
+			return true
+		}
+	}
+	return false
+}
+
+// maxText bounds a text file that is read, in bytes.
+const maxText = 1 << 20
+
+// text returns a small file's contents, nothing when there is none.
+func (c *checker) text(name string) string {
+	n, _, err := c.image.Root.Lookup(name)
+	if err != nil || !n.IsFile() {
+		return ""
+	}
+	return string(head(n, maxText))
+}
+
+// head returns up to limit bytes of a file's start.
+func head(n *tree.Node, limit int64) []byte {
+	if n.Data == nil {
+		return nil
+	}
+	f, err := n.Data.Open()
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	b := make([]byte, min(limit, n.Size))
+	got, _ := f.ReadAt(b, 0) // what cannot be read is not there
+	return b[:got]
+}
+
+// defaultPath is what runtimes take without a PATH.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+func (c *checker) env(name string) string {
+	for _, e := range slices.Backward(c.image.Env) {
+		if value, ok := strings.CutPrefix(e, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// find returns the file that a program's name means.
+func (c *checker) find(name string) (*tree.Node, string, error) {
+	if strings.Contains(name, "/") {
+		if !path.IsAbs(name) {
+			name = path.Join("/", c.image.WorkingDir, name)
+		}
+		return c.image.Root.Lookup(name)
+	}
+	search := c.env("PATH")
+	if search == "" {
+		search = defaultPath
+	}
+	for dir := range strings.SplitSeq(search, ":") {
+		n, at, err := c.image.Root.Lookup(path.Join("/", dir, name))
+		if err == nil && n.IsFile() && n.Mode&0o111 != 0 {
+			return n, at, nil
+		}
+	}
+	return nil, "", unix.ENOENT
+}
+
+// maxScripts is how many interpreters may be scripts themselves, Linux's own
+// limit.
+const maxScripts = 5
+
+// program checks what is started, through scripts to a binary.
+func (c *checker) program() {
+	if len(c.image.Args) == 0 || c.image.Args[0] == "" {
+		c.add("program", Fail, "name one: behind the image in ctr run, or here", "the image has neither entry point nor command")
+		return
+	}
+	name := c.image.Args[0]
+	for range maxScripts {
+		n, at, err := c.find(name)
+		if err != nil {
+			c.add("program", Fail, "correct the entry point or add the file", "%s: %v in the image", name, err)
+			return
+		}
+		if !n.IsFile() || n.Mode&0o111 == 0 {
+			c.add("program", Fail, "chmod +x it in the image", "%s (%s) is no executable file", name, at)
+			return
+		}
+		if c.single && isShell(name, at) {
+			c.add("program", Fail, "make the program itself the entry point (exec form), or "+useLinux,
+				"%s is a shell, which starts other processes; nanos runs one", name)
+			return
+		}
+		start := head(n, 512)
+		if !strings.HasPrefix(string(start), "#!") {
+			c.binary(n, at)
+			return
+		}
+		next := interpreter(string(start))
+		if next == "" {
+			c.add("program", Fail, "correct its first line", "%s is a script without interpreter", at)
+			return
+		}
+		c.add("script", OK, "", "%s is run by %s", at, next)
+		name = next
+	}
+	c.add("program", Fail, "name a binary as interpreter", "more than %d scripts run each other", maxScripts)
+}
+
+// interpreter returns the program of a script's first line; that of env is the
+// one it looks up.
+func interpreter(start string) string {
+	line, _, _ := strings.Cut(start[2:], "\n")
+	words := strings.Fields(line)
+	if len(words) == 0 {
+		return ""
+	}
+	if path.Base(words[0]) == "env" {
+		for _, w := range words[1:] {
+			if !strings.HasPrefix(w, "-") && !strings.Contains(w, "=") {
+				return w
+			}
+		}
+	}
+	return words[0]
+}
+
+// isShell says whether a program is one by its name; busybox is by the name it
+// is called.
+func isShell(name, at string) bool {
+	shells := []string{"sh", "ash", "bash", "dash", "ksh", "mksh", "zsh", "fish"}
+	return slices.Contains(shells, path.Base(name)) || slices.Contains(shells, path.Base(at))
+}
+
+// setuid counts programs that would change their user.
+func (c *checker) setuid() {
+	var first string
+	count := 0
+	_ = c.image.Root.Walk(func(at string, n *tree.Node) error { // never fails
+		if n.IsFile() && n.Mode&0o6000 != 0 && n.Mode&0o111 != 0 {
+			if count++; first == "" {
+				first = at
+			}
+		}
+		return nil
+	})
+	if count > 0 {
+		c.add("setuid", Warn, useLinux+" if the program starts them", "%d setuid or setgid programs, such as %s: nanos has no users", count, first)
+	}
+}

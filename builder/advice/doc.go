@@ -1,0 +1,9 @@
+// Package advice says from an image's files and configuration whether its
+// program will run in a guest, and what to do when it will not. It runs nothing
+// and trusts nothing: programs are only read (package debug/elf).
+//
+// What is found of any guest is FAIL: the program, its interpreter or a library
+// is missing or for another machine. A guest that runs one process (nanos) also
+// fails for a shell; what merely may start another process is WARN, since many
+// programs that import fork never call it.
+package advice

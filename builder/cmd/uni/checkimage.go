@@ -1,0 +1,77 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"containerd-shim-uni/builder/advice"
+	"containerd-shim-uni/builder/image"
+)
+
+func checkImageCommand() *cobra.Command {
+	var flags imageFlags
+	var output, guest string
+	cmd := &cobra.Command{
+		Use:   "check-image DISK|IMAGE [-- ARG...]",
+		Short: "Say whether an image will run in a guest",
+		Long: "Say whether an image's program will run in a guest, and what to do if not. Arguments replace the\n" +
+			"image's command, as in ctr run and docker run. The status is 1 if anything failed. Nothing of the image\n" +
+			"is run. " + imageHelp,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if !slices.Contains([]string{advice.Linux, advice.Nanos}, guest) {
+				return fmt.Errorf("--guest %q is not one of: %s, %s", guest, advice.Linux, advice.Nanos)
+			}
+			findings, err := flags.checkImage(cmd, args[0], args[1:], guest)
+			if err != nil {
+				return err
+			}
+			if err := printFindings(cmd.OutOrStdout(), output, findings); err != nil {
+				return err
+			}
+			for _, f := range findings {
+				if f.Level == levelFail {
+					return errSilent
+				}
+			}
+			return nil
+		},
+	}
+	flags.add(cmd)
+	outputFlag(cmd, &output)
+	cmd.Flags().StringVar(&guest, "guest", advice.Linux, "`GUEST` that shall run it: linux or nanos")
+	return cmd
+}
+
+func (f *imageFlags) checkImage(cmd *cobra.Command, name string, args []string, guest string) (_ []finding, err error) {
+	c, err := openContent(cmd, name, f.options(cmd, ""))
+	var wrong *image.PlatformError
+	if errors.As(err, &wrong) {
+		found := fail("pull or build the image for "+image.DefaultPlatform, "%v", wrong)
+		found.Check = "platform"
+		return []finding{found}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.close()) }()
+	m, ok := c.process()
+	if !ok {
+		return nil, fmt.Errorf("%s: %w: only an image or a disk of uni build says what to run", name, image.ErrNoManifest)
+	}
+	command := m.Config.Cmd
+	if len(args) > 0 {
+		command = args
+	}
+	var findings []finding
+	for _, f := range advice.Check(advice.Image{
+		Architecture: m.Architecture, Args: slices.Concat(m.Config.Entrypoint, command), Env: m.Config.Env,
+		User: m.Config.User, WorkingDir: m.Config.WorkingDir, Root: c.root,
+	}, guest) {
+		findings = append(findings, finding(f))
+	}
+	return findings, nil
+}

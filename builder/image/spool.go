@@ -1,0 +1,277 @@
+package image
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+
+	"containerd-shim-uni/builder/tree"
+	"containerd-shim-uni/unikernel"
+)
+
+// layer is one layer of an image, as its source has it.
+type layer struct {
+	name   string  // for errors
+	digest v1.Hash // of what open gives; zero when only diffID is known
+	diffID v1.Hash // of the tar file in it
+	size   int64   // of what open gives, in bytes
+	open   func(context.Context) (io.ReadCloser, error)
+}
+
+// spooled is a layer on disk, verified.
+type spooled struct {
+	plain  *os.File // the uncompressed tar file
+	sparse *os.File // expanded contents of sparse files, nil for none
+	items  []item
+}
+
+func (s *spooled) Close() error {
+	err := s.plain.Close()
+	if s.sparse != nil {
+		err = errors.Join(err, s.sparse.Close())
+	}
+	return err
+}
+
+// spoolBuffer is how much is written at once, in bytes.
+const spoolBuffer = 1 << 20
+
+// maxZstdWindow bounds what decompression takes, in bytes: the largest window
+// that zstd's own tool accepts without being told to.
+const maxZstdWindow = 128 << 20
+
+// decompress recognises gzip and zstd by their first bytes.
+func decompress(r io.Reader) (_ io.ReadCloser, compressed bool, err error) {
+	b := bufio.NewReaderSize(r, spoolBuffer)
+	head, err := b.Peek(4)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, false, err
+	}
+	switch {
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(b)
+		if err != nil {
+			return nil, true, fmt.Errorf("%w: %w", unikernel.ErrInvalid, err)
+		}
+		return z, true, nil
+	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		z, err := zstd.NewReader(b, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderConcurrency(1))
+		if err != nil {
+			return nil, true, err
+		}
+		return z.IOReadCloser(), true, nil
+	}
+	return io.NopCloser(b), false, nil
+}
+
+// spool uncompresses a layer into a file of dir, verifies it and lists its
+// entries.
+func (l layer) spool(ctx context.Context, dir string, p *Progress) (_ *spooled, err error) {
+	body, err := l.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	raw := io.Reader(p.reader(contextReader{ctx, body}))
+	var blob *verifier
+	if l.digest != (v1.Hash{}) && l.digest != l.diffID {
+		blob = newVerifier(raw, l.digest, l.size)
+		raw = blob
+	}
+	r, _, err := decompress(raw)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	s := &spooled{}
+	if s.plain, err = unnamedFile(dir); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := s.read(ctx, r, l.diffID, dir); err != nil {
+		// A blob that is not what it should be explains what else is wrong.
+		if blob != nil && ctx.Err() == nil {
+			if berr := blob.check(); errors.Is(berr, ErrDigest) {
+				return nil, berr
+			}
+		}
+		return nil, err
+	}
+	if blob != nil {
+		return s, blob.check()
+	}
+	return s, nil
+}
+
+// read spools the tar file r, lists its entries and verifies it.
+func (s *spooled) read(ctx context.Context, r io.Reader, diffID v1.Hash, dir string) error {
+	out := bufio.NewWriterSize(s.plain, spoolBuffer)
+	sum := sha256.New()
+	pos := &counter{}
+	tee := io.TeeReader(r, io.MultiWriter(out, sum, pos))
+	listErr := s.list(ctx, tee, pos, dir)
+	if listErr != nil && !isInvalid(listErr) {
+		return listErr
+	}
+	// A file that is not the right one explains why it is not right.
+	if _, err := io.CopyBuffer(writerOnly{io.Discard}, tee, make([]byte, spoolBuffer)); err != nil {
+		return cmp.Or(listErr, inputError(err))
+	}
+	if err := sameDigest(sum, diffID); err != nil {
+		return fmt.Errorf("uncompressed: %w", err)
+	}
+	if listErr != nil {
+		return listErr
+	}
+	return out.Flush()
+}
+
+// inputError marks errors of decompression, which have no common type.
+func inputError(err error) error {
+	var corrupt, gz = errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum)
+	if corrupt || gz || errors.Is(err, zstd.ErrMagicMismatch) || errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, tar.ErrHeader) {
+		return fmt.Errorf("%w: %w", unikernel.ErrInvalid, err)
+	}
+	return err
+}
+
+// writerOnly hides ReadFrom, which would bring a buffer of its own.
+type writerOnly struct{ io.Writer }
+
+type counter struct{ n int64 }
+
+func (c *counter) Write(p []byte) (int, error) {
+	c.n += int64(len(p))
+	return len(p), nil
+}
+
+// maxItems bounds a layer's entries: each costs some 300 bytes of memory.
+const maxItems = 8 << 20
+
+// list reads the entries. pos counts what was read of the tar file.
+func (s *spooled) list(ctx context.Context, r io.Reader, pos *counter, dir string) error {
+	t := tar.NewReader(r)
+	for {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return inputError(err)
+		}
+		if h.Typeflag == tar.TypeXGlobalHeader {
+			continue
+		}
+		if len(s.items) == maxItems {
+			return fmt.Errorf("more than %d entries: %w", maxItems, unikernel.ErrInvalid)
+		}
+		it, err := newItem(h)
+		if err != nil {
+			return fmt.Errorf("entry %.300q: %w", h.Name, err)
+		}
+		if it.node != nil && it.node.Size > 0 {
+			it.node.Data = section{s.plain, pos.n, it.node.Size, false}
+			if isSparse(h) {
+				if it.node.Data, err = s.expand(ctx, t, h.Size, dir); err != nil {
+					return fmt.Errorf("entry %.300q: %w", h.Name, err)
+				}
+			}
+		}
+		s.items = append(s.items, it)
+	}
+}
+
+// isSparse says whether the contents in the tar file are not the file's.
+func isSparse(h *tar.Header) bool {
+	return h.Typeflag == tar.TypeGNUSparse || h.PAXRecords["GNU.sparse.major"] != "" || h.PAXRecords["GNU.sparse.map"] != "" ||
+		h.PAXRecords["GNU.sparse.size"] != ""
+}
+
+// sparseUnit is the granularity of holes, in bytes.
+const sparseUnit = 64 << 10
+
+// maxSparse bounds the length of all sparse files of a layer, in bytes: their
+// holes take time, some seconds for each 10 GiB, whatever the layer's own size.
+// Tests lower it.
+var maxSparse int64 = 256 << 30
+
+// expand writes a sparse file's contents to a file of their own, with holes.
+func (s *spooled) expand(ctx context.Context, r io.Reader, size int64, dir string) (section, error) {
+	if s.sparse == nil {
+		f, err := unnamedFile(dir)
+		if err != nil {
+			return section{}, err
+		}
+		s.sparse = f
+	}
+	st, err := s.sparse.Stat()
+	if err != nil {
+		return section{}, err
+	}
+	base := st.Size()
+	if size > maxSparse-base {
+		return section{}, invalid("sparse files of more than %d GiB", maxSparse>>30)
+	}
+	if err := s.sparse.Truncate(base + (size+sparseUnit-1)/sparseUnit*sparseUnit); err != nil {
+		return section{}, err
+	}
+	buf, zero := make([]byte, sparseUnit), make([]byte, sparseUnit)
+	for pos := int64(0); pos < size; {
+		if err := ctx.Err(); err != nil {
+			return section{}, err
+		}
+		chunk := buf[:min(sparseUnit, size-pos)]
+		if _, err := io.ReadFull(r, chunk); err != nil {
+			return section{}, inputError(err)
+		}
+		if !bytes.Equal(chunk, zero[:len(chunk)]) {
+			if _, err := s.sparse.WriteAt(chunk, base+pos); err != nil {
+				return section{}, err
+			}
+		}
+		pos += int64(len(chunk))
+	}
+	return section{s.sparse, base, size, true}, nil
+}
+
+// section is a file's contents within a spooled file.
+type section struct {
+	f        *os.File
+	at, size int64
+	sparse   bool
+}
+
+// Open implements tree.Opener.
+func (s section) Open() (tree.Content, error) { return s, nil }
+
+// Close implements tree.Content; the file belongs to the layer.
+func (s section) Close() error { return nil }
+
+// ReadAt implements tree.Content.
+func (s section) ReadAt(p []byte, off int64) (int, error) {
+	return io.NewSectionReader(s.f, s.at, s.size).ReadAt(p, off)
+}
+
+// NextData implements tree.Sparse.
+func (s section) NextData(pos, size int64) (start, end int64, err error) {
+	if !s.sparse {
+		return pos, size, nil
+	}
+	start, end, err = tree.SeekData(s.f, s.at+pos, s.at+size)
+	return start - s.at, end - s.at, err
+}

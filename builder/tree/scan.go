@@ -1,0 +1,165 @@
+package tree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Scan reads the metadata of everything below a directory of the host. Files'
+// contents are read when they are opened; nothing may change meanwhile, and a
+// file whose size does is ErrChanged. What belongs to the host is left out, see
+// HostXattr.
+func Scan(ctx context.Context, dir string) (*Node, error) {
+	s := scanner{links: map[[2]uint64]*Node{}}
+	root, err := s.add(dir)
+	if err != nil {
+		return nil, err
+	}
+	if !root.IsDir() {
+		return nil, fmt.Errorf("%s: %w", dir, unix.ENOTDIR)
+	}
+	return root, s.fill(ctx, dir, root)
+}
+
+type scanner struct {
+	links map[[2]uint64]*Node // files with several names, by device and inode
+}
+
+// fill reads directory n's entries, and theirs.
+func (s *scanner) fill(ctx context.Context, path string, n *Node) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	names, err := readNames(path)
+	if err != nil {
+		return err
+	}
+	n.Entries = make([]Entry, 0, len(names))
+	for _, name := range names {
+		kid, err := s.add(path + "/" + name)
+		if err != nil {
+			return err
+		}
+		n.Entries = append(n.Entries, Entry{name, kid})
+		if kid.IsDir() {
+			if err := s.fill(ctx, path+"/"+name, kid); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// readNames returns the sorted names.
+func readNames(path string) ([]string, error) {
+	d, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// add returns the node of a file: a new one, or the one of an earlier name.
+func (s *scanner) add(path string) (*Node, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return nil, &os.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	linked := st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR
+	id := [2]uint64{uint64(st.Dev), st.Ino}
+	if first := s.links[id]; linked && first != nil {
+		first.Links++
+		return first, nil
+	}
+	n, err := newNode(path, &st)
+	if err != nil {
+		return nil, err
+	}
+	if linked {
+		s.links[id] = n
+	}
+	return n, nil
+}
+
+func newNode(path string, st *unix.Stat_t) (*Node, error) {
+	n := &Node{
+		Mode: st.Mode, UID: st.Uid, GID: st.Gid, Links: 1,
+		Mtime: st.Mtim.Sec, MtimeNsec: uint32(st.Mtim.Nsec),
+	}
+	switch {
+	case n.IsFile():
+		n.Size = st.Size
+		if n.Size > 0 {
+			n.Data = hostFile{path, n.Size}
+		}
+	case n.IsLink():
+		target, err := os.Readlink(path)
+		if err != nil {
+			return nil, err
+		}
+		n.Target = target
+	case n.IsDevice():
+		n.Major, n.Minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
+	}
+	var err error
+	n.Xattrs, err = readXattrs(path)
+	return n, err
+}
+
+// hostFile opens a regular file of the host that had size bytes.
+type hostFile struct {
+	path string
+	size int64
+}
+
+func (h hostFile) Open() (Content, error) {
+	f, err := os.OpenFile(h.path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && st.Size() != h.size {
+		err = fmt.Errorf("%s: %w", h.path, ErrChanged)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return hostContent{f}, nil
+}
+
+type hostContent struct{ *os.File }
+
+// smallFile is what is read without asking for holes: two calls cost more.
+const smallFile = 1 << 20 // bytes
+
+func (c hostContent) NextData(pos, size int64) (start, end int64, err error) {
+	if size <= smallFile {
+		return pos, size, nil
+	}
+	return SeekData(c.File, pos, size)
+}
+
+// SeekData is NextData for a file of the host.
+func SeekData(f *os.File, pos, size int64) (start, end int64, err error) {
+	start, err = f.Seek(pos, unix.SEEK_DATA)
+	switch {
+	case errors.Is(err, unix.ENXIO):
+		return size, size, nil
+	case err != nil: // the file system cannot tell
+		return pos, size, nil
+	}
+	end, err = f.Seek(start, unix.SEEK_HOLE)
+	return min(start, size), min(end, size), err
+}

@@ -1,0 +1,2 @@
+// Package treetest compares file trees in tests.
+package treetest
