@@ -5,12 +5,14 @@
 //
 //	<dir>/cache/lock                     see below
 //	<dir>/cache/roots/<digest>.erofs     one image's files, read-only
+//	<dir>/cache/roots/<digest>.tfs       a disk to boot from with one image's files, read-only
 //	<dir>/cache/templates/<digest>.ext4  an empty, formatted file system, sparse
 //	<dir>/containers/<key>/              the caller's; on the same file system
 //
 // A container gets hard links: root.erofs is a link of a root, and
 // template.ext4 beside its writable.qcow2 a link of the template that the
-// overlay is backed by. So a cached file is in use exactly while its link count
+// overlay is backed by. A container that boots from its root has boot.tfs, a
+// link of a disk, and boot.qcow2, its configuration and what it writes. So a cached file is in use exactly while its link count
 // is above one. Nothing has to be counted or released: removing the
 // container's directory does it, and a kill -9 at any time leaves nothing that
 // pins the cache.

@@ -16,7 +16,7 @@ import (
 
 // Entry is one cached file.
 type Entry struct {
-	// Kind is "root" or "template".
+	// Kind is "root", "disk" (one to boot from) or "template".
 	Kind string
 	// Digest names the file.
 	Digest string
@@ -42,11 +42,15 @@ func (s *Store) Entries() ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
+	disks, err := listEntries(s.rootsDir(), "disk", diskSuffix)
+	if err != nil {
+		return nil, err
+	}
 	templates, err := listEntries(s.templatesDir(), "template", ".ext4")
 	if err != nil {
 		return nil, err
 	}
-	all := append(roots, templates...)
+	all := slices.Concat(roots, disks, templates)
 	slices.SortFunc(all, func(a, b Entry) int {
 		return cmp.Or(b.Used.Compare(a.Used), strings.Compare(a.Digest, b.Digest))
 	})

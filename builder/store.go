@@ -41,8 +41,8 @@ type Store struct {
 	opts Options
 	mke2 string // path of mke2fs, empty when it is not installed
 
-	// writeTree is erofs.WriteDir; tests replace it.
-	writeTree func(ctx context.Context, f *os.File, dir string) error
+	// writeTree is erofs.Write; tests replace it.
+	writeTree writeFunc
 }
 
 // Open returns the Store below dir, which is created if need be, readable by
@@ -91,7 +91,7 @@ func makeDir(path string) error {
 // disk is full, unused files leave the cache and the root is written once
 // more. After an error dst does not exist.
 func (s *Store) Root(ctx context.Context, root unikernel.Rootfs, dst string) error {
-	build := func(ctx context.Context, f *os.File) error { return s.writeRoot(ctx, root, f) }
+	build := func(ctx context.Context, f *os.File) error { return s.writeRoot(ctx, root, f, s.writeTree) }
 	if root.Key == "" {
 		return wrap("build root disk", dst, s.private(ctx, dst, build))
 	}
@@ -117,8 +117,11 @@ func (s *Store) private(ctx context.Context, dst string, build buildFunc) (err e
 	return s.protect(f)
 }
 
-// writeRoot opens a root's files and writes them to f.
-func (s *Store) writeRoot(ctx context.Context, root unikernel.Rootfs, f *os.File) (err error) {
+// writeFunc writes the tree below dir to an empty file.
+type writeFunc func(ctx context.Context, f *os.File, dir string) error
+
+// writeRoot opens a root's files and has them written to f.
+func (s *Store) writeRoot(ctx context.Context, root unikernel.Rootfs, f *os.File, write writeFunc) (err error) {
 	dir, closeRoot, err := root.Open(ctx)
 	if err != nil {
 		return fmt.Errorf("open root file system: %w", err)
@@ -128,7 +131,7 @@ func (s *Store) writeRoot(ctx context.Context, root unikernel.Rootfs, f *os.File
 			err = errors.Join(err, fmt.Errorf("close root file system: %w", cerr))
 		}
 	}()
-	err = s.writeTree(ctx, f, dir)
+	err = write(ctx, f, dir)
 	if !isFull(err) {
 		return err
 	}
@@ -138,7 +141,7 @@ func (s *Store) writeRoot(ctx context.Context, root unikernel.Rootfs, f *os.File
 	if err := f.Truncate(0); err != nil {
 		return err
 	}
-	return s.writeTree(ctx, f, dir)
+	return write(ctx, f, dir)
 }
 
 // protect makes a shared or read-only file readable by root and QEMU only.

@@ -73,25 +73,8 @@ func (s *Store) writable(ctx context.Context, dst string, size int64) error {
 
 // writeOverlay writes the container's own image. Nothing is synced: it does not
 // outlive the container.
-func (s *Store) writeOverlay(dst string, size int64) (err error) {
-	f, err := os.OpenFile(dst, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		err = errors.Join(err, f.Close())
-		if err != nil {
-			os.Remove(dst)
-		}
-	}()
-	o := qcow2.Overlay{Size: size, Backing: TemplateName, BackingFormat: "raw"}
-	if err := o.Write(f); err != nil {
-		return err
-	}
-	if s.opts.UID > 0 || s.opts.GID > 0 {
-		return f.Chown(max(s.opts.UID, 0), max(s.opts.GID, 0))
-	}
-	return nil
+func (s *Store) writeOverlay(dst string, size int64) error {
+	return s.newFile(dst, qcow2.Overlay{Size: size, Backing: TemplateName, BackingFormat: "raw"}.Write)
 }
 
 // writeTemplate formats f with e2fsprogs.

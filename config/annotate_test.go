@@ -66,7 +66,7 @@ func TestAnnotateErrors(t *testing.T) {
 		{"unknown", "memroy", "1", "annotation io.containerd.uni.memroy is unknown, known are: io.containerd.uni.guest, io.containerd.uni.memory,"},
 		{"unknown, odd", "x\ny", "1", `annotation "io.containerd.uni.x\ny" is unknown`},
 		{"empty", "", "1", "is unknown"},
-		{"guest", "guest", "nanos", `annotation io.containerd.uni.guest: "nanos" is not one of: linux`},
+		{"guest", "guest", "osv", `annotation io.containerd.uni.guest: "osv" is not one of: linux, nanos`},
 		{"memory without unit", "memory", "512", `annotation io.containerd.uni.memory: "512" is not a size`},
 		{"memory not whole", "memory", "512KiB", `"512KiB" is not a whole number of MiB`},
 		{"memory small", "memory", "1MiB", "1MiB is out of range: 8MiB to 16TiB are allowed"},

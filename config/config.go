@@ -38,6 +38,7 @@ type Config struct {
 
 	Machine     Machine
 	Linux       Linux
+	Nanos       Nanos
 	Libvirt     Libvirt
 	Storage     Storage
 	Cache       Cache
@@ -47,7 +48,19 @@ type Config struct {
 }
 
 // Guests lists the values Config.Guest can have.
-func Guests() []string { return []string{"linux"} }
+func Guests() []string { return []string{GuestLinux, GuestNanos} }
+
+// The guests.
+const (
+	GuestLinux = "linux"
+	GuestNanos = "nanos"
+)
+
+// Nanos configures the guest "nanos".
+type Nanos struct {
+	// Kernel is the absolute path of the directory with boot.img and kernel.img.
+	Kernel string
+}
 
 // Machine sizes the virtual machine of a container whose specification does
 // not.
@@ -136,6 +149,7 @@ func Default() Config {
 			Machine:    "microvm",
 			KernelArgs: []string{},
 		},
+		Nanos: Nanos{Kernel: LibDir + "/nanos"},
 		Libvirt: Libvirt{
 			URI:       "qemu:///embed",
 			Accel:     "auto",

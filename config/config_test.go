@@ -135,8 +135,8 @@ func TestParseErrors(t *testing.T) {
 		{"table is a value", "machine = 3", []string{`line 1: machine must be a table, written as [machine]`}},
 		{"table is an array", "[[machine]]\nvcpus=1", []string{`machine must be a table`}},
 		{"key is a table", "[guest]\nx=1", []string{`line 1: guest: want a string, have a table`}},
-		{"several, by line", "guest = 'nanos'\n[machine]\nvcpus = 0\nfoo = 1\n[linux]\nmachine = 'isapc'", []string{
-			`line 1: guest: "nanos" is not one of: linux`,
+		{"several, by line", "guest = 'osv'\n[machine]\nvcpus = 0\nfoo = 1\n[linux]\nmachine = 'isapc'", []string{
+			`line 1: guest: "osv" is not one of: linux, nanos`,
 			`line 3: machine.vcpus: 0 is out of range: 1 to 255 are allowed`,
 			`line 4: unknown key machine.foo`,
 			`line 6: linux.machine: "isapc" is not one of: microvm, q35, pc`,

@@ -49,6 +49,8 @@ var keys = []key{
 	choice("linux.machine", machineTypes, func(c *Config) *string { return &c.Linux.Machine }),
 	list("linux.kernel_args", checkKernelArgs, func(c *Config) *[]string { return &c.Linux.KernelArgs }),
 
+	text("nanos.kernel", checkPath, func(c *Config) *string { return &c.Nanos.Kernel }),
+
 	text("libvirt.uri", checkURI, func(c *Config) *string { return &c.Libvirt.URI }),
 	choice("libvirt.accel", []string{"auto", "kvm", "tcg"}, func(c *Config) *string { return &c.Libvirt.Accel }),
 	text("libvirt.caps_cache", checkPath, func(c *Config) *string { return &c.Libvirt.CapsCache }),

@@ -32,8 +32,11 @@ type Plan struct {
 	Resources
 	// Writable says the root wants a writable layer on a disk of its own.
 	Writable bool
+	// Disk is what to boot from; nil for a guest that gets its root as a
+	// read-only EROFS disk.
+	Disk *BootDisk
 	// Control is the name of the guest's control channel; empty for a guest
-	// without one.
+	// without one, which is a Watcher.
 	Control string
 	// ShareTag is the tag under which the guest mounts the Share that holds
 	// App.Shares; empty when the guest wants none.

@@ -43,7 +43,12 @@ func (o Overlay) Write(f *os.File) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	clusters := l1Cluster + (o.l1Entries()*8+clusterSize-1)/clusterSize
+	return o.writeEmpty(f, l1Cluster+(o.l1Entries()*8+clusterSize-1)/clusterSize)
+}
+
+// writeEmpty writes all but L1 entries, L2 tables and data, for an image of
+// this many clusters.
+func (o Overlay) writeEmpty(f *os.File, clusters int64) error {
 	if err := f.Truncate(clusters * clusterSize); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -27,11 +28,13 @@ type Console struct {
 }
 
 // Attach connects to the Unix socket on which a hypervisor offers a console,
-// as soon as it is there, and reads until the machine ends or Close.
-func Attach(path string) *Console {
+// as soon as it is there, and reads until the machine ends or Close. What is
+// read is written to also, unless that is nil, and the end of it closes also. A
+// writer that blocks holds up the guest; one that fails gets nothing more.
+func Attach(path string, also io.WriteCloser) *Console {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Console{cancel: cancel, done: make(chan struct{}), ring: make([]byte, 0, 512)}
-	go c.read(ctx, path)
+	go c.read(ctx, path, also)
 	return c
 }
 
@@ -44,8 +47,14 @@ func (c *Console) Close() {
 // Ended is closed when the hypervisor closed the console, or after Close.
 func (c *Console) Ended() <-chan struct{} { return c.done }
 
-func (c *Console) read(ctx context.Context, path string) {
+func (c *Console) read(ctx context.Context, path string, also io.WriteCloser) {
 	defer close(c.done)
+	if also != nil {
+		defer also.Close()
+		// A write that blocks must not outlive Close.
+		end := also.Close
+		defer context.AfterFunc(ctx, func() { _ = end() })()
+	}
 	conn, err := Dial(ctx, path)
 	if err != nil {
 		return
@@ -57,6 +66,11 @@ func (c *Console) read(ctx context.Context, path string) {
 	for {
 		n, err := conn.Read(buf)
 		c.add(buf[:n])
+		if also != nil && n > 0 {
+			if _, err := also.Write(buf[:n]); err != nil {
+				also = nil
+			}
+		}
 		if err != nil {
 			return
 		}

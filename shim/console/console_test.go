@@ -14,7 +14,7 @@ import (
 // TestConsole: a console that appears late, floods, and ends.
 func TestConsole(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c")
-	c := Attach(path)
+	c := Attach(path, nil)
 	defer c.Close()
 	if got := c.Tail(5); len(got) > 0 {
 		t.Errorf("lines before there is a console: %q", got)
@@ -62,7 +62,7 @@ func TestRing(t *testing.T) {
 }
 
 func TestCloseBeforeThereIsAConsole(t *testing.T) {
-	c := Attach(filepath.Join(t.TempDir(), "never"))
+	c := Attach(filepath.Join(t.TempDir(), "never"), nil)
 	c.Close()
 	<-c.Ended()
 }

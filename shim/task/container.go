@@ -3,6 +3,7 @@ package task
 import (
 	"context"
 	"fmt"
+	"io"
 	"sync"
 	"syscall"
 	"time"
@@ -45,6 +46,7 @@ type Container struct {
 	io       stdio.Config
 	machines Machines
 	networks Networks
+	disks    Disks
 	guest    unikernel.Guest
 	events   Events
 	group    *cgroup.Group
@@ -74,6 +76,8 @@ type Container struct {
 	exit       unikernel.Exit
 	startErr   error // why it could not be started
 	console    *console.Console
+	// output is what the console gives a guest without a control channel.
+	output *io.PipeReader
 	// replacement is closed when a new machine has taken the place of the one
 	// that create made; nil while nothing is replaced.
 	replacement chan struct{}

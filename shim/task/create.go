@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"containerd-shim-uni/config"
 	"containerd-shim-uni/shim/cgroup"
-	"containerd-shim-uni/shim/console"
 	"containerd-shim-uni/shim/rootfs"
 	"containerd-shim-uni/shim/share"
 	"containerd-shim-uni/shim/stdio"
@@ -147,8 +147,10 @@ func (cr *creation) directories(ctx context.Context) error {
 // prepare makes everything the machine needs, all at the same time.
 func (cr *creation) prepare(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return cr.root(ctx) })
 	group.Go(func() error { return cr.guestPlan(ctx) })
+	if cr.cfg.Guest != config.GuestNanos { // it boots from its root: see bootDisk
+		group.Go(func() error { return cr.root(ctx) })
+	}
 	group.Go(func() error { return cr.network(ctx) })
 	group.Go(cr.cgroup)
 	group.Go(func() (err error) {
@@ -164,16 +166,22 @@ func (cr *creation) prepare(ctx context.Context) error {
 // root makes the root disk.
 func (cr *creation) root(ctx context.Context) error {
 	defer cr.took("root disk", time.Now())
-	disks, err := cr.host.Disks(cr.cfg)
+	disks, err := cr.rootDisks()
 	if err != nil {
 		return err
 	}
-	// Whoever dies while the root file system is mounted leaves it mounted.
-	cr.undo.add("unmount root file system", func(context.Context) error { return rootfs.Unmount(rootfs.Path(cr.bundle, "")) })
 	if err := disks.Root(ctx, cr.fs, cr.names.root()); err != nil {
 		return fmt.Errorf("root disk: %w", err)
 	}
 	return nil
+}
+
+// rootDisks returns the maker of disks, to make one of the root file system.
+func (cr *creation) rootDisks() (_ Disks, err error) {
+	// Whoever dies while the root file system is mounted leaves it mounted.
+	cr.undo.add("unmount root file system", func(context.Context) error { return rootfs.Unmount(rootfs.Path(cr.bundle, "")) })
+	cr.disks, err = cr.host.Disks(cr.cfg)
+	return cr.disks, err
 }
 
 // guestPlan connects to libvirt, learns what has to boot, and makes the
@@ -190,6 +198,9 @@ func (cr *creation) guestPlan(ctx context.Context) error {
 	}
 	if cr.plan, err = cr.guest.Plan(cr.app, cr.size); err != nil {
 		return err
+	}
+	if cr.plan.Disk != nil {
+		return cr.bootDisk(ctx)
 	}
 	if len(cr.app.Shares) > 0 && cr.plan.ShareTag == "" {
 		return fmt.Errorf("%w: guest %q has no bind mounts; the container asks for %d", unikernel.ErrNotImplemented, cr.guest.Name(), len(cr.app.Shares))
@@ -212,7 +223,7 @@ func (cr *creation) guestPlan(ctx context.Context) error {
 }
 
 func (cr *creation) shares() error {
-	if len(cr.app.Shares) == 0 {
+	if len(cr.app.Shares) == 0 || cr.plan.ShareTag == "" {
 		return nil
 	}
 	cr.undo.add("unmount shares", func(context.Context) error { return share.Unmount(cr.names.share()) })
@@ -245,6 +256,9 @@ func (cr *creation) machine(ctx context.Context) error {
 	if err := cr.shares(); err != nil {
 		return err
 	}
+	if err := cr.configureBoot(cr.app); err != nil {
+		return err
+	}
 	cr.undo.add("remove taps", func(context.Context) error { return cr.networks.Remove(cr.names.Key, cr.netns) })
 	nics, err := cr.taps(cr.app.Network)
 	if err != nil {
@@ -263,7 +277,7 @@ func (cr *creation) machine(ctx context.Context) error {
 	if err := cr.settle(pids, cr.app.Network); err != nil {
 		return err
 	}
-	cr.console = console.Attach(cr.names.console())
+	cr.console = cr.attachConsole()
 	cr.undo.add("close console", func(context.Context) error { cr.console.Close(); return nil })
 	return ctx.Err() // nobody waits for a container whose client is gone
 }
@@ -273,18 +287,24 @@ func (c *Container) document(nics []unikernel.NIC) unikernel.Machine {
 	m := unikernel.Machine{
 		Name: c.names.Domain(), Title: c.names.Namespace + "/" + c.names.ID, Type: c.plan.Machine,
 		Resources: c.plan.Resources, Kernel: c.plan.Kernel, Initrd: c.plan.Initrd, Cmdline: c.plan.Cmdline,
-		Disks:    []unikernel.Disk{{Path: c.names.root(), Format: "raw", Serial: unikernel.SerialRoot, ReadOnly: true}},
-		NICs:     nics,
-		Channels: []unikernel.Channel{{Name: c.plan.Control, Socket: c.names.control()}},
-		Console:  c.names.console(),
-		NetNS:    c.netns,
+		NICs:    nics,
+		Console: c.names.console(),
+		NetNS:   c.netns,
+	}
+	if c.plan.Disk != nil {
+		m.Disks = []unikernel.Disk{{Path: c.names.bootLayer(), Format: "qcow2", Serial: unikernel.SerialRoot, Ephemeral: true}}
+	} else {
+		m.Disks = []unikernel.Disk{{Path: c.names.root(), Format: "raw", Serial: unikernel.SerialRoot, ReadOnly: true}}
+	}
+	if c.plan.Control != "" {
+		m.Channels = []unikernel.Channel{{Name: c.plan.Control, Socket: c.names.control()}}
 	}
 	if c.plan.Writable {
 		m.Disks = append(m.Disks, unikernel.Disk{
 			Path: c.names.writable(), Format: "qcow2", Serial: unikernel.SerialWritable, Ephemeral: true,
 		})
 	}
-	if len(c.app.Shares) > 0 {
+	if len(c.app.Shares) > 0 && c.plan.ShareTag != "" {
 		m.Share = &unikernel.Share{Source: c.names.share(), Tag: c.plan.ShareTag}
 	}
 	return m

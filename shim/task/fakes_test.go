@@ -40,6 +40,7 @@ type fakeHost struct {
 	machines *fakeMachines
 	disks    *fakeDisks
 	guest    *fakeGuest
+	watcher  unikernel.Guest // in place of guest
 	networks *fakeNetworks
 	err      error // of Machines
 }
@@ -49,6 +50,9 @@ func (h *fakeHost) Machines(context.Context, config.Config) (Machines, error) {
 }
 func (h *fakeHost) Disks(config.Config) (Disks, error) { return h.disks, nil }
 func (h *fakeHost) Guest(config.Config, Machines) (unikernel.Guest, error) {
+	if h.watcher != nil {
+		return h.watcher, nil
+	}
 	return h.guest, nil
 }
 func (h *fakeHost) Networks(config.Config) Networks { return h.networks }
@@ -59,6 +63,7 @@ type fakeMachines struct {
 	machines  map[string]*fakeMachine
 	made      []unikernel.Machine
 	destroyed []string
+	pressed   []string // power buttons
 
 	createErr, resumeErr, pauseErr, destroyErr error
 	onResume                                   func(name string)
@@ -84,7 +89,11 @@ func (f *fakeMachines) Create(_ context.Context, m unikernel.Machine) (unikernel
 	defer f.mu.Unlock()
 	f.made = append(f.made, m)
 	vm := &fakeMachine{ended: make(chan struct{})}
-	for _, path := range []string{m.Channels[0].Socket, m.Console} {
+	sockets := []string{m.Console}
+	for _, c := range m.Channels {
+		sockets = append(sockets, c.Socket)
+	}
+	for _, path := range sockets {
 		l, err := net.Listen("unix", path)
 		if err != nil {
 			return unikernel.Pids{}, err
@@ -170,7 +179,46 @@ func (f *fakeMachines) alive() int {
 	return n
 }
 
-type fakeDisks struct{ rootErr, writableErr error }
+func (f *fakeMachines) PowerButton(_ context.Context, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pressed = append(f.pressed, name)
+	return nil
+}
+
+type fakeDisks struct {
+	rootErr, writableErr, bootErr, configureErr error
+
+	record     []byte
+	configured []unikernel.BootConfig
+}
+
+func (d *fakeDisks) BootDisk(_ context.Context, _ unikernel.Rootfs, _ unikernel.BootDisk, dst string) error {
+	if d.bootErr != nil {
+		return d.bootErr
+	}
+	return os.WriteFile(dst, nil, 0o600)
+}
+
+func (d *fakeDisks) Configure(base, dst string, _ int64, c unikernel.BootConfig) error {
+	if _, err := os.Stat(base); err != nil {
+		return err
+	}
+	if d.configureErr != nil {
+		return d.configureErr
+	}
+	d.configured = append(d.configured, c)
+	f, err := os.OpenFile(dst, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func (d *fakeDisks) Record(layer string) ([]byte, error) {
+	_, err := os.Stat(layer)
+	return d.record, err
+}
 
 func (d *fakeDisks) Root(_ context.Context, fs unikernel.Rootfs, dst string) error {
 	if d.rootErr != nil {

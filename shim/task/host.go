@@ -22,6 +22,8 @@ type Machines interface {
 	Destroy(ctx context.Context, name string) error
 	// Wait returns when the machine ended, and how.
 	Wait(ctx context.Context, name string) (unikernel.End, error)
+	// PowerButton presses a machine's.
+	PowerButton(ctx context.Context, name string) error
 	// InNetNS says that a machine's processes start in its Machine.NetNS, so
 	// that its taps have to be made there.
 	InNetNS() bool
@@ -33,6 +35,13 @@ type Disks interface {
 	Root(ctx context.Context, fs unikernel.Rootfs, dst string) error
 	// Writable makes dst an empty writable layer.
 	Writable(ctx context.Context, dst string, bytes int64) error
+	// BootDisk makes dst a read-only disk that boots and holds the files of fs.
+	BootDisk(ctx context.Context, fs unikernel.Rootfs, d unikernel.BootDisk, dst string) error
+	// Configure makes dst a layer over a boot disk base, with a configuration
+	// and room for what the guest writes. dst must not exist.
+	Configure(base, dst string, bytes int64, c unikernel.BootConfig) error
+	// Record returns what the guest left in such a layer for its host.
+	Record(layer string) ([]byte, error)
 }
 
 // Networks makes network namespaces and joins machines to them.

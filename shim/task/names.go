@@ -39,4 +39,6 @@ func (n Names) share() string        { return filepath.Join(n.State, "share") }
 func (n Names) cgroupRecord() string { return filepath.Join(n.State, "cgroup") }
 func (n Names) netns() string        { return filepath.Join(n.State, "netns") }
 func (n Names) root() string         { return filepath.Join(n.Data, "root.erofs") }
+func (n Names) bootDisk() string     { return filepath.Join(n.Data, "boot.tfs") }
+func (n Names) bootLayer() string    { return filepath.Join(n.Data, "boot.qcow2") }
 func (n Names) writable() string     { return filepath.Join(n.Data, "writable.qcow2") }

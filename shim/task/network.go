@@ -3,8 +3,8 @@ package task
 import (
 	"context"
 	"fmt"
+	"os"
 
-	"containerd-shim-uni/shim/console"
 	"containerd-shim-uni/shim/hooks"
 	"containerd-shim-uni/unikernel"
 )
@@ -48,7 +48,11 @@ func (c *Container) taps(n unikernel.Network) ([]unikernel.NIC, error) {
 	if c.machines.InNetNS() {
 		where = c.netns
 	}
-	return c.networks.Tap(c.names.Key, where, n, c.plan.VCPUs)
+	queues := c.plan.VCPUs
+	if c.plan.Disk != nil {
+		queues = 1 // Nanos uses one
+	}
+	return c.networks.Tap(c.names.Key, where, n, queues)
 }
 
 // lateNetwork replaces the machine, which has not run yet, if its namespace
@@ -73,6 +77,16 @@ func (c *Container) replaceMachine(ctx context.Context, found unikernel.Network)
 	if err := c.machines.Destroy(ctx, c.names.Domain()); err != nil {
 		return err
 	}
+	if c.plan.Disk != nil {
+		if err := os.Remove(c.names.bootLayer()); err != nil {
+			return err
+		}
+		app := c.app
+		app.Network = found
+		if err := c.configureBoot(app); err != nil {
+			return err
+		}
+	}
 	nics, err := c.taps(found)
 	if err != nil {
 		return err
@@ -86,11 +100,11 @@ func (c *Container) replaceMachine(ctx context.Context, found unikernel.Network)
 		return err
 	}
 	old := c.console
+	old.Close()
 	c.mu.Lock()
-	c.console = console.Attach(c.names.console())
+	c.console = c.attachConsole()
 	c.app.Network = found
 	c.mu.Unlock()
-	old.Close()
 	return context.Cause(ctx) // killed meanwhile: the new machine must not run
 }
 

@@ -67,13 +67,9 @@ func (c *Container) boot(ctx context.Context) (unikernel.Process, error) {
 	if err := c.machines.Resume(ctx, c.names.Domain()); err != nil {
 		return nil, fmt.Errorf("resume machine: %w", err)
 	}
-	conn, err := console.Dial(ctx, c.names.control())
+	session, err := c.attach(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("control channel: %w", err)
-	}
-	session, err := c.guest.Attach(ctx, conn)
-	if err != nil {
-		return nil, fmt.Errorf("boot: %w", err)
+		return nil, err
 	}
 	c.took("boot", began)
 	defer c.took("process", time.Now())
@@ -85,6 +81,22 @@ func (c *Container) boot(ctx context.Context) (unikernel.Process, error) {
 	}
 	c.mu.Unlock()
 	return session.Run(ctx, app, c.streams.Stdio())
+}
+
+// attach returns the booted guest.
+func (c *Container) attach(ctx context.Context) (unikernel.Session, error) {
+	if w, ok := c.guest.(unikernel.Watcher); ok {
+		return w.Watch(watched{c}), nil
+	}
+	conn, err := console.Dial(ctx, c.names.control())
+	if err != nil {
+		return nil, fmt.Errorf("control channel: %w", err)
+	}
+	session, err := c.guest.Attach(ctx, conn)
+	if err != nil {
+		return nil, fmt.Errorf("boot: %w", err)
+	}
+	return session, nil
 }
 
 // ran announces the process. Nothing of it was announced before.

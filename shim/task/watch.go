@@ -48,6 +48,12 @@ func (c *Container) watch() {
 // cannot tell, from its process.
 func (c *Container) awaitMachine(ctx context.Context) unikernel.End {
 	before := c.replaced()
+	if before != nil { // the replacement began before we did
+		select {
+		case <-before:
+		case <-ctx.Done():
+		}
+	}
 	end, err := c.machines.Wait(ctx, c.names.Domain())
 	if now := c.replaced(); now != before {
 		select {

@@ -14,6 +14,7 @@ import (
 	"containerd-shim-uni/shim/task"
 	"containerd-shim-uni/unikernel"
 	"containerd-shim-uni/unikernel/linux"
+	"containerd-shim-uni/unikernel/nanos"
 
 	"github.com/containerd/log"
 )
@@ -76,7 +77,11 @@ func (h *host) Disks(cfg config.Config) (task.Disks, error) {
 
 // Guest implements task.Host.
 func (h *host) Guest(cfg config.Config, machines task.Machines) (unikernel.Guest, error) {
-	if cfg.Guest != linux.Name {
+	switch cfg.Guest {
+	case linux.Name:
+	case nanos.Name:
+		return nanos.New(nanos.Config{Kernel: cfg.Nanos.Kernel}), nil
+	default:
 		return nil, fmt.Errorf("guest %q: %w", cfg.Guest, unikernel.ErrNotImplemented)
 	}
 	driver, ok := machines.(interface{ Emulated() bool })

@@ -1,0 +1,214 @@
+package builder
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"containerd-shim-uni/builder/qcow2"
+	"containerd-shim-uni/builder/tfs"
+	"containerd-shim-uni/unikernel"
+)
+
+const (
+	// diskFormat is to package tfs what rootFormat is to erofs.
+	diskFormat = "tfs 1"
+	diskSuffix = ".tfs"
+	// maxCopies is how many bytes of bind-mounted files a container gets as
+	// copies; one file can have as many.
+	maxCopies = 1 << 20
+)
+
+// BootDisk makes dst a disk that boots a kernel with the files of root, raw and
+// read-only, under the rules of Root. A boot image or kernel that is missing is
+// unikernel.ErrNotFound, one that cannot be one unikernel.ErrInvalid.
+func (s *Store) BootDisk(ctx context.Context, root unikernel.Rootfs, d unikernel.BootDisk, dst string) error {
+	return wrap("boot disk", dst, s.bootDisk(ctx, root, d, dst))
+}
+
+func (s *Store) bootDisk(ctx context.Context, root unikernel.Rootfs, d unikernel.BootDisk, dst string) error {
+	var disk tfs.Disk
+	var err error
+	if disk.Boot, err = readKernel(d.Boot); err != nil {
+		return err
+	}
+	if disk.Kernel, err = readKernel(d.Kernel); err != nil {
+		return err
+	}
+	build := func(ctx context.Context, f *os.File) error {
+		err := s.writeRoot(ctx, root, f, disk.Write)
+		if errors.Is(err, tfs.ErrFormat) {
+			return fmt.Errorf("%w: %w", unikernel.ErrInvalid, err)
+		}
+		return err
+	}
+	if root.Key == "" {
+		return s.private(ctx, dst, build)
+	}
+	name := digest(diskFormat, root.Key, sum(disk.Boot), sum(disk.Kernel)) + diskSuffix
+	return s.obtain(ctx, filepath.Join(s.rootsDir(), name), dst, build)
+}
+
+func readKernel(path string) ([]byte, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w: install a Nanos kernel there, or set nanos.kernel in the configuration", unikernel.ErrNotFound, err)
+	}
+	return data, nil
+}
+
+func sum(data []byte) string {
+	h := sha256.Sum256(data)
+	return hex.EncodeToString(h[:])
+}
+
+// Configure makes dst a container's own layer over base, which BootDisk made
+// beside it: it holds the configuration, and takes what the guest writes, up to
+// about sizeBytes. dst must not exist; after an error it does not.
+//
+// A program that is not there is unikernel.ErrNotFound, one that is no ELF file
+// unikernel.ErrNotImplemented; so is a directory among the files.
+func (s *Store) Configure(base, dst string, sizeBytes int64, c unikernel.BootConfig) error {
+	return wrap("configure boot disk", dst, s.configure(base, dst, sizeBytes, c))
+}
+
+func (s *Store) configure(base, dst string, size int64, c unikernel.BootConfig) error {
+	f, err := os.Open(base)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	image, err := tfs.Open(f, st.Size())
+	if err != nil {
+		return err
+	}
+	program, err := findProgram(image.Root, c)
+	if err != nil {
+		return err
+	}
+	files, err := readFiles(c.Files)
+	if err != nil {
+		return err
+	}
+	added, err := image.Append(tfs.Config{Settings: settings(program, c), Files: files})
+	if err != nil {
+		return fmt.Errorf("%w: %w", unikernel.ErrInvalid, err)
+	}
+	// The kernel's last words get a cluster of their own, so that the guest's
+	// writing them changes nothing else: Record can read them while QEMU runs.
+	chunks := []qcow2.Chunk{{Offset: image.LogOffset(), Data: make([]byte, tfs.LogSize)}}
+	for _, a := range added {
+		chunks = append(chunks, qcow2.Chunk(a))
+	}
+	size = (st.Size() + size + writableUnit - 1) / writableUnit * writableUnit
+	return s.newFile(dst, func(f *os.File) error {
+		return qcow2.Overlay{Size: size, Backing: filepath.Base(base), BackingFormat: "raw"}.WriteData(f, chunks)
+	})
+}
+
+// newFile makes a file of a container's own.
+func (s *Store) newFile(dst string, write func(*os.File) error) (err error) {
+	f, err := os.OpenFile(dst, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, f.Close())
+		if err != nil {
+			os.Remove(dst)
+		}
+	}()
+	if err := write(f); err != nil {
+		return err
+	}
+	if s.opts.UID > 0 || s.opts.GID > 0 {
+		return f.Chown(max(s.opts.UID, 0), max(s.opts.GID, 0))
+	}
+	return nil
+}
+
+// settings are the orders for the kernel.
+func settings(program string, c unikernel.BootConfig) tfs.Settings {
+	var env tfs.Settings
+	for _, e := range c.Env {
+		if name, value, ok := strings.Cut(e, "="); ok && name != "" {
+			env = append(env, tfs.Setting{Name: name, Value: value})
+		}
+	}
+	list := tfs.Settings{
+		{Name: "program", Value: program}, {Name: "arguments", Value: tfs.Vector(c.Args)},
+		{Name: "environment", Value: env}, {Name: "cwd", Value: c.Cwd},
+	}
+	groups := map[string]int{}
+	for _, o := range c.Options {
+		group, name, ok := strings.Cut(o.Name, ".")
+		if !ok {
+			list = append(list, tfs.Setting{Name: o.Name, Value: o.Value})
+			continue
+		}
+		at, found := groups[group]
+		if !found {
+			at = len(list)
+			groups[group] = at
+			list = append(list, tfs.Setting{Name: group, Value: tfs.Settings(nil)})
+		}
+		list[at].Value = append(list[at].Value.(tfs.Settings), tfs.Setting{Name: name, Value: o.Value})
+	}
+	return list
+}
+
+// readFiles reads what is to be copied into the disk.
+func readFiles(list []unikernel.BootFile) ([]tfs.NewFile, error) {
+	var files []tfs.NewFile
+	left := int64(maxCopies)
+	for _, b := range list {
+		data, err := readCopy(b.Source, left)
+		if err != nil {
+			return nil, fmt.Errorf("bind mount of %s at %s: %w", b.Source, b.Path, err)
+		}
+		left -= int64(len(data))
+		files = append(files, tfs.NewFile{Path: b.Path, Data: data})
+	}
+	return files, nil
+}
+
+func readCopy(path string, most int64) ([]byte, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", unikernel.ErrInvalid, err)
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: this guest gets copies of regular files and nothing else; use the guest \"linux\"", unikernel.ErrNotImplemented)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", unikernel.ErrInvalid, err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(data)) > most {
+		err = fmt.Errorf("%w: this guest gets copies, of at most %d bytes in all; use the guest \"linux\"", unikernel.ErrNotImplemented, maxCopies)
+	}
+	return data, err
+}
+
+// Record returns what the kernel left on a disk that Configure made.
+func (s *Store) Record(overlay string) ([]byte, error) {
+	f, err := os.Open(overlay)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	record := make([]byte, tfs.LogSize)
+	return record, wrap("read record of", overlay, qcow2.ReadCluster(f, record, tfs.LogOffset))
+}

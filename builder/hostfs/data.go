@@ -1,0 +1,66 @@
+package hostfs
+
+import (
+	"errors"
+	"io"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// smallFile is the size in bytes up to which holes are not worth two calls.
+const smallFile = 1 << 20
+
+// ErrChanged says that a file is not what it was when the tree was scanned.
+var ErrChanged = errors.New("the file changed while it was read")
+
+// ReadNames returns the sorted names of a directory.
+func ReadNames(path string) ([]string, error) {
+	d, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// Open opens a regular file for reading.
+func Open(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+}
+
+// ReadFull fills b from offset at; for a file that ends before it returns
+// ErrChanged.
+func ReadFull(in *os.File, b []byte, at int64) error {
+	n, err := in.ReadAt(b, at)
+	if n == len(b) {
+		return nil
+	}
+	if errors.Is(err, io.EOF) {
+		return ErrChanged
+	}
+	return err
+}
+
+// NextData returns the first range of data at or after pos, cut at size;
+// start is size where there is none.
+func NextData(in *os.File, pos, size int64) (start, end int64, err error) {
+	if size <= smallFile {
+		return pos, size, nil
+	}
+	start, err = in.Seek(pos, unix.SEEK_DATA)
+	switch {
+	case errors.Is(err, unix.ENXIO):
+		return size, size, nil
+	case err != nil: // the file system cannot tell
+		return pos, size, nil
+	}
+	end, err = in.Seek(start, unix.SEEK_HOLE)
+	return min(start, size), min(end, size), err
+}

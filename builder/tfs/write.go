@@ -1,0 +1,273 @@
+package tfs
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"containerd-shim-uni/builder/hostfs"
+)
+
+const (
+	// firstData is the sector where data begin: a page behind the start, so
+	// that data are aligned as on the host.
+	firstData = 8
+	pageSize  = 4096
+	// maxExtent is the most bytes of one extent the kernel itself makes
+	// (MAX_EXTENT_SIZE of src/fs/tfs.h).
+	maxExtent = 8192 * pageSize
+	// recordSize is about how many bytes of a directory go in one record.
+	recordSize = 64 << 10
+	// configAlign is where the last extension begins: it and what Append adds
+	// fill whole clusters of a copy-on-write layer.
+	configAlign = 64 << 10
+	copyBuffer  = 1 << 20
+)
+
+// defaultUUID is every file system's UUID: one alone is attached to a machine
+// as its root. A random (version 4) one.
+var defaultUUID = [uuidSize]byte{0x5c, 0x1d, 0x3a, 0x8e, 0x0b, 0x7f, 0x4e, 0x52, 0x9a, 0x46, 0xd1, 0x6b, 0x2f, 0x90, 0xc3, 0x77}
+
+// writer writes one file system at base of a disk.
+type writer struct {
+	ctx  context.Context
+	out  *os.File
+	base int64
+	end  int64 // of the data so far, in bytes from base
+
+	buf   []byte // data not yet written
+	bufAt int64  // where they belong, from base
+	log   *logWriter
+	enc   *encoder
+}
+
+// writeTree writes the tree below dir at base of f, and returns how many bytes
+// it takes. Beyond is nothing.
+func writeTree(ctx context.Context, f *os.File, base int64, dir, label string) (int64, error) {
+	t, err := scan(ctx, dir)
+	if err != nil {
+		return 0, fmt.Errorf("scan: %w", err)
+	}
+	w := &writer{ctx: ctx, out: f, base: base, end: firstData * sectorSize,
+		buf: make([]byte, 0, copyBuffer), enc: newEncoder()}
+	for _, n := range t.nodes {
+		if n.kind == unix.S_IFREG && n.size > 0 {
+			if err := w.file(n); err != nil {
+				return 0, fmt.Errorf("copy %s: %w", n.path, err)
+			}
+		}
+	}
+	if err := w.flush(); err != nil {
+		return 0, err
+	}
+	if err := w.metadata(t, label); err != nil {
+		return 0, err
+	}
+	return w.end, nil
+}
+
+// file copies a file's data and notes where they are.
+func (w *writer) file(n *node) error {
+	in, err := hostfs.Open(n.path)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	for pos := int64(0); pos < n.size; {
+		start, end, err := hostfs.NextData(in, pos, n.size)
+		if err != nil {
+			return err
+		}
+		start = start / pageSize * pageSize
+		for pos = max(pos, start); pos < end; {
+			size := min(end-pos, maxExtent)
+			if err := w.extent(in, n, pos, size); err != nil {
+				return err
+			}
+			pos += roundUp(size, sectorSize)
+		}
+		if start >= n.size || end >= n.size {
+			break
+		}
+	}
+	if st, err := in.Stat(); err != nil || st.Size() != n.size {
+		return cmp.Or(err, hostfs.ErrChanged)
+	}
+	return nil
+}
+
+// extent copies size bytes of in from pos.
+func (w *writer) extent(in *os.File, n *node, pos, size int64) error {
+	at := roundUp(w.end, sectorSize)
+	if size >= pageSize {
+		at = roundUp(w.end, pageSize)
+	}
+	sectors := uint64(roundUp(size, sectorSize) / sectorSize)
+	n.extents = append(n.extents, extent{uint64(pos / sectorSize), uint64(at / sectorSize), sectors})
+	w.end = at + size
+	if err := w.seek(at); err != nil {
+		return err
+	}
+	for size > 0 {
+		if len(w.buf) == cap(w.buf) {
+			if err := w.flush(); err != nil {
+				return err
+			}
+		}
+		room := w.buf[len(w.buf):min(int64(cap(w.buf)), int64(len(w.buf))+size)]
+		if err := hostfs.ReadFull(in, room, pos); err != nil {
+			return err
+		}
+		w.buf = w.buf[:len(w.buf)+len(room)]
+		pos += int64(len(room))
+		size -= int64(len(room))
+	}
+	return nil
+}
+
+// seek makes the next data of the buffer those at a position.
+func (w *writer) seek(at int64) error {
+	gap := at - w.bufAt - int64(len(w.buf))
+	if gap == 0 {
+		return nil
+	}
+	if gap > 0 && gap < pageSize && int64(len(w.buf))+gap < int64(cap(w.buf)) {
+		old := len(w.buf)
+		w.buf = w.buf[:old+int(gap)]
+		clear(w.buf[old:])
+		return nil
+	}
+	if err := w.flush(); err != nil {
+		return err
+	}
+	w.bufAt = at
+	return nil
+}
+
+// flush writes the buffer.
+func (w *writer) flush() error {
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	if len(w.buf) == 0 {
+		return nil
+	}
+	_, err := w.out.WriteAt(w.buf, w.base+w.bufAt)
+	w.bufAt += int64(len(w.buf))
+	w.buf = w.buf[:0]
+	return err
+}
+
+// metadata writes the log behind the data, and last the sector that leads there.
+func (w *writer) metadata(t *tree, label string) error {
+	first := uint64(roundUp(w.end, pageSize) / sectorSize)
+	w.log = newLogWriter(w.out, w.base, first)
+	if err := w.rootRecord(t.nodes[0]); err != nil {
+		return err
+	}
+	for _, n := range t.nodes {
+		if n.kind == unix.S_IFDIR {
+			if err := w.directory(n); err != nil {
+				return err
+			}
+		}
+	}
+	after := w.base + int64(w.log.sector)*sectorSize + extensionSize
+	last := uint64(roundUp(after, configAlign)-w.base) / sectorSize
+	if err := w.log.flushTo(last); err != nil {
+		return err
+	}
+	if err := w.log.close(); err != nil {
+		return err
+	}
+	w.end = int64(last)*sectorSize + extensionSize
+	return writeHead(w.out, w.base, first, label)
+}
+
+// rootRecord makes the root, whose index is 1, with no entries yet.
+func (w *writer) rootRecord(root *node) error {
+	root.index = w.enc.tuple(1)
+	w.enc.symbol(attrChildren)
+	root.kids = w.enc.tuple(0)
+	return w.emit()
+}
+
+// emit writes the record in the encoder.
+func (w *writer) emit() error {
+	err := w.log.record(w.enc.b)
+	w.enc.b = w.enc.b[:0]
+	return err
+}
+
+// directory writes the entries of a directory whose tuple is in the log, in
+// records that the kernel takes one by one.
+func (w *writer) directory(n *node) error {
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	for rest := n.entries; len(rest) > 0; {
+		size, count := 0, 0
+		for count < len(rest) && size < recordSize {
+			size += len(rest[count].name) + 48 + 24*len(rest[count].node.extents)
+			count++
+		}
+		w.enc.again(n.kids, count)
+		for _, e := range rest[:count] {
+			w.enc.symbol(e.name)
+			w.node(e.node)
+		}
+		if err := w.emit(); err != nil {
+			return err
+		}
+		rest = rest[count:]
+	}
+	return nil
+}
+
+// node appends a file: all of it under its first name, a reference under others.
+func (w *writer) node(n *node) {
+	if n.index > 0 {
+		w.enc.again(n.index, 0)
+		return
+	}
+	extra := append(Settings(nil), n.xattrs...)
+	if n.mtime > 0 {
+		extra = append(extra, Setting{attrMtime, n.mtime})
+	}
+	if n.names > 1 {
+		extra = append(extra, Setting{attrLinks, n.names})
+	}
+	switch n.kind {
+	case unix.S_IFREG:
+		n.index = w.enc.fileTuple(n.size, n.extents, len(extra))
+	case unix.S_IFLNK:
+		n.index = w.enc.tuple(1 + len(extra))
+		w.enc.symbol(attrLinkTarget)
+		w.enc.string(n.target)
+	case unix.S_IFDIR:
+		n.index = w.enc.tuple(1 + len(extra))
+		w.enc.symbol(attrChildren)
+		n.kids = w.enc.tuple(0)
+	}
+	w.enc.settings(extra)
+}
+
+// writeHead writes the first sector of the file system at base, which leads to
+// the sector where the log goes on.
+func writeHead(out io.WriterAt, base int64, first uint64, label string) error {
+	b := newExtension(nil, sectorSize)
+	b = append(b, defaultUUID[:]...)
+	b = append(b, label...)
+	b = append(b, 0)
+	_, err := out.WriteAt(appendLink(b, first), base)
+	return err
+}
+
+func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }
+
+func decimal(n uint64) string { return strconv.FormatUint(n, 10) }

@@ -1,0 +1,69 @@
+package task
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"containerd-shim-uni/shim/console"
+	"containerd-shim-uni/unikernel"
+)
+
+// bootDisk makes the disk of a guest that boots from its root.
+func (cr *creation) bootDisk(ctx context.Context) error {
+	if _, ok := cr.guest.(unikernel.Watcher); !ok || cr.plan.Control != "" {
+		return fmt.Errorf("%w: guest %q has a boot disk and a control channel", unikernel.ErrNotImplemented, cr.guest.Name())
+	}
+	disks, err := cr.rootDisks()
+	if err != nil {
+		return err
+	}
+	if err := disks.BootDisk(ctx, cr.fs, *cr.plan.Disk, cr.names.bootDisk()); err != nil {
+		return fmt.Errorf("root disk: %w", err)
+	}
+	return nil
+}
+
+// configureBoot makes the layer over the boot disk, if the guest has one. It is
+// called when hooks have run and the network is known.
+func (c *Container) configureBoot(app unikernel.App) error {
+	w, ok := c.guest.(unikernel.Watcher)
+	if !ok || c.plan.Disk == nil {
+		return nil
+	}
+	boot, err := w.Configure(app)
+	if err != nil {
+		return err
+	}
+	return c.disks.Configure(c.names.bootDisk(), c.names.bootLayer(), c.cfg.Rootfs.WritableSize, boot)
+}
+
+// attachConsole begins to read the machine's console: for diagnosis, and for a
+// guest without a control channel.
+func (c *Container) attachConsole() *console.Console {
+	if c.plan.Disk == nil {
+		return console.Attach(c.names.console(), nil)
+	}
+	r, w := io.Pipe()
+	c.output = r
+	return console.Attach(c.names.console(), w)
+}
+
+// watched is the machine as its guest's Watcher sees it.
+type watched struct{ c *Container }
+
+// Console implements unikernel.Watched.
+func (w watched) Console() io.ReadCloser { return w.c.output }
+
+// PowerButton implements unikernel.Watched.
+func (w watched) PowerButton(ctx context.Context) error {
+	return w.c.machines.PowerButton(ctx, w.c.names.Domain())
+}
+
+// Ended implements unikernel.Watched.
+func (w watched) Ended(ctx context.Context) (unikernel.End, error) {
+	return w.c.machines.Wait(ctx, w.c.names.Domain())
+}
+
+// Record implements unikernel.Watched.
+func (w watched) Record() ([]byte, error) { return w.c.disks.Record(w.c.names.bootLayer()) }

@@ -1,0 +1,113 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"syscall"
+	"testing"
+
+	"containerd-shim-uni/unikernel"
+)
+
+// fakeWatcher is a guest without a control channel: its process exits with the
+// machine, with the status that the record holds.
+type fakeWatcher struct {
+	fakeGuest
+	watched unikernel.Watched
+}
+
+func (g *fakeWatcher) Plan(_ unikernel.App, r unikernel.Resources) (unikernel.Plan, error) {
+	return unikernel.Plan{Machine: "q35", Kernel: "/k", Resources: r, Disk: &unikernel.BootDisk{Boot: "/b", Kernel: "/k"}}, g.planErr
+}
+
+func (g *fakeWatcher) Configure(app unikernel.App) (unikernel.BootConfig, error) {
+	return unikernel.BootConfig{Args: app.Spec.Process.Args, Options: make([]unikernel.Option, len(app.Network.Interfaces))}, nil
+}
+
+func (g *fakeWatcher) Watch(m unikernel.Watched) unikernel.Session {
+	g.watched = m
+	g.session.conn = m.Console()
+	go func() { _, _ = io.Copy(io.Discard, m.Console()) }()
+	go func() {
+		_, _ = m.Ended(context.Background())
+		record, err := m.Record()
+		if err == nil && len(record) > 0 {
+			g.session.init.end(uint32(record[0]))
+		}
+	}()
+	return g.session
+}
+
+func newWatcherBench(t *testing.T) (*bench, *fakeWatcher) {
+	b := newBench(t)
+	b.configure(`guest = "nanos"`)
+	w := &fakeWatcher{fakeGuest: fakeGuest{session: b.session}}
+	b.host.watcher = w
+	return b, w
+}
+
+func TestBootFromRoot(t *testing.T) {
+	b, w := newWatcherBench(t)
+	b.host.disks.record = []byte{42}
+	c := b.must(true)
+	m := b.host.machines.made[0]
+	if len(m.Channels) > 0 || len(m.Disks) != 1 || m.Disks[0].Format != "qcow2" || m.Disks[0].ReadOnly || m.Disks[0].Path != c.names.bootLayer() {
+		t.Errorf("machine %+v", m)
+	}
+	if err := w.watched.PowerButton(t.Context()); err != nil || len(b.host.machines.pressed) != 1 {
+		t.Errorf("power button: %v, pressed %v", err, b.host.machines.pressed)
+	}
+	b.host.machines.end(c.names.Domain(), unikernel.EndShutdown)
+	if got := b.wait(); got != 42 {
+		t.Errorf("exit %+v", got)
+	}
+	b.remove()
+	b.wantNothing()
+}
+
+func TestBootFromRootKilled(t *testing.T) {
+	b, _ := newWatcherBench(t)
+	c := b.must(true)
+	if err := c.Kill(t.Context(), syscall.SIGKILL, true); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.wait(); got != 137 {
+		t.Errorf("exit %+v", got)
+	}
+	b.remove()
+	b.wantNothing()
+}
+
+// TestBootFromRootLateNetwork: the layer is made again when the network appears.
+func TestBootFromRootLateNetwork(t *testing.T) {
+	b, _ := newWatcherBench(t)
+	b.host.disks.record = []byte{1}
+	c := b.must(false)
+	b.host.networks.found = podNetwork
+	if _, err := b.Start(t.Context(), "c", ""); err != nil {
+		t.Fatal(err)
+	}
+	if made := b.host.disks.configured; len(made) != 2 || len(made[1].Options) != 1 {
+		t.Errorf("configured %+v", made)
+	}
+	b.host.machines.end(c.names.Domain(), unikernel.EndShutdown)
+	b.wait()
+	b.remove()
+	b.wantNothing()
+}
+
+func TestBootFromRootFails(t *testing.T) {
+	for name, fail := range map[string]func(*bench){
+		"disk":          func(b *bench) { b.host.disks.bootErr = os.ErrPermission },
+		"configuration": func(b *bench) { b.host.disks.configureErr = os.ErrPermission },
+	} {
+		b, _ := newWatcherBench(t)
+		fail(b)
+		if _, err := b.create(); !errors.Is(err, os.ErrPermission) {
+			t.Errorf("%s: %v", name, err)
+		}
+		b.wantNothing()
+	}
+}
