@@ -37,6 +37,8 @@ type creation struct {
 	host Host
 	fs   unikernel.Rootfs
 	undo undo
+	// found is the network, part of app when all is prepared.
+	found unikernel.Network
 }
 
 // create makes a container whose machine exists and is paused. When it fails,
@@ -160,7 +162,9 @@ func (cr *creation) prepare(ctx context.Context) error {
 		}
 		return err
 	})
-	return group.Wait()
+	err := group.Wait()
+	cr.app.Network = cr.found
+	return err
 }
 
 // root makes the root disk.

@@ -23,7 +23,7 @@ func (cr *creation) network(ctx context.Context) error {
 		return err
 	}
 	var err error
-	cr.app.Network, err = cr.networks.Look(cr.netns)
+	cr.found, err = cr.networks.Look(cr.netns)
 	return err
 }
 

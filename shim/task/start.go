@@ -80,7 +80,33 @@ func (c *Container) boot(ctx context.Context) (unikernel.Process, error) {
 		app.Spec.Process.ConsoleSize = &specs.Box{Width: uint(w.width), Height: uint(w.height)}
 	}
 	c.mu.Unlock()
-	return session.Run(ctx, app, c.streams.Stdio())
+	proc, err := session.Run(ctx, app, c.streams.Stdio())
+	if err != nil {
+		return nil, &programError{err}
+	}
+	return proc, nil
+}
+
+// programError is what a booted guest said of the program it was to run. What
+// is not found or invalid before that is no program.
+type programError struct{ error }
+
+func (e *programError) Unwrap() error { return e.error }
+
+// unstartable returns the exit status of a container whose program could not
+// be started, if err says that.
+func unstartable(err error) (status uint32, ok bool) {
+	var p *programError
+	switch {
+	case !errors.As(err, &p) || errors.Is(err, errKilled):
+		return 0, false
+	case errors.Is(p, unikernel.ErrNotFound):
+		return statusNotFound, true
+	case errors.Is(p, unikernel.ErrInvalid):
+		return statusNotExecutable, true
+	default:
+		return 0, false
+	}
 }
 
 // attach returns the booted guest.
@@ -124,7 +150,7 @@ func (c *Container) startFailed(err error) error {
 	// Without the guest's own error class: containerd would take "not found"
 	// for a container that is not there.
 	text := err.Error()
-	if errors.Is(err, unikernel.ErrNotFound) || errors.Is(err, unikernel.ErrInvalid) {
+	if _, ok := unstartable(err); ok {
 		return fmt.Errorf("OCI runtime start failed: unable to start container process: %s", text)
 	}
 	if errors.Is(err, unikernel.ErrNotImplemented) {

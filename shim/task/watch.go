@@ -159,11 +159,8 @@ func (c *Container) abandonStart(end unikernel.End) bool {
 // failedStart is the exit of a container whose process never ran.
 func (w *watcher) failedStart(err error) unikernel.Exit {
 	exit := w.verdict()
-	switch {
-	case errors.Is(err, unikernel.ErrNotFound):
-		exit.Status = statusNotFound
-	case errors.Is(err, unikernel.ErrInvalid):
-		exit.Status = statusNotExecutable
+	if status, ok := unstartable(err); ok {
+		exit.Status = status
 	}
 	return exit
 }
@@ -222,9 +219,10 @@ func (c *Container) explain(exit unikernel.Exit, end *unikernel.End) {
 	}
 	entry := c.log().WithField("status", exit.Status)
 	switch {
-	case startErr != nil && (errors.Is(startErr, unikernel.ErrNotFound) || errors.Is(startErr, unikernel.ErrInvalid)):
-		return // the client is told, and nothing is wrong with the guest
 	case startErr != nil:
+		if _, ok := unstartable(startErr); ok {
+			return // the client is told, and nothing is wrong with the guest
+		}
 		entry = entry.WithError(startErr)
 	case proc != nil && reported(proc):
 		return
