@@ -23,6 +23,7 @@ const (
 	runc    = "io.containerd.runc.v2"
 	hello   = "uni.local/hello:latest"
 	python  = "uni.local/python:latest"
+	busybox = "uni.local/busybox:latest"
 )
 
 func main() {
@@ -80,7 +81,10 @@ func (b *bench) measure(ctx context.Context, runs int) error {
 	if err := b.stages(ctx, runs, &t); err != nil {
 		return err
 	}
-	return b.disk(ctx, &t)
+	if err := b.disk(ctx, &t); err != nil {
+		return err
+	}
+	return b.network(ctx, &t)
 }
 
 // start prepares images, configuration and containerd below dir.
@@ -133,7 +137,15 @@ func (b *bench) images(ctx context.Context, dir, cache string) error {
 	if err != nil {
 		return err
 	}
-	for _, i := range []image.Image{image.Single(hello, program), py} {
+	path, err := exec.LookPath("busybox")
+	if err != nil {
+		return err
+	}
+	box, err := image.Busybox(busybox, path)
+	if err != nil {
+		return err
+	}
+	for _, i := range []image.Image{image.Single(hello, program), py, box} {
 		archive := filepath.Join(dir, "image.tar")
 		if err := i.WriteFile(archive); err != nil {
 			return err
