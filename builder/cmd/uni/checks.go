@@ -104,7 +104,7 @@ func checkContainerd(ctx context.Context, h host, _ config.Config) finding {
 			return ok("%s; the runtime is configured in %s", line, file)
 		}
 	}
-	return ok("%s; ctr and nerdctl need no configuration, for Kubernetes add a runtime of type io.containerd.uni.v1", line)
+	return ok("%s; ctr and nerdctl need no configuration", line)
 }
 
 func checkMke2fs(_ context.Context, h host, _ config.Config) finding {
