@@ -117,24 +117,16 @@ func (s *Store) configure(base, dst string, size int64, c unikernel.BootConfig) 
 }
 
 // newFile makes a file of a container's own.
-func (s *Store) newFile(dst string, write func(*os.File) error) (err error) {
-	f, err := os.OpenFile(dst, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		err = errors.Join(err, f.Close())
-		if err != nil {
-			os.Remove(dst)
+func (s *Store) newFile(dst string, write func(*os.File) error) error {
+	return create(dst, func(f *os.File) error {
+		if err := write(f); err != nil {
+			return err
 		}
-	}()
-	if err := write(f); err != nil {
-		return err
-	}
-	if s.opts.UID > 0 || s.opts.GID > 0 {
-		return f.Chown(max(s.opts.UID, 0), max(s.opts.GID, 0))
-	}
-	return nil
+		if s.opts.UID > 0 || s.opts.GID > 0 {
+			return f.Chown(max(s.opts.UID, 0), max(s.opts.GID, 0))
+		}
+		return nil
+	})
 }
 
 // settings are the orders for the kernel.

@@ -100,7 +100,18 @@ func (s *Store) Root(ctx context.Context, root unikernel.Rootfs, dst string) err
 }
 
 // private builds a file that is never shared, at dst itself.
-func (s *Store) private(ctx context.Context, dst string, build buildFunc) (err error) {
+func (s *Store) private(ctx context.Context, dst string, build buildFunc) error {
+	return create(dst, func(f *os.File) error {
+		if err := build(ctx, f); err != nil {
+			return err
+		}
+		return s.protect(f)
+	})
+}
+
+// create makes a file that is not there yet; after an error it is not there
+// either.
+func create(dst string, write func(*os.File) error) (err error) {
 	f, err := os.OpenFile(dst, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -111,10 +122,7 @@ func (s *Store) private(ctx context.Context, dst string, build buildFunc) (err e
 			os.Remove(dst)
 		}
 	}()
-	if err := build(ctx, f); err != nil {
-		return err
-	}
-	return s.protect(f)
+	return write(f)
 }
 
 // writeFunc writes the tree below dir to an empty file.

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-uni/builder/erofs/reader"
+	"containerd-shim-uni/builder/hostfs"
 	"containerd-shim-uni/builder/tree"
 	"containerd-shim-uni/builder/tree/treetest"
 )
@@ -180,7 +181,7 @@ func TestXattrNames(t *testing.T) {
 		"system.nfs4_acl": false, "os2.x": false, "security.selinux": false, "trusted.overlay.opaque": false, "user.overlay.opaque": false,
 	} {
 		_, _, ok := splitXattr(name)
-		if got := ok && !tree.HostXattr(name); got != want {
+		if got := ok && !hostfs.HostXattr(name); got != want {
 			t.Errorf("%s is kept: %v, want %v", name, got, want)
 		}
 	}

@@ -54,6 +54,11 @@ func NextData(in *os.File, pos, size int64) (start, end int64, err error) {
 	if size <= smallFile {
 		return pos, size, nil
 	}
+	return SeekData(in, pos, size)
+}
+
+// SeekData is NextData for a file of any size.
+func SeekData(in *os.File, pos, size int64) (start, end int64, err error) {
 	start, err = in.Seek(pos, unix.SEEK_DATA)
 	switch {
 	case errors.Is(err, unix.ENXIO):

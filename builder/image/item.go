@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"containerd-shim-uni/builder/hostfs"
 	"containerd-shim-uni/builder/tree"
 	"containerd-shim-uni/unikernel"
 )
@@ -122,7 +123,7 @@ func newNode(h *tar.Header) (*tree.Node, error) {
 func xattrs(records map[string]string) []tree.Xattr {
 	var attrs []tree.Xattr
 	for key, value := range records {
-		if name, ok := strings.CutPrefix(key, xattrRecord); ok && !tree.HostXattr(name) {
+		if name, ok := strings.CutPrefix(key, xattrRecord); ok && !hostfs.HostXattr(name) {
 			attrs = append(attrs, tree.Xattr{Name: name, Value: value})
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
+	"containerd-shim-uni/builder/hostfs"
 	"containerd-shim-uni/builder/tree"
 	"containerd-shim-uni/unikernel"
 )
@@ -272,6 +273,6 @@ func (s section) NextData(pos, size int64) (start, end int64, err error) {
 	if !s.sparse {
 		return pos, size, nil
 	}
-	start, end, err = tree.SeekData(s.f, s.at+pos, s.at+size)
+	start, end, err = hostfs.SeekData(s.f, s.at+pos, s.at+size)
 	return start - s.at, end - s.at, err
 }

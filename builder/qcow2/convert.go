@@ -9,7 +9,7 @@ import (
 	"io"
 	"os"
 
-	"containerd-shim-uni/builder/tree"
+	"containerd-shim-uni/builder/hostfs"
 )
 
 // refsPerBlock is how many clusters one refcount block counts.
@@ -54,7 +54,7 @@ func usedClusters(ctx context.Context, disk io.ReaderAt, size int64) ([]int64, e
 			return nil, err
 		}
 		if isFile { // over holes at once
-			start, _, err := tree.SeekData(file, at, size)
+			start, _, err := hostfs.SeekData(file, at, size)
 			if err != nil {
 				return nil, err
 			}

@@ -2,10 +2,10 @@ package tree
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"slices"
+
+	"containerd-shim-uni/builder/hostfs"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,7 +13,7 @@ import (
 // Scan reads the metadata of everything below a directory of the host. Files'
 // contents are read when they are opened; nothing may change meanwhile, and a
 // file whose size does is ErrChanged. What belongs to the host is left out, see
-// HostXattr.
+// hostfs.HostXattr.
 func Scan(ctx context.Context, dir string) (*Node, error) {
 	s := scanner{links: map[[2]uint64]*Node{}}
 	root, err := s.add(dir)
@@ -35,7 +35,7 @@ func (s *scanner) fill(ctx context.Context, path string, n *Node) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	names, err := readNames(path)
+	names, err := hostfs.ReadNames(path)
 	if err != nil {
 		return err
 	}
@@ -53,21 +53,6 @@ func (s *scanner) fill(ctx context.Context, path string, n *Node) error {
 		}
 	}
 	return nil
-}
-
-// readNames returns the sorted names.
-func readNames(path string) ([]string, error) {
-	d, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	slices.Sort(names)
-	return names, nil
 }
 
 // add returns the node of a file: a new one, or the one of an earlier name.
@@ -124,7 +109,7 @@ type hostFile struct {
 }
 
 func (h hostFile) Open() (Content, error) {
-	f, err := os.OpenFile(h.path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := hostfs.Open(h.path)
 	if err != nil {
 		return nil, err
 	}
@@ -141,25 +126,6 @@ func (h hostFile) Open() (Content, error) {
 
 type hostContent struct{ *os.File }
 
-// smallFile is what is read without asking for holes: two calls cost more.
-const smallFile = 1 << 20 // bytes
-
 func (c hostContent) NextData(pos, size int64) (start, end int64, err error) {
-	if size <= smallFile {
-		return pos, size, nil
-	}
-	return SeekData(c.File, pos, size)
-}
-
-// SeekData is NextData for a file of the host.
-func SeekData(f *os.File, pos, size int64) (start, end int64, err error) {
-	start, err = f.Seek(pos, unix.SEEK_DATA)
-	switch {
-	case errors.Is(err, unix.ENXIO):
-		return size, size, nil
-	case err != nil: // the file system cannot tell
-		return pos, size, nil
-	}
-	end, err = f.Seek(start, unix.SEEK_HOLE)
-	return min(start, size), min(end, size), err
+	return hostfs.NextData(c.File, pos, size)
 }

@@ -1,11 +1,12 @@
 package tree
 
 import (
-	"errors"
 	"io"
 	"path"
 	"slices"
 	"strings"
+
+	"containerd-shim-uni/builder/hostfs"
 
 	"golang.org/x/sys/unix"
 )
@@ -63,7 +64,7 @@ type Sparse interface {
 }
 
 // ErrChanged is for contents that are not what the node says any more.
-var ErrChanged = errors.New("the file changed while it was read")
+var ErrChanged = hostfs.ErrChanged
 
 // Type is the file type, one of unix.S_IFREG and so on.
 func (n *Node) Type() uint32 { return n.Mode & unix.S_IFMT }
