@@ -43,10 +43,10 @@ demo: install ## from nothing to a container in a VM, with every step shown
 	@deploy/demo.sh
 
 test: build guest peers ## every test: unit, QEMU, and against containerd 1.6, 1.7 and 2.x (root)
-	@integration/run.sh unit qemu integration
+	@integration/run.sh house unit qemu integration
 
 unit: go deps ## format, vet, lint and unit tests (no root, no QEMU)
-	@integration/run.sh unit
+	@integration/run.sh house unit
 
 integration: build guest peers ## only the tests against real containerd and QEMU (root)
 	@integration/run.sh integration
