@@ -230,7 +230,7 @@ func inChild(t *testing.T, env ...string) bool {
 	if os.Getenv("UNI_TEST_CHILD") == t.Name() {
 		return false
 	}
-	out, err := child(t, t.Name(), env...).CombinedOutput()
+	out, err := child(t, env...).CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
 		t.Fatalf("child: %v", err)
@@ -241,9 +241,10 @@ func inChild(t *testing.T, env ...string) bool {
 	return true
 }
 
-func child(t *testing.T, name string, env ...string) *exec.Cmd {
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+name+"$", "-test.v", "-test.count=1", "-test.timeout=5m")
-	cmd.Env = append(append(os.Environ(), "UNI_TEST_CHILD="+name), env...)
+// child is a process that runs the calling test again.
+func child(t *testing.T, env ...string) *exec.Cmd {
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.count=1", "-test.timeout=5m")
+	cmd.Env = append(append(os.Environ(), "UNI_TEST_CHILD="+t.Name()), env...)
 	return cmd
 }
 

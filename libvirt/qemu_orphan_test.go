@@ -15,12 +15,13 @@ import (
 	"containerd-shim-uni/unikernel"
 )
 
-// TestHelperOwner is the process that owns a machine in the tests below: it
-// starts one below UNI_TEST_ROOT, says so and waits to be killed.
-func TestHelperOwner(t *testing.T) {
+// ownMachine is the process that owns a machine in the tests below, each of which is
+// that process too: it starts one below UNI_TEST_ROOT, says so and waits to be
+// killed. In the test itself it returns at once.
+func ownMachine(t *testing.T) {
 	root := os.Getenv("UNI_TEST_ROOT")
-	if root == "" {
-		t.Skip("part of other tests")
+	if os.Getenv("UNI_TEST_CHILD") != t.Name() || root == "" {
+		return
 	}
 	d := open(t, Options{EmbedRoot: root})
 	g := newGuest(t, "uni-test--orphan", "microvm", os.Getenv("UNI_TEST_DO"))
@@ -42,7 +43,7 @@ func orphan(t *testing.T, root, do string, share bool) (qemu, virtiofsd int) {
 	if share {
 		env = append(env, "UNI_TEST_SHARE=1")
 	}
-	cmd := child(t, "TestHelperOwner", env...)
+	cmd := child(t, env...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -84,6 +85,7 @@ func rootBelowRun(t *testing.T) (root, parent string) {
 }
 
 func TestQEMUCleanUpAfterOwner(t *testing.T) {
+	ownMachine(t)
 	needQEMU(t)
 	root, parent := rootBelowRun(t)
 	qemu, virtiofsd := orphan(t, root, "hang", true)
@@ -108,6 +110,7 @@ func TestQEMUCleanUpAfterOwner(t *testing.T) {
 // Another process opens the root of a dead one, can wait for its machine, use
 // it and destroy it.
 func TestQEMUAdopt(t *testing.T) {
+	ownMachine(t)
 	if os.Getenv("UNI_TEST_CHILD") == t.Name() {
 		adopt(t, os.Getenv("UNI_TEST_ADOPT"))
 		return
@@ -154,6 +157,7 @@ func adopt(t *testing.T, root string) {
 
 // A guest that powered off while its owner was dead is found shut down.
 func TestQEMUAdoptEnded(t *testing.T) {
+	ownMachine(t)
 	if os.Getenv("UNI_TEST_CHILD") == t.Name() {
 		d := open(t, Options{EmbedRoot: os.Getenv("UNI_TEST_ADOPT")})
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -181,11 +185,12 @@ func TestQEMUAdoptEnded(t *testing.T) {
 
 // Wherever in its start the owner is killed, its name is enough to clean up.
 func TestQEMUOwnerKilledWhileCreating(t *testing.T) {
+	ownMachine(t)
 	needQEMU(t)
 	for i := range 10 {
 		root, parent := rootBelowRun(t)
 		_, files := rootBelowRun(t)
-		cmd := child(t, "TestHelperOwner", "UNI_TEST_ROOT="+root, "UNI_TEST_DO=hang", "UNI_TEST_DIR="+files, "UNI_TEST_SHARE=1")
+		cmd := child(t, "UNI_TEST_ROOT="+root, "UNI_TEST_DO=hang", "UNI_TEST_DIR="+files, "UNI_TEST_SHARE=1")
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)

@@ -35,7 +35,7 @@ func withDaemons(t *testing.T) (parent bool, kill func()) {
 		}
 	}
 	if os.Getenv("UNI_TEST_CHILD") != t.Name() {
-		cmd := child(t, t.Name())
+		cmd := child(t)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 		out, err := cmd.CombinedOutput()
 		t.Logf("%s", out)
