@@ -42,7 +42,7 @@ func (s *Store) bootDisk(ctx context.Context, root unikernel.Rootfs, d unikernel
 		return err
 	}
 	build := func(ctx context.Context, f *os.File) error {
-		err := s.writeRoot(ctx, root, f, disk.Write)
+		err := s.writeRoot(ctx, root, f, disk.WriteDir)
 		if errors.Is(err, tfs.ErrFormat) {
 			return fmt.Errorf("%w: %w", unikernel.ErrInvalid, err)
 		}

@@ -25,8 +25,6 @@ const (
 
 	direntSize = 12
 
-	// MaxName is the longest file name in bytes.
-	MaxName = 255
 	// maxBlocks is what the 32-bit block numbers address: 16 TiB.
 	maxBlocks = 1<<32 - 1
 )

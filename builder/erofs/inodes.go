@@ -1,7 +1,6 @@
 package erofs
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -88,11 +87,11 @@ func (c *inodes) fill(n, parent *node, at string) error {
 	n.entries = make([]entry, 0, len(n.Entries)+2)
 	n.entries = append(n.entries, entry{".", n}, entry{"..", parent})
 	n.nlink = 2
+	if err := tree.CheckEntries(n.Entries); err != nil {
+		return fmt.Errorf("%.300q: %w", at+"/", err)
+	}
 	for _, e := range n.Entries {
 		path := at + "/" + e.Name
-		if err := checkName(e.Name); err != nil {
-			return fmt.Errorf("%.300q: %w", path, err)
-		}
 		kid, err := c.add(e.Node)
 		if err != nil {
 			return fmt.Errorf("%.300q: %w", path, err)
@@ -107,22 +106,7 @@ func (c *inodes) fill(n, parent *node, at string) error {
 	}
 	// "." and ".." have no special place: "!" sorts before both.
 	slices.SortFunc(n.entries, func(a, b entry) int { return strings.Compare(a.name, b.name) })
-	for i := 1; i < len(n.entries); i++ {
-		if n.entries[i].name == n.entries[i-1].name {
-			return fmt.Errorf("%.300q: two entries of one name", at+"/"+n.entries[i].name)
-		}
-	}
 	n.size = dirSize(n.entries)
-	return nil
-}
-
-func checkName(name string) error {
-	switch {
-	case len(name) > MaxName:
-		return unix.ENAMETOOLONG
-	case name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00"):
-		return errors.New("not a file name")
-	}
 	return nil
 }
 

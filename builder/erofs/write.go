@@ -3,9 +3,7 @@ package erofs
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"containerd-shim-uni/builder/tree"
@@ -95,7 +93,7 @@ func (w *writer) file(ctx context.Context, n *node) error {
 		return fmt.Errorf("copy contents: %w", err)
 	}
 	tail := w.buf[:n.inline]
-	if err := readFull(in, tail, whole); err != nil {
+	if err := tree.ReadFull(in, tail, whole); err != nil {
 		return fmt.Errorf("copy contents: %w", err)
 	}
 	return w.inode(n, tail)
@@ -119,7 +117,7 @@ func (w *writer) copy(ctx context.Context, in tree.Content, size, whole, at int6
 				return err
 			}
 			chunk := w.buf[:min(int64(len(w.buf)), end-pos)]
-			if err := readFull(in, chunk, pos); err != nil {
+			if err := tree.ReadFull(in, chunk, pos); err != nil {
 				return err
 			}
 			if !isZero(chunk) {
@@ -144,21 +142,6 @@ func isZero(b []byte) bool {
 		b = b[blockSize:]
 	}
 	return bytes.Equal(b, zeros[:len(b)])
-}
-
-// readFull fills b from offset at; a file that ends before has changed.
-func readFull(in io.ReaderAt, b []byte, at int64) error {
-	if len(b) == 0 {
-		return nil
-	}
-	n, err := in.ReadAt(b, at)
-	if n == len(b) {
-		return nil
-	}
-	if errors.Is(err, io.EOF) {
-		return tree.ErrChanged
-	}
-	return err
 }
 
 // super writes the superblock, last.

@@ -2,7 +2,6 @@ package hostfs
 
 import (
 	"errors"
-	"io"
 	"os"
 	"slices"
 
@@ -33,19 +32,6 @@ func ReadNames(path string) ([]string, error) {
 // Open opens a regular file for reading.
 func Open(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-}
-
-// ReadFull fills b from offset at; for a file that ends before it returns
-// ErrChanged.
-func ReadFull(in *os.File, b []byte, at int64) error {
-	n, err := in.ReadAt(b, at)
-	if n == len(b) {
-		return nil
-	}
-	if errors.Is(err, io.EOF) {
-		return ErrChanged
-	}
-	return err
 }
 
 // NextData returns the first range of data at or after pos, cut at size;

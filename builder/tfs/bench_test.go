@@ -34,7 +34,7 @@ func BenchmarkWrite(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := testDisk.Write(b.Context(), f, dir); err != nil {
+		if err := testDisk.WriteDir(b.Context(), f, dir); err != nil {
 			b.Fatal(err)
 		}
 		f.Close()

@@ -1,12 +1,15 @@
 package tfs
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+
+	"containerd-shim-uni/builder/tree"
 )
 
 // Layout of a disk, in bytes.
@@ -37,16 +40,21 @@ type Disk struct {
 	Label string
 }
 
-// Write writes a disk with the tree below dir to f, which must be an empty
-// regular file. It does not sync. Nothing may change the tree meanwhile: a file
-// whose size changes is an error. What is left in f after an error is of no
-// use. Errors wrap ErrFormat for a boot image or kernel that cannot be one, and
-// the file systems' own, such as ENOSPC.
-func (d Disk) Write(ctx context.Context, f *os.File, dir string) error {
-	if err := d.check(); err != nil {
+// Write writes a disk with the files of a tree to f, which must be an empty
+// regular file. It does not sync. Memory grows with the number of files, not
+// with what is in them. What is left in f after an error is of no use. Errors
+// wrap ErrFormat for a boot image or kernel that cannot be one, and the file
+// systems' own, such as ENOSPC; ENOTDIR is a root that is no directory.
+func (d Disk) Write(ctx context.Context, f *os.File, root *tree.Node) error {
+	h := head{d.Label, defaultUUID}
+	if err := cmp.Or(d.check(), h.check()); err != nil {
 		return err
 	}
-	size, err := writeTree(ctx, f, rootPartition, dir, d.Label)
+	nodes, err := collect(ctx, root, true)
+	if err != nil {
+		return err
+	}
+	size, err := writeTree(ctx, f, rootPartition, root, nodes, h)
 	if err != nil {
 		return err
 	}
@@ -65,6 +73,16 @@ func (d Disk) Write(ctx context.Context, f *os.File, dir string) error {
 	return f.Truncate(rootPartition + size)
 }
 
+// WriteDir writes a disk with the tree below a directory of the host. Nothing
+// may change it meanwhile.
+func (d Disk) WriteDir(ctx context.Context, f *os.File, dir string) error {
+	root, err := tree.Scan(ctx, dir)
+	if err != nil {
+		return fmt.Errorf("scan: %w", err)
+	}
+	return d.Write(ctx, f, root)
+}
+
 func (d Disk) check() error {
 	switch {
 	case len(d.Boot) < sectorSize || binary.LittleEndian.Uint16(d.Boot[sectorSize-2:]) != 0xaa55:
@@ -73,8 +91,6 @@ func (d Disk) check() error {
 		return fmt.Errorf("the boot image has %d bytes, %d are possible: %w", len(d.Boot), LogOffset, ErrFormat)
 	case len(d.Kernel) < 4 || string(d.Kernel[:4]) != "\x7fELF":
 		return fmt.Errorf("the kernel is no ELF file: %w", ErrFormat)
-	case len(d.Label) >= labelMax:
-		return fmt.Errorf("label %q is longer than %d bytes: %w", d.Label, labelMax-1, ErrFormat)
 	}
 	return nil
 }
@@ -104,7 +120,7 @@ func (d Disk) writeKernel(out io.WriterAt) error {
 	if err := log.close(); err != nil {
 		return err
 	}
-	return writeHead(out, bootPartition, uint64(logAt/sectorSize), "")
+	return writeHead(out, bootPartition, uint64(logAt/sectorSize), head{uuid: defaultUUID})
 }
 
 // putPartition sets an entry of the partition table. Cylinders, heads and

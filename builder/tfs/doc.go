@@ -1,5 +1,5 @@
 // Package tfs writes, reads and extends TFS, the file system of Nanos, version
-// 5, and the bootable disk around it.
+// 5, and the bootable disk around it. Files come from a tree (package tree).
 //
 // A file system is a region of a disk in sectors of 512 bytes. Its metadata is
 // a log of records, each of which sets attributes of tuples; the tuples are the
@@ -20,14 +20,17 @@
 //	1 MiB        partition 1: a file system of 12 MiB with the kernel
 //	13 MiB       partition 2: the root file system
 //
+// A volume is a file system alone, from sector 0 of its disk, see Volume.
+//
 // The disk is shared between containers and never changes. What differs, the
 // program and its settings and a few small files, Append turns into one more
 // record for a copy-on-write layer.
 //
 // The writer streams: it holds the names, not the data. The same tree gives the
-// same bytes. TFS has no owners, modes and devices: those are not stored. What
-// lies below /dev, /proc and /sys is left out, because the kernel makes its own
-// files there and halts on a name that is taken.
+// same bytes. TFS has no owners, modes and devices: those are not stored, nor
+// are extended attributes but those named "user.". What lies below /dev, /proc
+// and /sys of a root is left out, because the kernel makes its own files there
+// and halts on a name that is taken.
 //
 // The encoding is that of Nanos' src/runtime/tuple.c and src/fs/tlog.c, the
 // attributes those of src/fs/tfs.c and fs.c, the layout that of tools/mkfs.c

@@ -18,7 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"containerd-shim-uni/builder/hostfs"
+	"containerd-shim-uni/builder/tree"
 )
 
 // testDisk has a boot image and a kernel that are none.
@@ -85,12 +85,18 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func writeDisk(t testing.TB, dir string) *os.File {
+func create(t testing.TB) *os.File {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
 	must(t, err)
 	t.Cleanup(func() { f.Close() })
-	must(t, testDisk.Write(t.Context(), f, dir))
+	return f
+}
+
+func writeDisk(t testing.TB, dir string) *os.File {
+	t.Helper()
+	f := create(t)
+	must(t, testDisk.WriteDir(t.Context(), f, dir))
 	return f
 }
 
@@ -266,7 +272,7 @@ func TestWriteRefuses(t *testing.T) {
 	} {
 		f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
 		must(t, err)
-		if err := d.Write(t.Context(), f, dir); !errors.Is(err, ErrFormat) {
+		if err := d.WriteDir(t.Context(), f, dir); !errors.Is(err, ErrFormat) {
 			t.Errorf("%s: %v", name, err)
 		}
 		f.Close()
@@ -276,21 +282,20 @@ func TestWriteRefuses(t *testing.T) {
 func TestFileThatChanges(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")
-	must(t, os.WriteFile(path, []byte("abc"), 0o644))
-	for size, now := range map[int64]string{5: "abc", 2: "abc"} {
-		must(t, os.WriteFile(path, []byte(now), 0o644))
-		out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	for name, change := range map[string]func() error{
+		"longer":  func() error { return os.WriteFile(path, []byte("abcde"), 0o644) },
+		"shorter": func() error { return os.Truncate(path, 1) },
+		"gone":    func() error { return os.Remove(path) },
+		"a link":  func() error { return errors.Join(os.Remove(path), os.Symlink("/etc/passwd", path)) },
+	} {
+		_ = os.Remove(path) // what the last one left
+		must(t, os.WriteFile(path, []byte("abc"), 0o644))
+		root, err := tree.Scan(t.Context(), dir)
 		must(t, err)
-		w := writer{ctx: t.Context(), out: out, buf: make([]byte, 0, copyBuffer)}
-		if err := w.file(&node{kind: unix.S_IFREG, path: path, size: size}); !errors.Is(err, hostfs.ErrChanged) {
-			t.Errorf("a file of %d bytes that should have %d: %v", len(now), size, err)
+		must(t, change())
+		err = testDisk.Write(t.Context(), create(t), root)
+		if !errors.Is(err, tree.ErrChanged) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ELOOP) {
+			t.Errorf("a file that is %s: %v", name, err)
 		}
-		out.Close()
-	}
-	must(t, os.Remove(path))
-	must(t, os.Symlink("/etc/passwd", path))
-	w := writer{ctx: t.Context(), buf: make([]byte, 0, copyBuffer)}
-	if err := w.file(&node{kind: unix.S_IFREG, path: path, size: 1}); !errors.Is(err, unix.ELOOP) {
-		t.Errorf("a file that became a symbolic link: %v", err)
 	}
 }

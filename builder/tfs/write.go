@@ -1,16 +1,14 @@
 package tfs
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
+	"strings"
 
-	"golang.org/x/sys/unix"
-
-	"containerd-shim-uni/builder/hostfs"
+	"containerd-shim-uni/builder/tree"
 )
 
 const (
@@ -29,8 +27,8 @@ const (
 	copyBuffer  = 1 << 20
 )
 
-// defaultUUID is every file system's UUID: one alone is attached to a machine
-// as its root. A random (version 4) one.
+// defaultUUID is the UUID of every root: one alone is attached to a machine. A
+// random (version 4) one.
 var defaultUUID = [uuidSize]byte{0x5c, 0x1d, 0x3a, 0x8e, 0x0b, 0x7f, 0x4e, 0x52, 0x9a, 0x46, 0xd1, 0x6b, 0x2f, 0x90, 0xc3, 0x77}
 
 // writer writes one file system at base of a disk.
@@ -46,26 +44,35 @@ type writer struct {
 	enc   *encoder
 }
 
-// writeTree writes the tree below dir at base of f, and returns how many bytes
-// it takes. Beyond is nothing.
-func writeTree(ctx context.Context, f *os.File, base int64, dir, label string) (int64, error) {
-	t, err := scan(ctx, dir)
-	if err != nil {
-		return 0, fmt.Errorf("scan: %w", err)
+// head is what the first sector says of a file system.
+type head struct {
+	label string
+	uuid  [uuidSize]byte
+}
+
+func (h head) check() error {
+	if len(h.label) >= labelMax || strings.Contains(h.label, "\x00") {
+		return fmt.Errorf("label %.100q: at most %d bytes, none of them zero, are possible: %w", h.label, labelMax-1, ErrFormat)
 	}
+	return nil
+}
+
+// writeTree writes nodes, which collect made of root, at base of f, and returns
+// how many bytes that takes. Beyond is nothing.
+func writeTree(ctx context.Context, f *os.File, base int64, root *tree.Node, nodes []*node, h head) (int64, error) {
 	w := &writer{ctx: ctx, out: f, base: base, end: firstData * sectorSize,
 		buf: make([]byte, 0, copyBuffer), enc: newEncoder()}
-	for _, n := range t.nodes {
-		if n.kind == unix.S_IFREG && n.size > 0 {
+	for _, n := range nodes {
+		if n.IsFile() && n.Size > 0 {
 			if err := w.file(n); err != nil {
-				return 0, fmt.Errorf("copy %s: %w", n.path, err)
+				return 0, fmt.Errorf("copy %.300q: %w", root.PathOf(n.Node), err)
 			}
 		}
 	}
 	if err := w.flush(); err != nil {
 		return 0, err
 	}
-	if err := w.metadata(t, label); err != nil {
+	if err := w.metadata(nodes, h); err != nil {
 		return 0, err
 	}
 	return w.end, nil
@@ -73,15 +80,18 @@ func writeTree(ctx context.Context, f *os.File, base int64, dir, label string) (
 
 // file copies a file's data and notes where they are.
 func (w *writer) file(n *node) error {
-	in, err := hostfs.Open(n.path)
+	in, err := n.Data.Open()
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	for pos := int64(0); pos < n.size; {
-		start, end, err := hostfs.NextData(in, pos, n.size)
-		if err != nil {
-			return err
+	sparse, _ := in.(tree.Sparse)
+	for pos := int64(0); pos < n.Size; {
+		start, end := pos, n.Size
+		if sparse != nil {
+			if start, end, err = sparse.NextData(pos, n.Size); err != nil {
+				return err
+			}
 		}
 		start = start / pageSize * pageSize
 		for pos = max(pos, start); pos < end; {
@@ -91,18 +101,15 @@ func (w *writer) file(n *node) error {
 			}
 			pos += roundUp(size, sectorSize)
 		}
-		if start >= n.size || end >= n.size {
+		if start >= n.Size || end >= n.Size {
 			break
 		}
-	}
-	if st, err := in.Stat(); err != nil || st.Size() != n.size {
-		return cmp.Or(err, hostfs.ErrChanged)
 	}
 	return nil
 }
 
 // extent copies size bytes of in from pos.
-func (w *writer) extent(in *os.File, n *node, pos, size int64) error {
+func (w *writer) extent(in io.ReaderAt, n *node, pos, size int64) error {
 	at := roundUp(w.end, sectorSize)
 	if size >= pageSize {
 		at = roundUp(w.end, pageSize)
@@ -120,7 +127,7 @@ func (w *writer) extent(in *os.File, n *node, pos, size int64) error {
 			}
 		}
 		room := w.buf[len(w.buf):min(int64(cap(w.buf)), int64(len(w.buf))+size)]
-		if err := hostfs.ReadFull(in, room, pos); err != nil {
+		if err := tree.ReadFull(in, room, pos); err != nil {
 			return err
 		}
 		w.buf = w.buf[:len(w.buf)+len(room)]
@@ -164,14 +171,14 @@ func (w *writer) flush() error {
 }
 
 // metadata writes the log behind the data, and last the sector that leads there.
-func (w *writer) metadata(t *tree, label string) error {
+func (w *writer) metadata(nodes []*node, h head) error {
 	first := uint64(roundUp(w.end, pageSize) / sectorSize)
 	w.log = newLogWriter(w.out, w.base, first)
-	if err := w.rootRecord(t.nodes[0]); err != nil {
+	if err := w.rootRecord(nodes[0]); err != nil {
 		return err
 	}
-	for _, n := range t.nodes {
-		if n.kind == unix.S_IFDIR {
+	for _, n := range nodes {
+		if n.IsDir() {
 			if err := w.directory(n); err != nil {
 				return err
 			}
@@ -186,7 +193,7 @@ func (w *writer) metadata(t *tree, label string) error {
 		return err
 	}
 	w.end = int64(last)*sectorSize + extensionSize
-	return writeHead(w.out, w.base, first, label)
+	return writeHead(w.out, w.base, first, h)
 }
 
 // rootRecord makes the root, whose index is 1, with no entries yet.
@@ -235,21 +242,15 @@ func (w *writer) node(n *node) {
 		w.enc.again(n.index, 0)
 		return
 	}
-	extra := append(Settings(nil), n.xattrs...)
-	if n.mtime > 0 {
-		extra = append(extra, Setting{attrMtime, n.mtime})
-	}
-	if n.names > 1 {
-		extra = append(extra, Setting{attrLinks, n.names})
-	}
-	switch n.kind {
-	case unix.S_IFREG:
-		n.index = w.enc.fileTuple(n.size, n.extents, len(extra))
-	case unix.S_IFLNK:
+	extra := n.attributes()
+	switch {
+	case n.IsFile():
+		n.index = w.enc.fileTuple(n.Size, n.extents, len(extra))
+	case n.IsLink():
 		n.index = w.enc.tuple(1 + len(extra))
 		w.enc.symbol(attrLinkTarget)
-		w.enc.string(n.target)
-	case unix.S_IFDIR:
+		w.enc.string(n.Target)
+	default:
 		n.index = w.enc.tuple(1 + len(extra))
 		w.enc.symbol(attrChildren)
 		n.kids = w.enc.tuple(0)
@@ -259,10 +260,10 @@ func (w *writer) node(n *node) {
 
 // writeHead writes the first sector of the file system at base, which leads to
 // the sector where the log goes on.
-func writeHead(out io.WriterAt, base int64, first uint64, label string) error {
+func writeHead(out io.WriterAt, base int64, first uint64, h head) error {
 	b := newExtension(nil, sectorSize)
-	b = append(b, defaultUUID[:]...)
-	b = append(b, label...)
+	b = append(b, h.uuid[:]...)
+	b = append(b, h.label...)
 	b = append(b, 0)
 	_, err := out.WriteAt(appendLink(b, first), base)
 	return err

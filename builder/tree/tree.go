@@ -1,6 +1,8 @@
 package tree
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"path"
 	"slices"
@@ -66,6 +68,27 @@ type Sparse interface {
 // ErrChanged is for contents that are not what the node says any more.
 var ErrChanged = hostfs.ErrChanged
 
+// MaxName is the longest file name in bytes.
+const MaxName = 255
+
+// CheckEntries returns an error for entries that are not those of a directory:
+// for a name that is none, and for names that are not in order or twice there.
+func CheckEntries(list []Entry) error {
+	for i, e := range list {
+		switch {
+		case len(e.Name) > MaxName:
+			return fmt.Errorf("%.300q: %w", e.Name, unix.ENAMETOOLONG)
+		case e.Name == "" || e.Name == "." || e.Name == ".." || strings.ContainsAny(e.Name, "/\x00"):
+			return fmt.Errorf("%.300q is not a file name", e.Name)
+		case i > 0 && list[i-1].Name == e.Name:
+			return fmt.Errorf("two entries of the name %.300q", e.Name)
+		case i > 0 && list[i-1].Name > e.Name:
+			return fmt.Errorf("%.300q follows %.300q", e.Name, list[i-1].Name)
+		}
+	}
+	return nil
+}
+
 // Type is the file type, one of unix.S_IFREG and so on.
 func (n *Node) Type() uint32 { return n.Mode & unix.S_IFMT }
 
@@ -104,6 +127,19 @@ func (n *Node) walk(at string, f func(string, *Node) error) error {
 		}
 	}
 	return nil
+}
+
+// PathOf returns the first path of a node in the tree, for a message; empty if
+// it has none.
+func (n *Node) PathOf(m *Node) (path string) {
+	_ = n.Walk(func(at string, here *Node) error {
+		if here == m {
+			path = at
+			return io.EOF // enough
+		}
+		return nil
+	})
+	return path
 }
 
 // maxLinks is how many symbolic links are followed in one path, Linux's own
@@ -150,6 +186,22 @@ func (n *Node) Lookup(name string) (*Node, string, error) {
 		todo = append(strings.Split(kid.Target, "/"), todo...)
 	}
 	return stack[len(stack)-1], "/" + strings.Join(names[1:], "/"), nil
+}
+
+// ReadFull fills b from offset at of a file's contents; where they end before,
+// it returns ErrChanged.
+func ReadFull(in io.ReaderAt, b []byte, at int64) error {
+	if len(b) == 0 {
+		return nil
+	}
+	n, err := in.ReadAt(b, at)
+	if n == len(b) {
+		return nil
+	}
+	if errors.Is(err, io.EOF) {
+		return ErrChanged
+	}
+	return err
 }
 
 // Reader reads a whole file's contents in order.

@@ -66,3 +66,31 @@ func TestWalk(t *testing.T) {
 		t.Errorf("%q, %v, want %q", all, err, want)
 	}
 }
+
+func TestCheckEntries(t *testing.T) {
+	list := func(names ...string) (all []Entry) {
+		for _, name := range names {
+			all = append(all, Entry{name, nil})
+		}
+		return all
+	}
+	for _, good := range [][]Entry{nil, list("!", "-", "a", strings.Repeat("b", MaxName), "\xff")} {
+		if err := CheckEntries(good); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, bad := range [][]Entry{list(""), list("."), list(".."), list("a/b"), list("a\x00"), list("b", "a"), list("a", "a"),
+		list(strings.Repeat("b", MaxName+1))} {
+		if CheckEntries(bad) == nil {
+			t.Errorf("the last of %d passes: %.20q", len(bad), bad[len(bad)-1].Name)
+		}
+	}
+}
+
+func TestPathOf(t *testing.T) {
+	root := scanned(t)
+	f, at, err := root.Lookup("/usr/lib/f")
+	if err != nil || root.PathOf(f) != at || root.PathOf(&Node{}) != "" {
+		t.Errorf("%q is %q, %v", at, root.PathOf(f), err)
+	}
+}
