@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"containerd-shim-uni/builder/flock"
 )
 
 // Entry is one cached file.
@@ -107,11 +107,11 @@ func (s *Store) evict(keep int64) (Freed, error) {
 
 // takeOut renames what leaves the cache to temporary names, which it returns.
 func (s *Store) takeOut(keep int64) (doomed []string, freed Freed, err error) {
-	lock, err := lockFile(s.lockPath(), unix.LOCK_EX)
+	lock, err := flock.Exclusive(s.lockPath())
 	if err != nil {
 		return nil, Freed{}, err
 	}
-	defer lock.unlock()
+	defer lock.Unlock()
 	entries, err := s.Entries()
 	if err != nil {
 		return nil, Freed{}, err

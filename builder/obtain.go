@@ -11,6 +11,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-uni/builder/flock"
+)
+
+const (
+	lockSuffix = ".lock"
+	tempSuffix = ".tmp"
 )
 
 // pollInterval is how often a caller looks whether another one's build is
@@ -29,7 +36,7 @@ func (s *Store) obtain(ctx context.Context, path, dst string, build buildFunc) e
 		if hit, err := s.link(path, dst); hit || err != nil {
 			return err
 		}
-		key, err := tryLock(path + lockSuffix)
+		key, err := flock.Try(path + lockSuffix)
 		if err != nil {
 			return err
 		}
@@ -44,8 +51,8 @@ func (s *Store) obtain(ctx context.Context, path, dst string, build buildFunc) e
 }
 
 // buildLocked builds path and links it to dst. It owns the lock of path's key.
-func (s *Store) buildLocked(ctx context.Context, key *fileLock, path, dst string, build buildFunc) error {
-	defer key.remove()
+func (s *Store) buildLocked(ctx context.Context, key *flock.Lock, path, dst string, build buildFunc) error {
+	defer key.Remove()
 	if hit, err := s.link(path, dst); hit || err != nil {
 		return err // built since we looked
 	}
@@ -98,12 +105,12 @@ func (s *Store) build(ctx context.Context, path, dst string, build buildFunc) (e
 // link links a cached file to dst and marks it as used. It reports false when
 // the file is not cached.
 func (s *Store) link(path, dst string) (bool, error) {
-	lock, err := lockFile(s.lockPath(), unix.LOCK_SH)
+	lock, err := flock.Shared(s.lockPath())
 	if err != nil {
 		return false, err
 	}
 	err = linkTo(path, dst)
-	lock.unlock()
+	lock.Unlock()
 	if errors.Is(err, fs.ErrNotExist) {
 		_, derr := os.Stat(filepath.Dir(dst))
 		return false, derr // nil: it is path that is missing
@@ -157,11 +164,11 @@ func removeStaleFile(dir, name, held string) error {
 		return nil
 	}
 	if file != held {
-		key, err := tryLock(file + lockSuffix)
+		key, err := flock.Try(file + lockSuffix)
 		if err != nil || key == nil {
 			return err
 		}
-		defer key.remove()
+		defer key.Remove()
 	}
 	if isTemp {
 		return os.RemoveAll(filepath.Join(dir, name))

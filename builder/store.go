@@ -63,6 +63,8 @@ func Open(dir string, opts Options) (*Store, error) {
 	return s, nil
 }
 
+// lockPath is the lock between linking from the cache and removing from it.
+func (s *Store) lockPath() string     { return filepath.Join(s.dir, "lock") }
 func (s *Store) rootsDir() string     { return filepath.Join(s.dir, "roots") }
 func (s *Store) templatesDir() string { return filepath.Join(s.dir, "templates") }
 

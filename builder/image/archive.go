@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 
+	"containerd-shim-uni/builder/decompress"
 	"containerd-shim-uni/unikernel"
 )
 
@@ -31,7 +32,7 @@ func readArchive(ctx context.Context, f *os.File, dir string) (*archive, error) 
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
-	r, compressed, err := decompress(contextReader{ctx, f})
+	r, compressed, err := decompress.Reader(contextReader{ctx, f})
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
+	"containerd-shim-uni/builder/decompress"
 	"containerd-shim-uni/builder/hostfs"
 	"containerd-shim-uni/builder/tree"
 	"containerd-shim-uni/unikernel"
@@ -48,34 +49,6 @@ func (s *spooled) Close() error {
 // spoolBuffer is how much is written at once, in bytes.
 const spoolBuffer = 1 << 20
 
-// maxZstdWindow bounds what decompression takes, in bytes: the largest window
-// that zstd's own tool accepts without being told to.
-const maxZstdWindow = 128 << 20
-
-// decompress recognises gzip and zstd by their first bytes.
-func decompress(r io.Reader) (_ io.ReadCloser, compressed bool, err error) {
-	b := bufio.NewReaderSize(r, spoolBuffer)
-	head, err := b.Peek(4)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, false, err
-	}
-	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		z, err := gzip.NewReader(b)
-		if err != nil {
-			return nil, true, fmt.Errorf("%w: %w", unikernel.ErrInvalid, err)
-		}
-		return z, true, nil
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		z, err := zstd.NewReader(b, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderConcurrency(1))
-		if err != nil {
-			return nil, true, err
-		}
-		return z.IOReadCloser(), true, nil
-	}
-	return io.NopCloser(b), false, nil
-}
-
 // spool uncompresses a layer into a file of dir, verifies it and lists its
 // entries.
 func (l layer) spool(ctx context.Context, dir string, p *Progress) (_ *spooled, err error) {
@@ -90,7 +63,7 @@ func (l layer) spool(ctx context.Context, dir string, p *Progress) (_ *spooled, 
 		blob = newVerifier(raw, l.digest, l.size)
 		raw = blob
 	}
-	r, _, err := decompress(raw)
+	r, _, err := decompress.Reader(raw)
 	if err != nil {
 		return nil, err
 	}
