@@ -24,7 +24,7 @@ func TestAnnotate(t *testing.T) {
 	}{
 		{"none", nil, func(*Config) {}},
 		{"foreign", map[string]string{"io.kubernetes.cri.container-type": "x", "io.containerd.unix": "y", "": ""}, func(*Config) {}},
-		{"guest", map[string]string{"guest": "linux"}, func(*Config) {}},
+		{"guest", map[string]string{"guest": "linux"}, func(c *Config) { c.GuestNamed = true }},
 		{"memory", map[string]string{"memory": "1GiB"}, func(c *Config) { c.Machine.MemoryMiB = 1024 }},
 		{"vcpus", map[string]string{"vcpus": "3"}, func(c *Config) { c.Machine.VCPUs = 3 }},
 		{"machine", map[string]string{"machine": "pc"}, func(c *Config) { c.Linux.Machine = "pc" }},
@@ -166,4 +166,30 @@ func FuzzAnnotate(f *testing.F) {
 			t.Errorf("%+v reads back as %+v, %v: an annotation passed what the file refuses", c, again, err)
 		}
 	})
+}
+
+func TestForGuest(t *testing.T) {
+	named := Default()
+	named.GuestNamed = true
+	strict := Default()
+	strict.Annotations.Allowed = []string{"memory"}
+	for name, tt := range map[string]struct {
+		c           Config
+		guest, want string // want: part of the error
+	}{
+		"the default":   {Default(), "linux", ""},
+		"follows":       {Default(), "nanos", ""},
+		"named":         {named, "linux", ""},
+		"contradiction": {named, "nanos", `take an image for linux`},
+		"forbidden":     {strict, "nanos", "annotations.allowed does not list guest"},
+		"unknown":       {Default(), "dos", "known are linux"},
+	} {
+		got, err := tt.c.ForGuest(tt.guest)
+		switch {
+		case tt.want == "" && (err != nil || got.Guest != tt.guest):
+			t.Errorf("%s: %q, %v", name, got.Guest, err)
+		case tt.want != "" && (!errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), tt.want)):
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

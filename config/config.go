@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -33,8 +34,11 @@ var ErrInvalid = errors.New("invalid configuration")
 // Config is the configuration of one container's runtime. Treat it as
 // immutable: copies share the slices.
 type Config struct {
-	// Guest is the kind of unikernel that boots, one of Guests.
-	Guest string
+	// Guest is the kind of unikernel that boots, one of Guests. GuestNamed says
+	// that the file or an annotation names it: else it is a default, which
+	// gives way to what an image needs.
+	Guest      string
+	GuestNamed bool
 
 	Machine     Machine
 	Linux       Linux
@@ -45,6 +49,27 @@ type Config struct {
 	Rootfs      Rootfs
 	Network     Network
 	Annotations Annotations
+}
+
+// ForGuest returns the configuration for an image that is made for one guest. An
+// unknown guest, and one that contradicts what is named, is an error that wraps
+// ErrInvalid; so is one that differs from the default where containers may not
+// choose.
+func (c Config) ForGuest(guest string) (Config, error) {
+	switch {
+	case guest == c.Guest:
+		return c, nil
+	case !slices.Contains(Guests(), guest):
+		return Config{}, fmt.Errorf("the image is for the guest %q, known are %s: %w", guest, strings.Join(Guests(), ", "), ErrInvalid)
+	case c.GuestNamed:
+		return Config{}, fmt.Errorf("the image is for the guest %q, and %q is asked for by the annotation %sguest or the configuration key guest: leave that out, or take an image for %[2]s: %[4]w",
+			guest, c.Guest, AnnotationPrefix, ErrInvalid)
+	case !slices.Contains(c.Annotations.Allowed, "guest"):
+		return Config{}, fmt.Errorf("the image is for the guest %q, and containers may not choose one: the configuration key annotations.allowed does not list guest: %w", guest, ErrInvalid)
+	}
+	out := c.clone()
+	out.Guest = guest
+	return out, nil
 }
 
 // Guests lists the values Config.Guest can have.

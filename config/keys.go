@@ -37,7 +37,7 @@ const (
 
 // keys is everything that can be set, in the order of config.toml.
 var keys = []key{
-	choice("guest", Guests(), func(c *Config) *string { return &c.Guest }),
+	guestKey(),
 
 	integer("machine.memory_mib", minMemoryMiB, maxMemoryMiB, func(c *Config) *int { return &c.Machine.MemoryMiB }),
 	integer("machine.vcpus", minVCPUs, maxVCPUs, func(c *Config) *int { return &c.Machine.VCPUs }),
@@ -105,7 +105,7 @@ func siblings(at keyPath) []string {
 }
 
 // TOML returns the whole configuration as a file that Parse reads back to the
-// same value.
+// same value. A guest that nobody named is there as a comment.
 func (c Config) TOML() string {
 	var b strings.Builder
 	section := ""
@@ -118,9 +118,24 @@ func (c Config) TOML() string {
 			fmt.Fprintf(&b, "\n[%s]\n", s)
 			section = s
 		}
+		if k.name == "guest" && !c.GuestNamed {
+			b.WriteString("#")
+		}
 		fmt.Fprintf(&b, "%s = %s\n", name, k.text(&c))
 	}
 	return b.String()
+}
+
+// guestKey also remembers that the guest was named.
+func guestKey() key {
+	k := choice("guest", Guests(), func(c *Config) *string { return &c.Guest })
+	set := k.set
+	k.set = func(c *Config, v any) error {
+		err := set(c, v)
+		c.GuestNamed = c.GuestNamed || err == nil
+		return err
+	}
+	return k
 }
 
 func integer(name string, low, high int, field func(*Config) *int) key {

@@ -49,6 +49,9 @@ type Rootfs struct {
 	// Open makes the files readable under a directory of the host until close
 	// is called. It is called at most once and only when a disk must be built.
 	Open func(context.Context) (dir string, close func() error, err error)
+	// Disk is set when the files are nothing but a disk that was made
+	// beforehand: it is used as it is, and Open is not called.
+	Disk *FinishedDisk
 }
 
 // Stdio is where a process in the guest reads and writes. A nil Stdin reads

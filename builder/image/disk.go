@@ -66,6 +66,9 @@ func Build(ctx context.Context, i *Image, f *os.File) (Manifest, error) {
 		return Manifest{}, err
 	}
 	defer t.Close()
+	if _, _, ok, _ := FinishedDisk(t.Root); ok {
+		return Manifest{}, invalid("%s is a disk already: fetch it with uni pull", i.Source)
+	}
 	if err := erofs.Write(ctx, f, t.Root); err != nil {
 		return Manifest{}, fmt.Errorf("write file system: %w", err)
 	}

@@ -23,6 +23,21 @@
 // part of a path is followed as chroot would, in this layer and in earlier ones.
 // Attributes of the host that made a layer (overlayfs, SELinux) are left out.
 //
+// Push stores a disk so that containerd can pull and run it: an OCI image whose
+// manifest has ArtifactType, with a configuration of the usual type (program,
+// environment, user, labels and platform of the image that the disk was made
+// from) and one layer of the type tar+zstd:
+//
+//	.uni/disk.json   unikernel.DiskInfo and the disk's Manifest, mode 0444
+//	.uni/disk.img    the disk, raw or qcow2, mode 0444
+//	etc/passwd, etc/group and the image's volumes, which containerd and its
+//	                 clients read on the host; they are on the disk, too
+//
+// The runtime takes the disk as it is (see shim/rootfs), Pull gives it back. The
+// bytes depend on the disk alone, those of the compressed layer also on the
+// version of the compressor. zstd, because containerd unpacks it several times
+// as fast as gzip, in all versions since 1.5, and registries do not look.
+//
 // Formats: the OCI image and distribution specifications 1.1, layer.md for
 // whiteouts; "docker save" archives have a manifest.json with the paths of
 // config and layers.

@@ -132,8 +132,7 @@ func flattenLayers(t testing.TB, layers ...[]byte) (*tree.Node, error) {
 	t.Helper()
 	i := &Image{Source: "test", close: func() error { return nil }}
 	for n, data := range layers {
-		sum := sha256.Sum256(data)
-		digest := v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}
+		digest := digestOf(data)
 		i.layers = append(i.layers, layer{
 			name: fmt.Sprint(n), digest: digest, diffID: digest, size: int64(len(data)),
 			open: func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil },
@@ -149,6 +148,11 @@ func flattenLayers(t testing.TB, layers ...[]byte) (*tree.Node, error) {
 	}
 	t.Cleanup(func() { must(t, all.Close()) })
 	return all.Root, nil
+}
+
+func digestOf(data []byte) v1.Hash {
+	sum := sha256.Sum256(data)
+	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}
 }
 
 // list describes a tree in one line: path, what it is, contents, links.

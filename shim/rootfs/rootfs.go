@@ -16,27 +16,73 @@ import (
 // New describes the root file system that mounts make. They are mounted at
 // target, an existing or new directory, when somebody needs the files. Without
 // mounts the files are at target already, put there by the client.
+//
+// Files that are a finished disk are recognised where the mounts show them; see
+// Hidden for where they do not.
 func New(mounts []*types.Mount, target string) (unikernel.Rootfs, error) {
 	if len(mounts) == 0 {
-		info, err := os.Stat(target)
-		if err != nil || !info.IsDir() {
-			return unikernel.Rootfs{}, fmt.Errorf("root file system: %w: no mounts were given and %s is no directory", unikernel.ErrInvalid, target)
-		}
-		return unikernel.Rootfs{Open: func(context.Context) (string, func() error, error) {
-			return target, func() error { return nil }, nil
-		}}, nil
+		return unmounted(target)
 	}
-	all := make([]mount.Mount, len(mounts))
-	for i, m := range mounts {
-		all[i] = mount.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options}
-	}
+	all := convert(mounts)
 	key, err := key(all)
 	if err != nil {
 		return unikernel.Rootfs{}, fmt.Errorf("root file system: %w", err)
 	}
-	return unikernel.Rootfs{Key: key, Open: func(context.Context) (string, func() error, error) {
+	disk, err := finished(all)
+	if err != nil {
+		return unikernel.Rootfs{}, fmt.Errorf("root file system: %w", err)
+	}
+	return unikernel.Rootfs{Key: key, Disk: disk, Open: func(context.Context) (string, func() error, error) {
 		return open(all, target)
 	}}, nil
+}
+
+// unmounted describes files that the client put at target.
+func unmounted(target string) (unikernel.Rootfs, error) {
+	info, err := os.Stat(target)
+	if err != nil || !info.IsDir() {
+		return unikernel.Rootfs{}, fmt.Errorf("root file system: %w: no mounts were given and %s is no directory", unikernel.ErrInvalid, target)
+	}
+	disk, err := look(target)
+	if err != nil && !errors.Is(err, errHidden) {
+		return unikernel.Rootfs{}, fmt.Errorf("root file system: %w", err)
+	}
+	return unikernel.Rootfs{Disk: disk, Open: func(context.Context) (string, func() error, error) {
+		return target, func() error { return nil }, nil
+	}}, nil
+}
+
+// Hidden says that the files of mounts can only be seen when they are mounted:
+// those of most snapshotters that keep file systems in files or devices.
+func Hidden(mounts []*types.Mount) bool {
+	if len(mounts) == 0 {
+		return false
+	}
+	_, _, ok := visible(convert(mounts))
+	return !ok
+}
+
+// Mount is New for mounts whose files are hidden: it mounts them at target, to
+// stay until Unmount or until whoever opens the files closes them.
+func Mount(mounts []*types.Mount, target string) (unikernel.Rootfs, error) {
+	_, unmount, err := open(convert(mounts), target)
+	if err != nil {
+		return unikernel.Rootfs{}, fmt.Errorf("root file system: %w", err)
+	}
+	fs, err := unmounted(target)
+	if err != nil {
+		return fs, errors.Join(err, unmount())
+	}
+	fs.Open = func(context.Context) (string, func() error, error) { return target, unmount, nil }
+	return fs, nil
+}
+
+func convert(mounts []*types.Mount) []mount.Mount {
+	all := make([]mount.Mount, len(mounts))
+	for i, m := range mounts {
+		all[i] = mount.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options}
+	}
+	return all
 }
 
 func open(all []mount.Mount, target string) (string, func() error, error) {

@@ -16,6 +16,7 @@ import (
 	"containerd-shim-uni/builder/image"
 	"containerd-shim-uni/builder/qcow2"
 	"containerd-shim-uni/builder/tree"
+	"containerd-shim-uni/unikernel"
 )
 
 const imageHelp = `IMAGE is one of
@@ -81,7 +82,7 @@ func isTerminal(f *os.File) bool {
 
 // content is a disk or an image, opened for reading.
 type content struct {
-	kind     string // "disk" or "image"
+	kind     string // "disk" or "image", or "artefact": an image that is a disk
 	format   string // of a disk: "raw" or "qcow2"
 	diskSize int64
 	file     *os.File // of a disk
@@ -109,7 +110,32 @@ func openContent(cmd *cobra.Command, name string, o image.Options) (*content, er
 	if err != nil {
 		return nil, errors.Join(err, i.Close())
 	}
-	return &content{kind: "image", image: i, root: t.Root, close: func() error { return errors.Join(t.Close(), i.Close()) }}, nil
+	closeImage := func() error { return errors.Join(t.Close(), i.Close()) }
+	c, err = finishedDisk(cmd.Context(), t.Root)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), closeImage())
+	}
+	if c == nil {
+		return &content{kind: "image", image: i, root: t.Root, close: closeImage}, nil
+	}
+	c.kind, c.image, c.close = "artefact", i, closeImage
+	return c, nil
+}
+
+// finishedDisk reads the disk that an image's files are; nil if they are none.
+func finishedDisk(ctx context.Context, root *tree.Node) (*content, error) {
+	disk, info, ok, err := image.FinishedDisk(root)
+	if !ok || err != nil {
+		return nil, err
+	}
+	c := &content{}
+	if err := c.readDisk(ctx, disk, info.Size); err != nil {
+		return nil, err
+	}
+	if c.format != info.Format {
+		return nil, fmt.Errorf("the disk is %s, not %s: %w", c.format, info.Format, unikernel.ErrInvalid)
+	}
+	return c, nil
 }
 
 // openDisk returns nil without an error for what is no disk.
@@ -128,32 +154,41 @@ func openDisk(ctx context.Context, name string) (_ *content, err error) {
 	if err != nil || !st.Mode().IsRegular() {
 		return nil, err
 	}
-	c := &content{kind: "disk", format: formatRaw, diskSize: st.Size(), file: f, close: f.Close}
-	var disk io.ReaderAt = f
-	if qcow2.IsImage(f) {
-		q, err := qcow2.Open(f, st.Size())
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		c.format, c.diskSize, disk = formatQcow2, q.Size(), q
-	} else if !reader.Is(f) {
+	if !qcow2.IsImage(f) && !reader.Is(f) {
 		return nil, nil
 	}
-	if c.fs, err = reader.Open(disk, c.diskSize); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	if c.root, err = c.fs.Tree(ctx); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	m, err := image.ReadManifest(disk, c.diskSize)
-	switch {
-	case err == nil:
-		c.manifest = &m
-	case !errors.Is(err, image.ErrNoManifest):
+	c := &content{kind: "disk", file: f, close: f.Close}
+	if err := c.readDisk(ctx, f, st.Size()); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	keep = true
 	return c, nil
+}
+
+// readDisk reads the disk in a file of size bytes: what is on it and its manifest.
+func (c *content) readDisk(ctx context.Context, file io.ReaderAt, size int64) (err error) {
+	disk := file
+	c.format, c.diskSize = formatRaw, size
+	if qcow2.IsImage(file) {
+		q, err := qcow2.Open(file, size)
+		if err != nil {
+			return err
+		}
+		c.format, c.diskSize, disk = formatQcow2, q.Size(), q
+	}
+	if c.fs, err = reader.Open(disk, c.diskSize); err != nil {
+		return err
+	}
+	if c.root, err = c.fs.Tree(ctx); err != nil {
+		return err
+	}
+	m, err := image.ReadManifest(disk, c.diskSize)
+	if err == nil {
+		c.manifest = &m
+	} else if errors.Is(err, image.ErrNoManifest) {
+		err = nil
+	}
+	return err
 }
 
 // process is what an image or a disk says of its process.

@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"containerd-shim-uni/builder/image"
+	"containerd-shim-uni/unikernel"
 )
 
 func must(t *testing.T, err error) {
@@ -56,7 +57,7 @@ func testLayout(t *testing.T, architecture string) string {
 	must(t, err)
 	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
 		OS: "linux", Architecture: architecture, RootFS: v1.RootFS{Type: "layers"},
-		Config: v1.Config{Entrypoint: []string{"/run"}, Cmd: []string{"a b"}, Env: []string{"A=1"}, WorkingDir: "/tmp", User: "5"},
+		Config: v1.Config{Entrypoint: []string{"/run"}, Cmd: []string{"a b"}, Env: []string{"A=1"}, WorkingDir: "/tmp", User: "5", Labels: map[string]string{"a": "b"}},
 	})
 	must(t, err)
 	img, err = mutate.AppendLayers(img, l)
@@ -167,11 +168,19 @@ func TestPushAndPull(t *testing.T) {
 			t.Errorf("%s: another disk came back, %v", format, err)
 		}
 	}
-	// A disk is no image, and an image no disk.
-	if _, err := image.Open(t.Context(), host+"/disks/app:raw", image.Options{}); err == nil {
-		t.Error("a disk was opened as an image")
-	}
 	checkWire(t, server.URL)
+	checkInspect(t, host+"/disks/app:raw")
+	checkInspect(t, host+"/disks/app:qcow2")
+	if out, _, err := uni(t, "check-image", host+"/disks/app:raw"); err != nil || !strings.Contains(out, "/run is run by /bin/app") {
+		t.Errorf("check-image: %q, %v", out, err)
+	}
+	again := filepath.Join(dir, "again")
+	if _, _, err := uni(t, "build", host+"/disks/app:raw", "-o", again); !errors.Is(err, unikernel.ErrInvalid) || !strings.Contains(err.Error(), "uni pull") {
+		t.Errorf("build of a disk: %v", err)
+	}
+	if _, err := os.Stat(again); err == nil {
+		t.Error("a disk of a disk was made")
+	}
 }
 
 // checkWire reads the artefact as any client of a registry would.
@@ -181,13 +190,21 @@ func checkWire(t *testing.T, url string) {
 	must(t, err)
 	var m struct {
 		MediaType, ArtifactType string
-		Config                  struct{ MediaType string }
-		Layers                  []struct{ MediaType string }
+		Config                  v1.Descriptor
+		Layers                  []v1.Descriptor
 	}
 	must(t, json.Unmarshal(response, &m))
 	if m.MediaType != "application/vnd.oci.image.manifest.v1+json" || m.ArtifactType != image.ArtifactType ||
-		m.Config.MediaType != image.ConfigMediaType || len(m.Layers) != 1 || m.Layers[0].MediaType != image.RawMediaType {
+		m.Config.MediaType != "application/vnd.oci.image.config.v1+json" || len(m.Layers) != 1 || m.Layers[0].MediaType != "application/vnd.oci.image.layer.v1.tar+zstd" {
 		t.Errorf("manifest %s", response)
+	}
+	response, err = get(t, url+"/v2/disks/app/blobs/"+m.Config.Digest.String())
+	must(t, err)
+	var c v1.ConfigFile
+	must(t, json.Unmarshal(response, &c))
+	if c.OS != "linux" || c.Architecture != "amd64" || c.Config.Entrypoint[0] != "/run" || c.Config.Cmd[0] != "a b" || c.Config.Env[0] != "A=1" ||
+		c.Config.WorkingDir != "/tmp" || c.Config.User != "5" || c.Config.Labels["a"] != "b" || len(c.RootFS.DiffIDs) != 1 || c.RootFS.Type != "layers" {
+		t.Errorf("configuration %s", response)
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 type inspection struct {
 	Name string `json:"name"`
 	Kind string `json:"kind"`
-	// Format, DiskSize, Filesystem, UUID and Volume are of a disk.
+	// Format, DiskSize, Filesystem and UUID are of a disk and of an artefact.
 	Format     string `json:"format,omitempty"`
 	DiskSize   int64  `json:"diskSize,omitempty"`
 	Filesystem string `json:"filesystem,omitempty"`
@@ -70,8 +70,9 @@ func inspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect DISK|IMAGE",
 		Short: "Show what is in a disk or an image",
-		Long:  "Show what is in a disk, made by uni build or of the cache, or in an image. " + imageHelp,
-		Args:  cobra.ExactArgs(1),
+		Long: "Show what is in a disk, made by uni build or of the cache, or in an image. Of an artefact, an image that\n" +
+			"uni push made, it is the disk that is shown. " + imageHelp,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if output != "text" && output != "json" {
 				return fmt.Errorf("--output %q is not one of: text, json", output)
@@ -193,7 +194,7 @@ func (i inspection) print(w io.Writer) error {
 		}
 	}
 	line(i.Kind, "%s", i.Name)
-	if i.Kind == "disk" {
+	if i.Format != "" {
 		line("format", "%s, %s", i.Format, human(i.DiskSize))
 		line("filesystem", "%s %s", i.Filesystem, i.UUID)
 	} else {

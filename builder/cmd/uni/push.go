@@ -16,8 +16,9 @@ func pushCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "push DISK REFERENCE",
 		Short: "Store a disk in a registry",
-		Long: "Store a disk that uni build made in a registry, as an OCI artefact of the type\n" + image.ArtifactType +
-			". Credentials come from docker's configuration.",
+		Long: "Store a disk that uni build made in a registry, as an image of the artefact type\n" + image.ArtifactType +
+			".\ncontainerd pulls it like any image, and the runtime runs it without converting anything: the guest is\n" +
+			"the disk's. The same disk gives the same digest. Credentials come from docker's configuration.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			c, err := openDisk(cmd.Context(), args[0])
@@ -33,7 +34,7 @@ func pushCommand() *cobra.Command {
 			}
 			o := image.Options{PlainHTTP: plainHTTP, Progress: &image.Progress{}}
 			stop := showProgress(cmd.ErrOrStderr(), o.Progress)
-			digest, err := image.Push(cmd.Context(), c.file, c.format, *c.manifest, args[1], o)
+			digest, err := image.Push(cmd.Context(), image.Disk{File: c.file, Format: c.format, Manifest: *c.manifest, Root: c.root}, args[1], o)
 			stop()
 			if err != nil {
 				return err
