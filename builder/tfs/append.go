@@ -1,6 +1,7 @@
 package tfs
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -49,14 +50,19 @@ type Config struct {
 	// Settings are attributes of the root tuple, which the kernel takes its
 	// orders from; they replace those of the same name.
 	Settings Settings
+	// Directories are made, and those that their paths need, where they are
+	// missing.
+	Directories []string
 	// Files are added, or replace what is at their paths.
 	Files []NewFile
 }
 
-// NewFile is a small file. Directories that its path needs are made.
+// NewFile is a small file, or a symbolic link if it has a target. Directories
+// that its path needs are made.
 type NewFile struct {
-	Path string
-	Data []byte
+	Path   string
+	Data   []byte
+	Target string
 }
 
 // Chunk is what must be written at an offset of a disk, both in bytes. What
@@ -80,6 +86,12 @@ func (m *Image) Append(c Config) ([]Chunk, error) {
 	a := appender{fs: f, next: uint64(free / sectorSize),
 		enc: &encoder{symbols: f.dec.symbols, count: uint64(len(f.dec.dictionary))}}
 	log := newExtension(nil, extensionSize)
+	for _, dir := range c.Directories {
+		if err := a.directory(dir); err != nil {
+			return nil, fmt.Errorf("directory %s: %w", dir, err)
+		}
+		log = a.emit(log)
+	}
 	for _, file := range c.Files {
 		if err := a.file(file); err != nil {
 			return nil, fmt.Errorf("file %s: %w", file.Path, err)
@@ -110,39 +122,83 @@ type appender struct {
 }
 
 func (a *appender) emit(log []byte) []byte {
+	if len(a.enc.b) == 0 {
+		return log
+	}
 	log = appendFrame(log, a.enc.b, len(a.enc.b), true)
 	a.enc.b = a.enc.b[:0]
 	return log
 }
 
-// file adds one file and the directories that it needs.
+// file adds one file or link and the directories that it needs.
 func (a *appender) file(n NewFile) error {
 	dir, missing, err := a.fs.place(n.Path)
 	if err != nil {
 		return err
 	}
-	start := a.next + uint64(len(a.data)/sectorSize)
-	a.data = append(a.data, n.Data...)
-	a.data = append(a.data, make([]byte, roundUp(int64(len(n.Data)), sectorSize)-int64(len(n.Data)))...)
-	var extents []extent
-	if len(n.Data) > 0 {
-		extents = []extent{{0, start, uint64(roundUp(int64(len(n.Data)), sectorSize) / sectorSize)}}
-	}
-	a.enc.again(dir.Index, 1)
-	for _, name := range missing[:len(missing)-1] {
-		a.enc.symbol(name)
-		made := &Tuple{Index: a.enc.tuple(1)}
-		a.enc.symbol(attrChildren)
-		kids := &Tuple{Index: a.enc.tuple(1)}
-		made.set(attrChildren, kids)
-		dir.set(name, made)
-		dir = kids
-	}
-	name := missing[len(missing)-1]
-	a.enc.symbol(name)
+	dir, name := a.begin(dir, missing)
 	// A tuple that stands for the file: it is there, and no directory.
-	dir.set(name, &Tuple{Index: a.enc.fileTuple(int64(len(n.Data)), extents, 0)})
+	if n.Target != "" {
+		dir.set(name, &Tuple{Index: a.enc.tuple(1)})
+		a.enc.symbol(attrLinkTarget)
+		a.enc.string(n.Target)
+		return nil
+	}
+	dir.set(name, &Tuple{Index: a.enc.fileTuple(int64(len(n.Data)), a.store(n.Data), 0)})
 	return nil
+}
+
+// directory makes a directory and those that it needs, unless it is there.
+func (a *appender) directory(path string) error {
+	dir, missing, err := a.fs.place(path)
+	if errors.Is(err, unix.EISDIR) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if dir.child(missing[0]) != nil {
+		return unix.ENOTDIR
+	}
+	dir, name := a.begin(dir, missing)
+	a.newDirectory(dir, name, 0)
+	return nil
+}
+
+// begin makes the directories that are missing and leads up to the last of the
+// names, whose tuple has to follow.
+func (a *appender) begin(dir *Tuple, missing []string) (at *Tuple, name string) {
+	last := len(missing) - 1
+	a.enc.again(dir.Index, 1)
+	for _, name := range missing[:last] {
+		a.enc.symbol(name)
+		dir = a.newDirectory(dir, name, 1)
+	}
+	a.enc.symbol(missing[last])
+	return dir, missing[last]
+}
+
+// newDirectory appends a directory, whose entries, this many, have to
+// follow.
+func (a *appender) newDirectory(dir *Tuple, name string, entries int) *Tuple {
+	made := &Tuple{Index: a.enc.tuple(1)}
+	a.enc.symbol(attrChildren)
+	kids := &Tuple{Index: a.enc.tuple(entries)}
+	made.set(attrChildren, kids)
+	dir.set(name, made)
+	return kids
+}
+
+// store adds a file's data behind all others.
+func (a *appender) store(data []byte) []extent {
+	if len(data) == 0 {
+		return nil
+	}
+	start := a.next + uint64(len(a.data)/sectorSize)
+	size := roundUp(int64(len(data)), sectorSize)
+	a.data = append(a.data, data...)
+	a.data = append(a.data, make([]byte, size-int64(len(data)))...)
+	return []extent{{0, start, uint64(size / sectorSize)}}
 }
 
 // place finds where a path leads: the tuple of a directory's entries, and the

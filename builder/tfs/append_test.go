@@ -85,9 +85,11 @@ func TestAppend(t *testing.T) {
 			{"environment", Settings{{"PATH", "/bin"}, {"children", "x"}, {"EMPTY", ""}}},
 			{"en1", Settings{{"ipaddr", "10.0.0.2"}, {"mtu", uint64(1500)}}},
 		},
+		Directories: []string{"/mnt/new", "/etc", "/etc/up/made", "/mnt"},
 		Files: []NewFile{
-			{"/etc/hosts", []byte("127.0.0.1 h\n")}, {"/etc/new/deep/er", bytes.Repeat([]byte("x"), 1000)},
-			{"/etc/new/deep/too", nil}, {"/etc/new/b", []byte("b")}, {"dangling", []byte("followed")}, {"/etc/up/g", []byte("g")},
+			{Path: "/etc/hosts", Data: []byte("127.0.0.1 h\n")}, {Path: "/etc/new/deep/er", Data: bytes.Repeat([]byte("x"), 1000)},
+			{Path: "/etc/new/deep/too"}, {Path: "/etc/new/b", Data: []byte("b")}, {Path: "dangling", Data: []byte("followed")},
+			{Path: "/etc/up/g", Data: []byte("g")}, {Path: "/mnt/new/link", Target: "/etc/hosts"}, {Path: "/mnt/b", Data: []byte("c")},
 		},
 	})
 	must(t, err)
@@ -103,7 +105,7 @@ func TestAppend(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"/etc/hosts": "127.0.0.1 h\n", "/abs": "127.0.0.1 h\n", "/etc/new/deep/er": strings.Repeat("x", 1000),
-		"/etc/new/deep/too": "", "/etc/new/b": "b", "/nowhere": "followed", "/a/g": "g", "/sector": strings.Repeat("sector", 86)[:512],
+		"/etc/new/deep/too": "", "/etc/new/b": "b", "/nowhere": "followed", "/a/g": "g", "/mnt/new/link": "127.0.0.1 h\n", "/mnt/b": "c", "/sector": strings.Repeat("sector", 86)[:512],
 	} {
 		f, err := fs.Lookup(path)
 		if err != nil {
@@ -113,6 +115,19 @@ func TestAppend(t *testing.T) {
 		if got := read(t, f); string(got) != want {
 			t.Errorf("%s holds %q", path, got)
 		}
+	}
+}
+
+func TestAppendDirectories(t *testing.T) {
+	fs, err := appended(t, makeTree(t, false), Config{Directories: []string{"/mnt/new", "/etc", "/mnt"}})
+	must(t, err)
+	for _, path := range []string{"/mnt/new", "/etc", "/mnt"} {
+		if f, err := fs.Lookup(path); err != nil || !f.IsDir() {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if f, err := fs.Lookup("/etc/hosts"); err != nil || !f.IsRegular() {
+		t.Errorf("what was in a directory: %v", err)
 	}
 }
 
@@ -133,9 +148,11 @@ func TestAppendRefuses(t *testing.T) {
 	}{
 		"too large":    {Config{Settings: Settings{{"x", strings.Repeat("x", extensionSize)}}}, unix.E2BIG},
 		"wrong value":  {Config{Settings: Settings{{"x", 1}}}, ErrFormat},
-		"loop":         {Config{Files: []NewFile{{"/loop/x", nil}}}, unix.ELOOP},
-		"below a file": {Config{Files: []NewFile{{"/file/x", nil}}}, unix.ENOTDIR},
-		"directory":    {Config{Files: []NewFile{{"/", nil}}}, unix.EISDIR},
+		"loop":         {Config{Files: []NewFile{{Path: "/loop/x"}}}, unix.ELOOP},
+		"below a file": {Config{Files: []NewFile{{Path: "/file/x"}}}, unix.ENOTDIR},
+		"directory":    {Config{Files: []NewFile{{Path: "/"}}}, unix.EISDIR},
+		"over a file":  {Config{Directories: []string{"/file"}}, unix.ENOTDIR},
+		"in a file":    {Config{Directories: []string{"/file/x"}}, unix.ENOTDIR},
 	} {
 		if _, err := appended(t, dir, tt.c); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", name, err, tt.want)

@@ -52,7 +52,7 @@ func BenchmarkAppend(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := m.Append(Config{Settings: Settings{{"program", "/x"}}, Files: []NewFile{{"/etc/hosts", []byte("x")}}}); err != nil {
+		if _, err := m.Append(Config{Settings: Settings{{"program", "/x"}}, Files: []NewFile{{Path: "/etc/hosts", Data: []byte("x")}}}); err != nil {
 			b.Fatal(err)
 		}
 	}

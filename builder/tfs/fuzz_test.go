@@ -87,6 +87,6 @@ func FuzzDisk(f *testing.F) {
 			}
 			return
 		}
-		_, _ = m.Append(Config{Files: []NewFile{{"/a/b", []byte("x")}}})
+		_, _ = m.Append(Config{Files: []NewFile{{Path: "/a/b", Data: []byte("x")}, {Path: "/a/c", Target: "b"}}, Directories: []string{"/a/d"}})
 	})
 }

@@ -26,6 +26,17 @@ func Scan(ctx context.Context, dir string) (*Node, error) {
 	return root, s.fill(ctx, dir, root)
 }
 
+// File reads the metadata of one regular file of the host, under the rules of
+// Scan.
+func File(path string) (*Node, error) {
+	s := scanner{}
+	n, err := s.add(path)
+	if err == nil && !n.IsFile() {
+		return nil, fmt.Errorf("%s: is no regular file", path)
+	}
+	return n, err
+}
+
 type scanner struct {
 	links map[[2]uint64]*Node // files with several names, by device and inode
 }
@@ -71,7 +82,7 @@ func (s *scanner) add(path string) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	if linked {
+	if linked && s.links != nil {
 		s.links[id] = n
 	}
 	return n, nil
