@@ -7,8 +7,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"containerd-shim-uni/unikernel"
+	"containerd-shim-uni/unikernel/watch"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -75,6 +77,25 @@ func (g *Guest) Attach(_ context.Context, conn io.ReadWriteCloser) (unikernel.Se
 	return nil, fmt.Errorf("%w: the %s guest has no control channel", unikernel.ErrNotImplemented, Name)
 }
 
+// The kernel does not notice the power button before it has set up ACPI, and
+// signals no program before it has loaded one. The last it says before that is
+// about the network; a program is loaded well within loadTime from then on. A
+// kernel that says nothing has bootTime.
+const (
+	loadTime = 500 * time.Millisecond
+	bootTime = 15 * time.Second
+)
+
+// Watch implements unikernel.Watcher.
+func (g *Guest) Watch(m unikernel.Watched) unikernel.Session {
+	return watch.New(watch.Guest{
+		Refuse: refuse,
+		Output: func(w io.Writer) io.WriteCloser { return &filter{out: w} },
+		Exit:   exit,
+		Load:   loadTime, Silence: bootTime,
+	}, m)
+}
+
 // refuse is the error about what this guest does not have.
 func refuse(what string) error {
 	return fmt.Errorf("%w: the %s guest has %s; use the guest \"linux\" (annotation io.containerd.uni.guest=linux)",
@@ -83,31 +104,14 @@ func refuse(what string) error {
 
 // check refuses what this guest cannot honour.
 func check(s *specs.Spec) error {
+	if err := watch.Check(s, refuse); err != nil {
+		return err
+	}
 	switch {
-	case s == nil || s.Process == nil || s.Linux == nil:
-		return fmt.Errorf("%w: the specification has no process or no linux section", unikernel.ErrInvalid)
 	case len(s.Process.Args) == 0 || s.Process.Args[0] == "":
 		return fmt.Errorf("%w: the specification has no program", unikernel.ErrInvalid)
 	case s.Process.Cwd != "" && !strings.HasPrefix(s.Process.Cwd, "/"):
 		return fmt.Errorf("%w: the working directory %q is not absolute", unikernel.ErrInvalid, s.Process.Cwd)
-	case s.Process.Terminal:
-		return refuse("no terminals")
-	case s.Hooks != nil && len(s.Hooks.StartContainer) > 0:
-		return refuse("no place to run startContainer hooks")
-	case len(s.Linux.UIDMappings) > 0 || len(s.Linux.GIDMappings) > 0:
-		return refuse("no users to map")
-	}
-	have := map[specs.LinuxNamespaceType]bool{}
-	for _, ns := range s.Linux.Namespaces {
-		have[ns.Type] = true
-		if ns.Path != "" && ns.Type != specs.NetworkNamespace {
-			return fmt.Errorf("%w: a machine cannot join the %s namespace %s", unikernel.ErrNotImplemented, ns.Type, ns.Path)
-		}
-	}
-	for _, t := range []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.PIDNamespace, specs.IPCNamespace} {
-		if !have[t] {
-			return fmt.Errorf("%w: a machine has a kernel of its own and cannot share the host's %s namespace", unikernel.ErrNotImplemented, t)
-		}
 	}
 	return checkMounts(s.Mounts)
 }
@@ -117,10 +121,7 @@ var mountTypes = []string{"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup"
 
 func checkMounts(list []specs.Mount) error {
 	for _, m := range list {
-		switch {
-		case !strings.HasPrefix(m.Destination, "/"):
-			return fmt.Errorf("%w: mount destination %q is not absolute", unikernel.ErrInvalid, m.Destination)
-		case !slices.Contains(mountTypes, m.Type):
+		if !slices.Contains(mountTypes, m.Type) {
 			return refuse(fmt.Sprintf("no mounts of type %q, as asked for at %s", m.Type, m.Destination))
 		}
 	}

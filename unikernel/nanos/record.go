@@ -7,6 +7,15 @@ import (
 	"containerd-shim-uni/unikernel"
 )
 
+// exit returns the program's status once its machine ended.
+func exit(end unikernel.End, m unikernel.Watched) (uint32, error) {
+	record, err := m.Record()
+	if err != nil {
+		return 0, fmt.Errorf("%w: exit record: %w", unikernel.ErrUnavailable, err)
+	}
+	return exitStatus(end, record)
+}
+
 // exitStatus returns the program's status from how its machine ended and what
 // the kernel left on the disk (klog_dump of Nanos' src/kernel/log.h): "KLOG", a
 // boot id of 8 bytes, the status in 4. For a status of 0 it leaves nothing. A

@@ -1,4 +1,4 @@
-package nanos
+package watch
 
 import (
 	"context"
@@ -14,8 +14,26 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
+// Guest is what differs between the guests that are watched.
+type Guest struct {
+	// Refuse returns the error about what the guest does not have: "no
+	// terminals".
+	Refuse func(what string) error
+	// Output returns what takes all that the console says and passes on what is
+	// the program's. Without it that is everything.
+	Output func(io.Writer) io.WriteCloser
+	// Exit returns the program's exit status. A machine whose end does not tell
+	// is unikernel.ErrUnavailable.
+	Exit func(unikernel.End, unikernel.Watched) (uint32, error)
+	// Load is how long after the console's first words a guest takes notice of
+	// the power button, and Silence how long one may take that says nothing.
+	// SIGTERM waits for that; with both zero the button is pressed at once.
+	Load, Silence time.Duration
+}
+
 // session is a machine that runs its program by itself.
 type session struct {
+	g      Guest
 	m      unikernel.Watched
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -23,19 +41,19 @@ type session struct {
 	wg     sync.WaitGroup
 }
 
-// Watch implements unikernel.Watcher.
-func (g *Guest) Watch(m unikernel.Watched) unikernel.Session {
-	s := &session{m: m}
+// New returns the session of a machine that runs.
+func New(g Guest, m unikernel.Watched) unikernel.Session {
+	s := &session{g: g, m: m}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
 
-// Run implements unikernel.Session. The kernel starts the program by itself,
-// and says nothing of it.
+// Run implements unikernel.Session. The guest starts the program by itself, and
+// says nothing of it.
 func (s *session) Run(_ context.Context, _ unikernel.App, stdio unikernel.Stdio) (unikernel.Process, error) {
 	var p *process
 	s.run.Do(func() {
-		p = &process{m: s.m, alive: make(chan struct{}), exited: make(chan struct{}), drained: make(chan struct{})}
+		p = &process{g: s.g, m: s.m, alive: make(chan struct{}), exited: make(chan struct{}), drained: make(chan struct{})}
 		go p.copy(stdio.Stdout)
 		s.wg.Go(func() { p.wait(s.ctx) })
 	})
@@ -47,7 +65,7 @@ func (s *session) Run(_ context.Context, _ unikernel.App, stdio unikernel.Stdio)
 
 // Exec implements unikernel.Session.
 func (s *session) Exec(context.Context, string, *specs.Process, unikernel.Stdio) (unikernel.Process, error) {
-	return nil, refuse("one process and no more")
+	return nil, s.g.Refuse("one process and no more")
 }
 
 // Shutdown implements unikernel.Session: the machine has powered off already.
@@ -63,6 +81,7 @@ func (s *session) Close() error {
 
 // process is the one program.
 type process struct {
+	g Guest
 	m unikernel.Watched
 	// alive is closed when the console's first words are read, since then.
 	alive   chan struct{}
@@ -80,7 +99,10 @@ func (p *process) copy(out io.Writer) {
 	if out == nil {
 		out = io.Discard
 	}
-	f := filter{out: out}
+	var f io.WriteCloser = &tolerant{out: out}
+	if p.g.Output != nil {
+		f = p.g.Output(out)
+	}
 	buf := make([]byte, 32<<10)
 	for first := true; ; first = false {
 		n, err := p.m.Console().Read(buf)
@@ -96,6 +118,24 @@ func (p *process) copy(out io.Writer) {
 	_ = f.Close() // nobody reads the output any more
 }
 
+// tolerant passes everything on until nobody reads any more.
+type tolerant struct {
+	out io.Writer
+	err error
+}
+
+// Write implements io.Writer. It keeps an error and discards what follows, so
+// that the console is read on.
+func (t *tolerant) Write(p []byte) (int, error) {
+	if t.err == nil && len(p) > 0 {
+		_, t.err = t.out.Write(p)
+	}
+	return len(p), nil
+}
+
+// Close implements io.Closer.
+func (t *tolerant) Close() error { return t.err }
+
 // wait waits for the machine's end and finds out how the program exited.
 func (p *process) wait(ctx context.Context) {
 	defer close(p.exited)
@@ -104,12 +144,7 @@ func (p *process) wait(ctx context.Context) {
 		p.err = fmt.Errorf("%w: %w", unikernel.ErrUnavailable, err)
 		return
 	}
-	record, err := p.m.Record()
-	if err != nil {
-		p.err = fmt.Errorf("%w: exit record: %w", unikernel.ErrUnavailable, err)
-		return
-	}
-	p.exit.Status, p.err = exitStatus(end, record)
+	p.exit.Status, p.err = p.g.Exit(end, p.m)
 	if p.exit.At = end.At; end.At.IsZero() {
 		p.exit.At = time.Now()
 	}
@@ -123,7 +158,7 @@ func (p *process) Signal(ctx context.Context, sig syscall.Signal, _ bool) error 
 	default:
 	}
 	if sig != syscall.SIGTERM {
-		return refuse(fmt.Sprintf("no way to deliver signal %d, only SIGTERM (by the power button) and SIGKILL (by the machine's end)", sig))
+		return p.g.Refuse(fmt.Sprintf("no way to deliver signal %d, only SIGTERM (by the power button) and SIGKILL (by the machine's end)", sig))
 	}
 	if err := p.listens(ctx); err != nil {
 		return err
@@ -131,18 +166,12 @@ func (p *process) Signal(ctx context.Context, sig syscall.Signal, _ bool) error 
 	return p.m.PowerButton(ctx)
 }
 
-// The kernel does not notice the button before it has set up ACPI, and signals
-// no program before it has loaded one. The last it says before that is about
-// the network; a program is loaded well within loadTime from then on. A kernel
-// that says nothing has bootTime.
-const (
-	loadTime = 500 * time.Millisecond
-	bootTime = 15 * time.Second
-)
-
 // listens returns when a signal is likely to reach the program.
 func (p *process) listens(ctx context.Context) error {
-	boot := time.NewTimer(bootTime)
+	if p.g.Load == 0 && p.g.Silence == 0 {
+		return nil
+	}
+	boot := time.NewTimer(p.g.Silence)
 	defer boot.Stop()
 	select {
 	case <-p.alive:
@@ -153,7 +182,7 @@ func (p *process) listens(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	load := time.NewTimer(time.Until(p.since.Add(loadTime)))
+	load := time.NewTimer(time.Until(p.since.Add(p.g.Load)))
 	defer load.Stop()
 	select {
 	case <-load.C:
@@ -165,7 +194,7 @@ func (p *process) listens(ctx context.Context) error {
 }
 
 // Resize implements unikernel.Process.
-func (p *process) Resize(context.Context, uint16, uint16) error { return refuse("no terminals") }
+func (p *process) Resize(context.Context, uint16, uint16) error { return p.g.Refuse("no terminals") }
 
 // CloseStdin implements unikernel.Process: standard input is always at its end.
 func (p *process) CloseStdin(context.Context) error { return nil }

@@ -1,9 +1,10 @@
-package nanos
+package watch
 
 import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"syscall"
 	"testing"
@@ -14,12 +15,10 @@ import (
 
 // fakeMachine is a machine whose console and end the test makes.
 type fakeMachine struct {
-	console   *io.PipeReader
-	guest     *io.PipeWriter
-	end       chan unikernel.End
-	record    []byte
-	recordErr error
-	pressed   int
+	console *io.PipeReader
+	guest   *io.PipeWriter
+	end     chan unikernel.End
+	pressed int
 }
 
 func newMachine() *fakeMachine {
@@ -30,7 +29,7 @@ func newMachine() *fakeMachine {
 
 func (m *fakeMachine) Console() io.ReadCloser            { return m.console }
 func (m *fakeMachine) PowerButton(context.Context) error { m.pressed++; return nil }
-func (m *fakeMachine) Record() ([]byte, error)           { return m.record, m.recordErr }
+func (m *fakeMachine) Record() ([]byte, error)           { return nil, errors.ErrUnsupported }
 func (m *fakeMachine) Ended(ctx context.Context) (unikernel.End, error) {
 	select {
 	case end := <-m.end:
@@ -40,10 +39,31 @@ func (m *fakeMachine) Ended(ctx context.Context) (unikernel.End, error) {
 	}
 }
 
+// testGuest drops the letter k from its console, and 42 is its status when it
+// powers off.
+var testGuest = Guest{
+	Refuse: func(what string) error { return fmt.Errorf("%w: %s", unikernel.ErrNotImplemented, what) },
+	Output: func(w io.Writer) io.WriteCloser { return &dropK{tolerant{out: w}} },
+	Exit: func(end unikernel.End, _ unikernel.Watched) (uint32, error) {
+		if end.Reason != unikernel.EndShutdown {
+			return 0, unikernel.ErrUnavailable
+		}
+		return 42, nil
+	},
+	Load: time.Millisecond, Silence: time.Hour,
+}
+
+type dropK struct{ tolerant }
+
+func (d *dropK) Write(p []byte) (int, error) {
+	_, _ = d.tolerant.Write(bytes.ReplaceAll(p, []byte("k"), nil))
+	return len(p), nil
+}
+
 func run(t *testing.T, m *fakeMachine, out io.Writer) (unikernel.Session, unikernel.Process) {
 	t.Helper()
-	s := New(Config{}).Watch(m)
-	p, err := s.Run(t.Context(), app(), unikernel.Stdio{Stdout: out})
+	s := New(testGuest, m)
+	p, err := s.Run(t.Context(), unikernel.App{}, unikernel.Stdio{Stdout: out})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,10 +75,10 @@ func TestProcess(t *testing.T) {
 	m := newMachine()
 	var out bytes.Buffer
 	s, p := run(t, m, &out)
-	if _, err := s.Run(t.Context(), app(), unikernel.Stdio{}); err == nil {
+	if _, err := s.Run(t.Context(), unikernel.App{}, unikernel.Stdio{}); err == nil {
 		t.Error("the program was started twice")
 	}
-	if _, err := m.guest.Write([]byte("[0.100000] kernel\nhello\n")); err != nil {
+	if _, err := m.guest.Write([]byte("khellok\n")); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.Signal(t.Context(), syscall.SIGTERM, false); err != nil || m.pressed != 1 {
@@ -72,7 +92,6 @@ func TestProcess(t *testing.T) {
 			t.Errorf("%v, want ErrNotImplemented", err)
 		}
 	}
-	m.record = []byte("KLOG12345678\x2a\x00\x00\x00")
 	at := time.Now()
 	m.end <- unikernel.End{Reason: unikernel.EndShutdown, At: at}
 	m.guest.Close()
@@ -95,10 +114,6 @@ func TestEndWithoutExit(t *testing.T) {
 	for name, make := range map[string]func(unikernel.Session, *fakeMachine){
 		"failed": func(_ unikernel.Session, m *fakeMachine) { m.end <- unikernel.End{Reason: unikernel.EndFailed} },
 		"closed": func(s unikernel.Session, _ *fakeMachine) { s.Close() },
-		"no record": func(_ unikernel.Session, m *fakeMachine) {
-			m.recordErr = io.EOF
-			m.end <- unikernel.End{Reason: unikernel.EndShutdown}
-		},
 	} {
 		m := newMachine()
 		s, p := run(t, m, nil)
@@ -119,4 +134,43 @@ func TestCloseWhileNobodyReads(t *testing.T) {
 	s.Close()
 	r.Close()
 	<-p.Drained()
+}
+
+// TestAtOnce: without times to wait for, a guest that has said nothing gets
+// SIGTERM; all of its console is output, and an output that breaks does no harm.
+func TestAtOnce(t *testing.T) {
+	m := newMachine()
+	g := testGuest
+	g.Output, g.Load, g.Silence = nil, 0, 0
+	s := New(g, m)
+	t.Cleanup(func() { s.Close() })
+	out := &short{}
+	p, err := s.Run(t.Context(), unikernel.App{}, unikernel.Stdio{Stdout: out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Signal(t.Context(), syscall.SIGTERM, false); err != nil || m.pressed != 1 {
+		t.Errorf("SIGTERM: %v, the button was pressed %d times", err, m.pressed)
+	}
+	for _, word := range []string{"kernel", "lost", "lost too"} {
+		if _, err := m.guest.Write([]byte(word)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.guest.Close()
+	<-p.Drained()
+	if string(out.got) != "kernel" {
+		t.Errorf("output %q", out.got)
+	}
+}
+
+// short takes one write and fails after that.
+type short struct{ got []byte }
+
+func (s *short) Write(p []byte) (int, error) {
+	if s.got != nil {
+		return 0, io.ErrClosedPipe
+	}
+	s.got = bytes.Clone(p)
+	return len(p), nil
 }

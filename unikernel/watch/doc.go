@@ -1,0 +1,11 @@
+// Package watch is the session of a guest without a control channel. The guest
+// runs its program by itself; all that can be done is to read its console, to
+// press its machine's power button, and to see how the machine ends:
+//
+//	output    what the console says
+//	SIGTERM   the power button
+//	SIGKILL   the end of the machine
+//	status    what the guest makes of the machine's end
+//
+// Everything else is refused, in the words of the guest.
+package watch
