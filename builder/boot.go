@@ -58,7 +58,7 @@ func (s *Store) bootDisk(ctx context.Context, root unikernel.Rootfs, d unikernel
 func readKernel(path string) ([]byte, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w: install a Nanos kernel there, or set nanos.kernel in the configuration", unikernel.ErrNotFound, err)
+		return nil, fmt.Errorf("%w: %w: run uni kernel install nanos, or set nanos.kernel in the configuration", unikernel.ErrNotFound, err)
 	}
 	return data, nil
 }

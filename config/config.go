@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -84,6 +85,8 @@ const (
 // Nanos configures the guest "nanos".
 type Nanos struct {
 	// Kernel is the absolute path of the directory with boot.img and kernel.img.
+	// Where no file says otherwise, it is the default of those installed, see
+	// Storage.NanosDir.
 	Kernel string
 }
 
@@ -132,6 +135,17 @@ type Storage struct {
 	DataDir string
 }
 
+// CurrentKernel is the name, below NanosDir, of the kernel that boots unless
+// nanos.kernel names another: a symbolic link.
+const CurrentKernel = "current"
+
+// NanosDir is where "uni kernel install nanos" puts kernels, a directory for
+// each version.
+func (s Storage) NanosDir() string { return filepath.Join(s.DataDir, "kernels", "nanos") }
+
+// CurrentNanos is the default of nanos.kernel.
+func (s Storage) CurrentNanos() string { return filepath.Join(s.NanosDir(), CurrentKernel) }
+
 // Cache bounds the images that are kept for the next container.
 type Cache struct {
 	// MaxSize is in bytes, counted as allocated blocks.
@@ -160,6 +174,7 @@ type Annotations struct {
 
 // Default returns the configuration without any file.
 func Default() Config {
+	storage := Storage{StateDir: "/run/uni", DataDir: "/var/lib/uni"}
 	return Config{
 		Guest: "linux",
 		Machine: Machine{
@@ -174,13 +189,13 @@ func Default() Config {
 			Machine:    "microvm",
 			KernelArgs: []string{},
 		},
-		Nanos: Nanos{Kernel: LibDir + "/nanos"},
+		Nanos: Nanos{Kernel: storage.CurrentNanos()},
 		Libvirt: Libvirt{
 			URI:       "qemu:///embed",
 			Accel:     "auto",
 			CapsCache: "/var/lib/uni/libvirt/cache",
 		},
-		Storage:     Storage{StateDir: "/run/uni", DataDir: "/var/lib/uni"},
+		Storage:     storage,
 		Cache:       Cache{MaxSize: 20 << 30},
 		Rootfs:      Rootfs{WritableSize: 10 << 30},
 		Network:     Network{SourceFilter: true},
@@ -223,9 +238,13 @@ func Parse(name string, data []byte) (Config, error) {
 		return Config{}, &Error{File: name, Problems: []Problem{*problem}}
 	}
 	c := Default()
+	c.Nanos.Kernel = "" // no file can say so
 	problems := apply(&c, values, lines)
 	if len(problems) > 0 {
 		return Config{}, &Error{File: name, Problems: problems}
+	}
+	if c.Nanos.Kernel == "" {
+		c.Nanos.Kernel = c.Storage.CurrentNanos()
 	}
 	return c, nil
 }

@@ -63,6 +63,20 @@ func TestDefaultFileNamesTheInstalledKernel(t *testing.T) {
 	}
 }
 
+func TestNanosKernelIsBelowTheDataDirectory(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                              "/var/lib/uni/kernels/nanos/current",
+		"storage.data_dir = '/srv/uni'": "/srv/uni/kernels/nanos/current",
+		"nanos.kernel = '/my/nanos'\nstorage.data_dir = '/srv/uni'":                          "/my/nanos",
+		"nanos.kernel = '/var/lib/uni/kernels/nanos/current'\nstorage.data_dir = '/srv/uni'": "/var/lib/uni/kernels/nanos/current",
+	} {
+		c, err := Parse("f", []byte(in))
+		if err != nil || c.Nanos.Kernel != want {
+			t.Errorf("%q: nanos.kernel is %s, %v, want %s", in, c.Nanos.Kernel, err, want)
+		}
+	}
+}
+
 func TestTOMLReadsBack(t *testing.T) {
 	want := Default()
 	want.Machine.BootTimeout = 1500 * time.Millisecond

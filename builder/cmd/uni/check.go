@@ -52,6 +52,7 @@ var checks = []struct {
 	{"containerd", checkContainerd},
 	{"kernel", checkKernel},
 	{"initrd", checkInitrd},
+	{"nanos", checkNanos},
 	{"mke2fs", checkMke2fs},
 	{"virtiofsd", checkVirtiofsd},
 	{"network", checkNetwork},

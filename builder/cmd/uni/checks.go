@@ -42,15 +42,33 @@ func checkAccel(_ context.Context, h host, c config.Config) finding {
 }
 
 func checkQEMU(ctx context.Context, h host, _ config.Config) finding {
-	path := h.find("qemu-system-x86_64")
-	if path == "" {
-		return fail("install qemu-system-x86", "no qemu-system-x86_64 in %s", strings.Join(programDirs, ":"))
-	}
-	text, err := h.output(ctx, path, "--version")
-	if err != nil {
-		return fail("reinstall qemu-system-x86", "%s --version: %v", path, err)
+	_, text, bad := program{"qemu-system-x86_64", "--version", "install qemu-system-x86", "reinstall qemu-system-x86"}.ask(ctx, h)
+	if bad != nil {
+		return *bad
 	}
 	return ok("%s", firstLine(text))
+}
+
+// program is one that is asked for its version: one that does not run, or not
+// with the libraries of this host, cannot answer.
+type program struct {
+	name, flag string
+	// missing and broken are what to do about it.
+	missing, broken string
+}
+
+// ask returns the program's path and what it prints, or what is wrong with it.
+func (p program) ask(ctx context.Context, h host) (path, text string, bad *finding) {
+	if path = h.find(p.name); path == "" {
+		f := fail(p.missing, "no %s in %s, where containerd would look", p.name, strings.Join(programDirs, ":"))
+		return "", "", &f
+	}
+	text, err := h.output(ctx, path, p.flag)
+	if err != nil {
+		f := fail(p.broken, "%s %s: %v", path, p.flag, err)
+		return "", "", &f
+	}
+	return path, text, nil
 }
 
 func checkLibvirt(_ context.Context, h host, c config.Config) finding {
@@ -77,25 +95,17 @@ func checkLibvirt(_ context.Context, h host, c config.Config) finding {
 }
 
 func checkShim(ctx context.Context, h host, _ config.Config) finding {
-	path := h.find(shimName)
-	if path == "" {
-		return fail("install it into one of them", "no %s in %s, where containerd would look", shimName, strings.Join(programDirs, ":"))
-	}
-	text, err := h.output(ctx, path, "-v")
-	if err != nil {
-		return fail("reinstall it; if a shared library is missing, install libvirt0", "%s -v: %v", path, err)
+	path, text, bad := program{shimName, "-v", "install it into one of them", "reinstall it; if a shared library is missing, install libvirt0"}.ask(ctx, h)
+	if bad != nil {
+		return *bad
 	}
 	return ok("%s: %s", path, strings.Join(strings.Fields(text), " "))
 }
 
 func checkContainerd(ctx context.Context, h host, _ config.Config) finding {
-	path := h.find("containerd")
-	if path == "" {
-		return fail("install containerd", "no containerd in %s", strings.Join(programDirs, ":"))
-	}
-	text, err := h.output(ctx, path, "--version")
-	if err != nil {
-		return fail("reinstall containerd", "%s --version: %v", path, err)
+	_, text, bad := program{"containerd", "--version", "install containerd", "reinstall containerd"}.ask(ctx, h)
+	if bad != nil {
+		return *bad
 	}
 	line := firstLine(text)
 	files := append(h.glob("/etc/containerd/config.toml"), h.glob("/etc/containerd/conf.d/*.toml")...)

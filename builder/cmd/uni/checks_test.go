@@ -2,13 +2,14 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
+	"debug/elf"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"containerd-shim-uni/builder/kernels/kerneltest"
 	"containerd-shim-uni/config"
 )
 
@@ -31,37 +32,13 @@ func goodHost(t *testing.T) (host, config.Config) {
 	write(t, h.root+"/etc/passwd", "root:x:0:0::/root:/bin/sh\nlibvirt-qemu:x:64055:107::/:/bin/false\n", 0o644)
 	write(t, h.root+"/dev/net/tun", "", 0o644)
 	write(t, h.root+"/sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n", 0o644)
-	write(t, h.root+c.Linux.Kernel, string(elfWithNote(62, "Xen\x00", phys32Entry)), 0o644)
+	write(t, h.root+c.Linux.Kernel, elfFile(elf.EM_X86_64, "Xen\x00", kerneltest.PVH), 0o644)
 	write(t, h.root+c.Linux.Initrd, "x", 0o644)
 	return h, c
 }
 
-// elfWithNote is a 64-bit little-endian ELF file with one note segment.
-func elfWithNote(machine uint16, name string, kind uint32) []byte {
-	le := binary.LittleEndian
-	note := le.AppendUint32(nil, uint32(len(name)))
-	note = le.AppendUint32(note, 8)
-	note = le.AppendUint32(note, kind)
-	note = append(note, name...)
-	note = append(note, make([]byte, 8)...)
-
-	b := append([]byte("\x7fELF\x02\x01\x01"), make([]byte, 9)...)
-	b = le.AppendUint16(b, 2)
-	b = le.AppendUint16(b, machine)
-	b = le.AppendUint32(b, 1)
-	b = le.AppendUint64(b, 0)
-	b = le.AppendUint64(b, 64) // program headers follow
-	b = le.AppendUint64(b, 0)
-	b = le.AppendUint32(b, 0)
-	for _, v := range []uint16{64, 56, 1, 64, 0, 0} {
-		b = le.AppendUint16(b, v)
-	}
-	b = le.AppendUint32(b, 4) // PT_NOTE
-	b = le.AppendUint32(b, 4)
-	for _, v := range []uint64{120, 0, 0, uint64(len(note)), uint64(len(note)), 4} {
-		b = le.AppendUint64(b, v)
-	}
-	return append(b, note...)
+func elfFile(machine elf.Machine, note string, kind uint32) string {
+	return string(kerneltest.Kernel{Machine: machine, Note: note, NoteType: kind}.Bytes())
 }
 
 func TestAGoodHost(t *testing.T) {
@@ -96,9 +73,27 @@ func TestChecks(t *testing.T) {
 			c.Libvirt.Accel = accel
 		}
 	}
+	nothing := func(*testing.T, *host, *config.Config) {}
 	uri := func(uri string) func(*testing.T, *host, *config.Config) {
 		return func(_ *testing.T, _ *host, c *config.Config) { c.Libvirt.URI = uri }
 	}
+	// nanosAs puts a kernel of nanos where the default is and qboot.rom beside QEMU.
+	nanosAs := func(guest string, without ...string) func(*testing.T, *host, *config.Config) {
+		return func(t *testing.T, h *host, c *config.Config) {
+			c.Guest = guest
+			kerneltest.Write(t, h.root+filepath.Join(c.Storage.NanosDir(), "0.1.55"), kerneltest.Release(""))
+			if err := os.Symlink("0.1.55", h.root+c.Storage.CurrentNanos()); err != nil {
+				t.Fatal(err)
+			}
+			write(t, h.root+qbootPath, "", 0o644)
+			for _, name := range without {
+				if err := os.Remove(h.root + name); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	nanosDir := config.Default().Nanos.Kernel
 	kernel, initrd := config.Default().Linux.Kernel, config.Default().Linux.Initrd
 	tests := []struct {
 		check  string
@@ -124,11 +119,19 @@ func TestChecks(t *testing.T) {
 		{"containerd", set("/etc/containerd/config.toml", `runtime_type = "io.containerd.uni.v1"`), levelOK, "configured in /etc/containerd/config.toml"},
 		{"kernel", remove(kernel), levelFail, "no such file"},
 		{"kernel", set(kernel, "MZ bzImage"), levelFail, "no ELF file"},
-		{"kernel", set(kernel, string(elfWithNote(183, "Xen\x00", phys32Entry))), levelFail, "EM_AARCH64"},
-		{"kernel", set(kernel, string(elfWithNote(62, "GNU\x00", phys32Entry))), levelFail, "CONFIG_PVH"},
-		{"kernel", set(kernel, string(elfWithNote(62, "Xen\x00", 1))), levelFail, "CONFIG_PVH"},
+		{"kernel", set(kernel, elfFile(elf.EM_AARCH64, "Xen\x00", kerneltest.PVH)), levelFail, "EM_AARCH64"},
+		{"kernel", set(kernel, elfFile(elf.EM_X86_64, "GNU\x00", kerneltest.PVH)), levelFail, "CONFIG_PVH"},
+		{"kernel", set(kernel, elfFile(elf.EM_X86_64, "Xen\x00", 1)), levelFail, "CONFIG_PVH"},
 		{"initrd", remove(initrd), levelFail, "no such file"},
 		{"initrd", set(initrd, ""), levelFail, "no file with contents"},
+		{"nanos", nothing, levelOK, "not installed, and not needed by the guest \"linux\" (uni kernel install nanos)"},
+		{"nanos", func(_ *testing.T, _ *host, c *config.Config) { c.Guest = "nanos" }, levelFail, "run uni kernel install nanos"},
+		{"nanos", func(_ *testing.T, _ *host, c *config.Config) { c.Nanos.Kernel = "/my/nanos" }, levelWarn, "/my/nanos"},
+		{"nanos", nanosAs("nanos"), levelOK, "version 0.1.55, built from 0123456789ab"},
+		{"nanos", nanosAs("nanos", qbootPath), levelFail, "install qemu-system-data"},
+		{"nanos", nanosAs("linux", qbootPath), levelWarn, "install qemu-system-data"},
+		{"nanos", nanosAs("nanos", nanosDir+"/boot.img"), levelFail, "boot.img"},
+		{"nanos", nanosAs("linux", nanosDir), levelOK, "not installed"},
 		{"mke2fs", remove("/usr/sbin/mke2fs"), levelFail, "install e2fsprogs"},
 		{"virtiofsd", remove("/usr/share/qemu/vhost-user/50.json"), levelWarn, "no virtiofsd is described"},
 		{"virtiofsd", remove("/usr/lib/qemu/virtiofsd"), levelWarn, "names /usr/lib/qemu/virtiofsd, which is not there"},
@@ -199,14 +202,4 @@ func TestExamineGoesOnWithAWrongFile(t *testing.T) {
 			t.Errorf("%+v", f)
 		}
 	}
-}
-
-func FuzzHasNote(f *testing.F) {
-	f.Add(elfWithNote(62, "Xen\x00", phys32Entry)[120:])
-	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 18, 0, 0, 0})
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if hasNote(data, "Xen\x00", phys32Entry) && !strings.Contains(string(data), "Xen\x00") {
-			t.Error("found a name that is not there")
-		}
-	})
 }

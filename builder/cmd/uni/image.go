@@ -48,9 +48,9 @@ func (f *imageFlags) options(cmd *cobra.Command, tempDir string) image.Options {
 	return image.Options{Platform: f.platform, PlainHTTP: f.plainHTTP, TempDir: tempDir, Stdin: cmd.InOrStdin(), Progress: &image.Progress{}}
 }
 
-// showProgress keeps a line on w up to date if that is a terminal. The returned
-// function ends it.
-func showProgress(w io.Writer, p *image.Progress) (stop func()) {
+// showProgress keeps a line on w up to date if that is a terminal. p says how
+// many bytes are done and how many there are. The returned function ends it.
+func showProgress(w io.Writer, p interface{ Bytes() (done, total int64) }) (stop func()) {
 	f, ok := w.(*os.File)
 	if !ok || !isTerminal(f) {
 		return func() {}

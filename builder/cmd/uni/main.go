@@ -1,7 +1,8 @@
 // Command uni is what an operator of the runtime io.containerd.uni.v1 uses on
 // a host: it checks the host and the configuration, shows and empties the cache,
-// and makes, shows, judges and pushes disks of images. It does not run containers, containerd does, and it does not need
-// libvirt, so that it can tell what is missing.
+// installs kernels, and makes, shows, judges and pushes disks of images. It does
+// not run containers, containerd does, and it does not need libvirt, so that it
+// can tell what is missing.
 package main
 
 import (
@@ -53,7 +54,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(checkCommand(&configPath), cacheCommand(load), configCommand(&configPath), versionCommand(),
+	root.AddCommand(checkCommand(&configPath), cacheCommand(load), kernelCommand(load), configCommand(&configPath), versionCommand(),
 		buildCommand(), inspectCommand(), checkImageCommand(), pushCommand(), pullCommand())
 	return root.ExecuteContext(ctx)
 }

@@ -80,7 +80,7 @@ func (h *host) Guest(cfg config.Config, machines task.Machines) (unikernel.Guest
 	switch cfg.Guest {
 	case linux.Name:
 	case nanos.Name:
-		return nanos.New(nanos.Config{Kernel: cfg.Nanos.Kernel}), nil
+		return nanos.New(nanos.Config{Kernel: resolve(cfg.Nanos.Kernel)}), nil
 	default:
 		return nil, fmt.Errorf("guest %q: %w", cfg.Guest, unikernel.ErrNotImplemented)
 	}
@@ -89,6 +89,16 @@ func (h *host) Guest(cfg config.Config, machines task.Machines) (unikernel.Guest
 		Kernel: cfg.Linux.Kernel, Initrd: cfg.Linux.Initrd, Machine: cfg.Linux.Machine,
 		ExtraCmdline: cfg.Linux.KernelArgs, Emulated: ok && driver.Emulated(),
 	}), nil
+}
+
+// resolve follows symbolic links, so that a container gets all files of one
+// kernel although "uni kernel use" may choose another meanwhile. What is missing is
+// left to those who open it.
+func resolve(dir string) string {
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		return real
+	}
+	return dir
 }
 
 // Networks implements task.Host.

@@ -1,0 +1,3 @@
+// Package kerneltest makes what looks like kernels and releases, for tests. None
+// of it boots.
+package kerneltest
