@@ -22,7 +22,7 @@ func KnownAnnotations() []string { return withPrefix(annotationNames) }
 //	io.containerd.uni.guest          replaces guest
 //	io.containerd.uni.memory         replaces machine.memory_mib; a size, "512MiB"
 //	io.containerd.uni.vcpus          replaces machine.vcpus
-//	io.containerd.uni.machine        replaces linux.machine
+//	io.containerd.uni.machine        replaces linux.machine or nanos.machine, of the guest that boots
 //	io.containerd.uni.boot-timeout   replaces machine.boot_timeout
 //	io.containerd.uni.writable-size  replaces rootfs.writable_size
 //	io.containerd.uni.kernel-args    appended to linux.kernel_args; words separated by spaces
@@ -73,7 +73,8 @@ func (c *Config) setAnnotation(name, value string) error {
 	case "vcpus":
 		return c.setVCPUs(value)
 	case "machine":
-		return c.setKey("linux.machine", value)
+		// "guest" sorts before it, so what boots is known by now.
+		return c.setKey(c.Guest+".machine", value)
 	case "boot-timeout":
 		return c.setKey("machine.boot_timeout", value)
 	case "writable-size":

@@ -28,6 +28,9 @@ func TestAnnotate(t *testing.T) {
 		{"memory", map[string]string{"memory": "1GiB"}, func(c *Config) { c.Machine.MemoryMiB = 1024 }},
 		{"vcpus", map[string]string{"vcpus": "3"}, func(c *Config) { c.Machine.VCPUs = 3 }},
 		{"machine", map[string]string{"machine": "pc"}, func(c *Config) { c.Linux.Machine = "pc" }},
+		{"machine of nanos", map[string]string{"guest": "nanos", "machine": "q35"}, func(c *Config) {
+			c.Guest, c.GuestNamed, c.Nanos.Machine = "nanos", true, "q35"
+		}},
 		{"timeout", map[string]string{"boot-timeout": "5s"}, func(c *Config) { c.Machine.BootTimeout = 5 * time.Second }},
 		{"writable", map[string]string{"writable-size": "1GiB"}, func(c *Config) { c.Rootfs.WritableSize = 1 << 30 }},
 		{"kernel-args", map[string]string{"kernel-args": " a=1  b "}, func(c *Config) { c.Linux.KernelArgs = []string{"panic=0", "a=1", "b"} }},

@@ -88,6 +88,8 @@ type Nanos struct {
 	// Where no file says otherwise, it is the default of those installed, see
 	// Storage.NanosDir.
 	Kernel string
+	// Machine is QEMU's machine type, "microvm" or "q35"; "auto" chooses.
+	Machine string
 }
 
 // Machine sizes the virtual machine of a container whose specification does
@@ -189,7 +191,7 @@ func Default() Config {
 			Machine:    "microvm",
 			KernelArgs: []string{},
 		},
-		Nanos: Nanos{Kernel: storage.CurrentNanos()},
+		Nanos: Nanos{Kernel: storage.CurrentNanos(), Machine: "auto"},
 		Libvirt: Libvirt{
 			URI:       "qemu:///embed",
 			Accel:     "auto",

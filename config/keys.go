@@ -50,6 +50,7 @@ var keys = []key{
 	list("linux.kernel_args", checkKernelArgs, func(c *Config) *[]string { return &c.Linux.KernelArgs }),
 
 	text("nanos.kernel", checkPath, func(c *Config) *string { return &c.Nanos.Kernel }),
+	choice("nanos.machine", []string{"auto", "microvm", "q35"}, func(c *Config) *string { return &c.Nanos.Machine }),
 
 	text("libvirt.uri", checkURI, func(c *Config) *string { return &c.Libvirt.URI }),
 	choice("libvirt.accel", []string{"auto", "kvm", "tcg"}, func(c *Config) *string { return &c.Libvirt.Accel }),

@@ -275,6 +275,10 @@ func devices(b *build) error {
 		Address: addr,
 	}}
 	b.dom.Devices.MemBalloon = &libvirtxml.DomainMemBalloon{Model: "none"}
-	b.dom.Devices.Panics = []libvirtxml.DomainPanic{{Model: "isa"}}
+	panics := libvirtxml.DomainPanic{Model: "isa"}
+	if port := uint(b.m.PanicPort); port != 0 {
+		panics.Address = &libvirtxml.DomainAddress{ISA: &libvirtxml.DomainAddressISA{IOBase: &port}}
+	}
+	b.dom.Devices.Panics = []libvirtxml.DomainPanic{panics}
 	return nil
 }

@@ -158,6 +158,9 @@ func boot(b *build) error {
 	}
 	if b.h.Firmware != "" && b.m.Type != machineMicroVM { // microvm has it built in
 		b.dom.OS.Loader = &libvirtxml.DomainLoader{Path: b.h.Firmware, Readonly: "yes", Type: "rom"}
+	} else if b.m.Qboot && b.m.Type != machineMicroVM {
+		return fmt.Errorf("machine type %s boots this kernel with QEMU's qboot.rom only, and there is no %s: install the package qemu-system-data, or use machine type %s",
+			b.m.Type, firmware, machineMicroVM)
 	}
 	return nil
 }
@@ -213,15 +216,22 @@ func monitor(b *build) error {
 }
 
 // microvm sets what libvirt has no element for: virtio 1.0 registers, without
-// which the guest sees only legacy devices.
+// which the guest sees only legacy devices, and what of a PC's board the guest
+// needs. The other types have all of it.
 func microvm(b *build) error {
 	if b.m.Type != machineMicroVM {
 		return nil
 	}
-	b.dom.QEMUCommandline = &libvirtxml.DomainQEMUCommandline{
-		Args: []libvirtxml.DomainQEMUCommandlineArg{
-			{Value: "-global"}, {Value: "virtio-mmio.force-legacy=false"},
-		},
+	args := []string{"-global", "virtio-mmio.force-legacy=false"}
+	if b.m.OneIOAPIC {
+		args = append(args, "-machine", "ioapic2=off") // added to libvirt's own
+	}
+	if b.m.KeyboardReset {
+		args = append(args, "-device", "i8042")
+	}
+	b.dom.QEMUCommandline = &libvirtxml.DomainQEMUCommandline{}
+	for _, a := range args {
+		b.dom.QEMUCommandline.Args = append(b.dom.QEMUCommandline.Args, libvirtxml.DomainQEMUCommandlineArg{Value: a})
 	}
 	return nil
 }

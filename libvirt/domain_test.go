@@ -45,6 +45,12 @@ func full(m unikernel.Machine) unikernel.Machine {
 	return m
 }
 
+// legacy expects all that a board can have.
+func legacy(m unikernel.Machine) unikernel.Machine {
+	m.Board = unikernel.Board{PanicPort: 0x501, KeyboardReset: true, OneIOAPIC: true, Qboot: true}
+	return m
+}
+
 var (
 	emulated = Host{Libvirt: version(9, 0, 0), QEMU: version(7, 2, 22), UID: 64055, GID: 107,
 		Firmware: "/usr/share/qemu/qboot.rom"}
@@ -61,6 +67,8 @@ func TestDomainGolden(t *testing.T) {
 		{"microvm-least-tcg", machine("microvm"), emulated},
 		{"microvm-full-tcg", full(machine("microvm")), emulated},
 		{"microvm-full-kvm", full(machine("microvm")), accelerated},
+		{"microvm-legacy-tcg", legacy(machine("microvm")), emulated},
+		{"q35-legacy-tcg", legacy(machine("q35")), emulated},
 		{"q35-least-kvm", machine("q35"), accelerated},
 		{"q35-full-tcg", full(machine("q35")), emulated},
 		{"pc-least-tcg", machine("pc"), emulated},
@@ -94,6 +102,18 @@ func TestDomainGolden(t *testing.T) {
 				t.Errorf("the document does not parse: %v", err)
 			}
 		})
+	}
+}
+
+// A kernel that needs qboot boots without it on microvm only.
+func TestDomainWithoutQboot(t *testing.T) {
+	for kind, want := range map[string]error{"microvm": nil, "q35": unikernel.ErrInvalid, "pc": unikernel.ErrInvalid} {
+		if _, err := Domain(legacy(machine(kind)), accelerated); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", kind, err, want)
+		}
+		if _, err := Domain(machine(kind), accelerated); err != nil {
+			t.Errorf("%s with a kernel that does not need it: %v", kind, err)
+		}
 	}
 }
 

@@ -14,7 +14,7 @@ type Host struct {
 	// UID and GID are the user and group QEMU runs as. Zero is root.
 	UID, GID int
 	// Firmware is the path of qboot.rom, which boots q35 and pc in less time
-	// than SeaBIOS; empty leaves the firmware to QEMU.
+	// than SeaBIOS; empty leaves the firmware to QEMU, unless the guest needs it.
 	Firmware string
 	// VhostNet says that /dev/vhost-net can be used.
 	VhostNet bool

@@ -30,6 +30,7 @@ type Plan struct {
 	Kernel, Initrd string
 	Cmdline        []string
 	Resources
+	Board
 	// Writable says the root wants a writable layer on a disk of its own.
 	Writable bool
 	// Disk is what to boot from; nil for a guest that gets its root as a

@@ -12,6 +12,7 @@ type Machine struct {
 	// Type is QEMU's machine type: "microvm", "q35" or "pc".
 	Type string
 	Resources
+	Board
 	// Kernel and Initrd are files of the host; Initrd may be empty.
 	Kernel, Initrd string
 	// Cmdline is the kernel command line, one argument an element. No element
@@ -31,6 +32,21 @@ type Machine struct {
 	// NetNS is the path of the container's network namespace. A driver that
 	// can starts the machine's processes in it; the taps are in there then.
 	NetNS string
+}
+
+// Board is what a guest's kernel expects of a machine beside processors, RAM and
+// virtio devices. The zero value suits a kernel that does all by ACPI.
+type Board struct {
+	// PanicPort is the I/O port of the device that is told of a panic (QEMU's
+	// pvpanic); 0 is the one it has by default.
+	PanicPort uint16
+	// KeyboardReset says that the kernel ends the machine by the reset line of
+	// the keyboard controller.
+	KeyboardReset bool
+	// OneIOAPIC says that the kernel knows the first I/O APIC only.
+	OneIOAPIC bool
+	// Qboot says that q35 and pc boot the kernel with qboot, not with SeaBIOS.
+	Qboot bool
 }
 
 // Disk is one block device of a machine.

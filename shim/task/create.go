@@ -290,7 +290,7 @@ func (cr *creation) machine(ctx context.Context) error {
 func (c *Container) document(nics []unikernel.NIC) unikernel.Machine {
 	m := unikernel.Machine{
 		Name: c.names.Domain(), Title: c.names.Namespace + "/" + c.names.ID, Type: c.plan.Machine,
-		Resources: c.plan.Resources, Kernel: c.plan.Kernel, Initrd: c.plan.Initrd, Cmdline: c.plan.Cmdline,
+		Resources: c.plan.Resources, Board: c.plan.Board, Kernel: c.plan.Kernel, Initrd: c.plan.Initrd, Cmdline: c.plan.Cmdline,
 		NICs:    nics,
 		Console: c.names.console(),
 		NetNS:   c.netns,

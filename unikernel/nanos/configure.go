@@ -21,6 +21,7 @@ func (g *Guest) Configure(app unikernel.App) (unikernel.BootConfig, error) {
 			return c, fmt.Errorf("%w: %q holds a zero byte", unikernel.ErrInvalid, s)
 		}
 	}
+	c.Options = append(c.Options, exitOptions...)
 	if app.Spec.Root != nil && app.Spec.Root.Readonly {
 		c.Options = append(c.Options, unikernel.Option{Name: "readonly_rootfs", Value: "t"})
 	}

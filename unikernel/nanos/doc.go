@@ -11,8 +11,14 @@
 //	          has booted
 //	SIGKILL   the end of the machine
 //	status    for any status but 0 the kernel leaves a record on the disk
-//	          before it powers off, see exitStatus. Death by a signal is the
-//	          bare number of the signal
+//	          before it ends its machine, see exitStatus. Death by a signal is
+//	          the bare number of the signal
+//	the end   the kernel resets the machine, which nobody starts again. When it
+//	          fails itself it tells a panic device before, see board
+//
+// It powers no microvm off by ACPI, hence the reset; and as it always resets
+// without a record when a program ends with 0, a kernel that dies by a triple
+// fault looks like one.
 //
 // There are no processes, users, terminals, standard input, devices and mounts.
 // What a specification asks of these is refused where a program would notice,

@@ -24,18 +24,12 @@ const (
 	KernelImage = "kernel.img"
 )
 
-// MinMemoryMiB is the least RAM, in MiB, that a machine boots and runs a small
-// program with: 12 measured with a static C program, 15 with one in Go.
-const MinMemoryMiB = 16
-
-// machineType is the one that ends by itself after the power button. QEMU's
-// microvm boots sooner but then stays, halted.
-const machineType = "q35"
-
 // Config is what the guest needs to know of the host.
 type Config struct {
 	// Kernel is the directory with BootImage and KernelImage.
 	Kernel string
+	// Machine is QEMU's machine type, "microvm" or "q35", or MachineAuto.
+	Machine string
 }
 
 // Guest is the nanos guest.
@@ -54,19 +48,16 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 	if err := check(app.Spec); err != nil {
 		return unikernel.Plan{}, err
 	}
-	if r.MemoryMiB < MinMemoryMiB {
-		return unikernel.Plan{}, fmt.Errorf("%w: the memory limit of %d MiB is too small for the %s guest, which needs %d MiB",
-			unikernel.ErrInvalid, r.MemoryMiB, Name, MinMemoryMiB)
-	}
-	if r.VCPUs < 1 {
-		return unikernel.Plan{}, fmt.Errorf("%w: %d virtual CPUs", unikernel.ErrInvalid, r.VCPUs)
+	kind, r, err := machine(g.cfg.Machine, r)
+	if err != nil {
+		return unikernel.Plan{}, err
 	}
 	if _, err := g.Configure(app); err != nil {
 		return unikernel.Plan{}, err
 	}
 	kernel := filepath.Join(g.cfg.Kernel, KernelImage)
 	return unikernel.Plan{
-		Machine: machineType, Kernel: kernel, Resources: r,
+		Machine: kind, Kernel: kernel, Resources: r, Board: board,
 		Disk: &unikernel.BootDisk{Boot: filepath.Join(g.cfg.Kernel, BootImage), Kernel: kernel},
 	}, nil
 }

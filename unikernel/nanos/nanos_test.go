@@ -25,8 +25,8 @@ func app() unikernel.App {
 var size = unikernel.Resources{MemoryMiB: 64, VCPUs: 1}
 
 func TestPlan(t *testing.T) {
-	got, err := New(Config{Kernel: "/k"}).Plan(app(), size)
-	want := unikernel.Plan{Machine: "q35", Kernel: "/k/kernel.img", Resources: size,
+	got, err := New(Config{Kernel: "/k", Machine: "q35"}).Plan(app(), size)
+	want := unikernel.Plan{Machine: "q35", Kernel: "/k/kernel.img", Resources: size, Board: board,
 		Disk: &unikernel.BootDisk{Boot: "/k/boot.img", Kernel: "/k/kernel.img"}}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
@@ -84,7 +84,7 @@ func TestConfigure(t *testing.T) {
 	want := unikernel.BootConfig{
 		Args: []string{"/bin/x", "a b"}, Env: []string{"A=1"}, Cwd: "/w",
 		Options: []unikernel.Option{
-			{Name: "readonly_rootfs", Value: "t"}, {Name: "en1.ipaddr", Value: "10.1.2.3"}, {Name: "en1.netmask", Value: "255.255.240.0"},
+			{Name: "debug_exit", Value: "t"}, {Name: "readonly_rootfs", Value: "t"}, {Name: "en1.ipaddr", Value: "10.1.2.3"}, {Name: "en1.netmask", Value: "255.255.240.0"},
 			{Name: "en1.ip6addr", Value: "2001:0db8:0000:0000:0000:0000:0000:0005"}, {Name: "en1.gateway", Value: "10.1.0.1"},
 			{Name: "en1.default", Value: "t"}, {Name: "en1.mtu", Value: "1450"},
 			{Name: "en2.ipaddr", Value: "192.0.2.1"}, {Name: "en2.netmask", Value: "255.255.255.255"},
@@ -197,6 +197,8 @@ func TestExitStatus(t *testing.T) {
 		"300":             {shut, []byte("KLOG12345678\x2c\x01\x00\x00"), 44, nil},
 		"record, unknown": {unikernel.End{Reason: unikernel.EndUnknown}, record(7), 7, nil},
 		"killed":          {unikernel.End{Reason: unikernel.EndFailed}, make([]byte, 4096), 0, unikernel.ErrUnavailable},
+		"kernel failed":   {unikernel.End{Reason: unikernel.EndPanicked}, make([]byte, 4096), 0, unikernel.ErrUnavailable},
+		"panic port":      {unikernel.End{Reason: unikernel.EndPanicked}, record(3), 3, nil},
 		"destroyed":       {unikernel.End{Reason: unikernel.EndDestroyed}, nil, 0, unikernel.ErrUnavailable},
 		"short":           {unikernel.End{}, []byte("KLOG"), 0, unikernel.ErrUnavailable},
 	} {

@@ -80,7 +80,7 @@ func (h *host) Guest(cfg config.Config, machines task.Machines) (unikernel.Guest
 	switch cfg.Guest {
 	case linux.Name:
 	case nanos.Name:
-		return nanos.New(nanos.Config{Kernel: resolve(cfg.Nanos.Kernel)}), nil
+		return nanos.New(nanos.Config{Kernel: resolve(cfg.Nanos.Kernel), Machine: cfg.Nanos.Machine}), nil
 	default:
 		return nil, fmt.Errorf("guest %q: %w", cfg.Guest, unikernel.ErrNotImplemented)
 	}
