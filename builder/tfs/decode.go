@@ -3,80 +3,9 @@ package tfs
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
-	"strconv"
 )
-
-// Tuple is a tuple of a log as it is after the last record. Values are string,
-// int64, uint64, *Tuple, []any of these, or Empty.
-type Tuple struct {
-	// Index is its number in the dictionary.
-	Index uint64
-	attrs []attr
-	// byName finds attributes of a tuple that has many.
-	byName map[string]int
-}
-
-type attr struct {
-	name  string
-	value any
-}
-
-// manyAttrs is from how many attributes on a tuple has a table of them.
-const manyAttrs = 12
-
-// find returns the place of an attribute, or -1.
-func (t *Tuple) find(name string) int {
-	if t == nil {
-		return -1
-	}
-	if t.byName != nil {
-		if i, ok := t.byName[name]; ok {
-			return i
-		}
-		return -1
-	}
-	return slices.IndexFunc(t.attrs, func(a attr) bool { return a.name == name })
-}
-
-// Get returns an attribute; nil if it is not there.
-func (t *Tuple) Get(name string) any {
-	if i := t.find(name); i >= 0 {
-		return t.attrs[i].value
-	}
-	return nil
-}
-
-// set sets an attribute, or removes it where v is nil.
-func (t *Tuple) set(name string, v any) {
-	i := t.find(name)
-	switch {
-	case i >= 0:
-		t.attrs[i].value = v // nil stays, as a place to be used again
-	case v != nil:
-		t.attrs = append(t.attrs, attr{name, v})
-		if t.byName != nil {
-			t.byName[name] = len(t.attrs) - 1
-		} else if len(t.attrs) > manyAttrs {
-			t.byName = make(map[string]int, 2*len(t.attrs))
-			for i, a := range t.attrs {
-				t.byName[a.name] = i
-			}
-		}
-	}
-}
-
-// all calls f for each attribute, in the order in which they were first set.
-func (t *Tuple) all(f func(name string, v any)) {
-	for _, a := range t.attrs {
-		if a.value != nil {
-			f(a.name, a.value)
-		}
-	}
-}
-
-// Empty is the value that says no more than that an attribute is there.
-type Empty struct{}
 
 // Limits of what is read: a log can hold anything.
 const (
@@ -87,242 +16,265 @@ const (
 var errShort = errors.New("it ends too early")
 
 // decoder takes in records and keeps the dictionary: the tuples, vectors and
-// symbols in the order in which they were first named.
+// symbols in the order in which they were first named. What is in a tuple is
+// checked at once and decoded when somebody asks: a container's configuration
+// needs a few of many thousands. What there are many of has no pointers, which
+// would cost more than all the rest.
 type decoder struct {
-	dictionary []any // *Tuple, *[]any or symbol
-	symbols    map[string]uint64
-	b          string // what is left of the record
+	text       []byte // all records, one after the other
+	dictionary []item
+	more       map[uint64][]segment // of tuples and vectors that come again
+	tuples     map[uint64]*Tuple    // that somebody asked for
+
+	seed  maphash.Seed
+	names map[uint64]uint32 // the first index of a name, by its hash
 }
 
-type symbol string
-
-func (d *decoder) add(v any) uint64 {
-	d.dictionary = append(d.dictionary, v)
-	return uint64(len(d.dictionary))
+// item is what has an index, and where it was made.
+type item struct {
+	kind byte // typeBuffer for a symbol, whose name has n bytes
+	segment
 }
 
-func (d *decoder) find(index uint64) (any, error) {
-	if index == 0 || index > uint64(len(d.dictionary)) {
-		return nil, fmt.Errorf("index %d of a dictionary of %d", index, len(d.dictionary))
+// segment is a part of a record: attributes of a tuple or items of a vector.
+type segment struct {
+	at     uint32 // in the text
+	n      uint32
+	before uint32 // how many indices were given before
+}
+
+func newDecoder() *decoder {
+	return &decoder{more: map[uint64][]segment{}, tuples: map[uint64]*Tuple{}, seed: maphash.MakeSeed()}
+}
+
+// expect makes room for about what an extension of full size holds.
+func (d *decoder) expect() {
+	d.text = slices.Grow(d.text, extensionSize)
+	d.dictionary = slices.Grow(d.dictionary, extensionSize/32)
+}
+
+// symbol returns the first index of a name; 0 if it has none.
+func (d *decoder) symbol(name string) uint64 {
+	if d.names == nil {
+		d.names = make(map[uint64]uint32, len(d.dictionary)/3)
+		for i, it := range d.dictionary {
+			if it.kind != typeBuffer {
+				continue
+			}
+			h := maphash.Bytes(d.seed, d.name(it))
+			if _, twice := d.names[h]; !twice {
+				d.names[h] = uint32(i + 1)
+			}
+		}
 	}
-	return d.dictionary[index-1], nil
+	i, ok := d.names[maphash.String(d.seed, name)]
+	if !ok || string(d.name(d.dictionary[i-1])) == name {
+		return uint64(i)
+	}
+	// Two names of one hash.
+	return uint64(1 + slices.IndexFunc(d.dictionary, func(it item) bool {
+		return it.kind == typeBuffer && string(d.name(it)) == name
+	}))
 }
 
-// record takes in one record: attributes of a tuple.
-func (d *decoder) record(b string) error {
-	d.b = b // names and texts are parts of it
-	v, err := d.value(0)
-	if err != nil {
+// name returns a symbol's.
+func (d *decoder) name(it item) []byte { return d.text[it.at:][:it.n] }
+
+// record takes in the record that the text ends with.
+func (d *decoder) record(at int) error {
+	w := walker{d: d, at: at, isNew: true, count: uint64(len(d.dictionary))}
+	kind, err := w.value(0)
+	switch {
+	case err != nil:
 		return err
-	}
-	if _, ok := v.(*Tuple); !ok {
+	case kind != typeTuple:
 		return errors.New("it is no tuple")
-	}
-	if len(d.b) > 0 {
-		return fmt.Errorf("%d bytes follow its tuple", len(d.b))
+	case w.at < len(d.text):
+		return fmt.Errorf("%d bytes follow its tuple", len(d.text)-w.at)
 	}
 	return nil
 }
 
-func (d *decoder) byte() (byte, error) {
-	if len(d.b) == 0 {
+// kind returns the type of what has an index.
+func (d *decoder) kind(index uint64) (byte, error) {
+	if index == 0 || index > uint64(len(d.dictionary)) {
+		return 0, fmt.Errorf("index %d of a dictionary of %d", index, len(d.dictionary))
+	}
+	return d.dictionary[index-1].kind, nil
+}
+
+// tuple returns the tuple of an index that is one.
+func (d *decoder) tuple(index uint64) *Tuple {
+	t := d.tuples[index]
+	if t == nil {
+		t = &Tuple{Index: index, coded: d}
+		d.tuples[index] = t
+	}
+	return t
+}
+
+// segments returns all parts of a tuple or vector, in order.
+func (d *decoder) segments(index uint64) []segment {
+	return append([]segment{d.dictionary[index-1].segment}, d.more[index]...)
+}
+
+// walker goes over a record, or a part of it.
+type walker struct {
+	d     *decoder
+	at    int    // in the text
+	count uint64 // of the indices given so far
+	isNew bool   // it was not checked and is not in the dictionary
+}
+
+// bytes goes over n bytes and returns where they are.
+func (w *walker) bytes(n uint64) (at int, err error) {
+	at = w.at
+	if n > uint64(len(w.d.text)-at) {
 		return 0, errShort
 	}
-	c := d.b[0]
-	d.b = d.b[1:]
-	return c, nil
+	w.at += int(n)
+	return at, nil
 }
 
-func (d *decoder) bytes(n uint64) (string, error) {
-	if n > uint64(len(d.b)) {
-		return "", errShort
-	}
-	b := d.b[:n]
-	d.b = d.b[n:]
-	return b, nil
+func (w *walker) group(x uint64) (uint64, error) {
+	x, n, err := group(w.d.text[w.at:], x)
+	w.at += n
+	return x, err
 }
 
-// group appends groups of 7 bits to x, up to one without the top bit.
-func (d *decoder) group(x uint64) (uint64, error) {
-	for {
-		c, err := d.byte()
-		if err != nil {
-			return 0, err
-		}
+// group appends groups of 7 bits to x, up to one without the top bit, and
+// returns how many bytes that were.
+func group(b []byte, x uint64) (uint64, int, error) {
+	for i, c := range b {
 		if x>>57 > 0 {
-			return 0, errors.New("a number has more than 64 bits")
+			return 0, i, errors.New("a number has more than 64 bits")
 		}
 		x = x<<7 | uint64(c&0x7f)
 		if c&0x80 == 0 {
-			return x, nil
+			return x, i + 1, nil
 		}
 	}
+	return 0, len(b), errShort
 }
 
-func (d *decoder) header() (immediate bool, kind byte, n uint64, err error) {
-	c, err := d.byte()
-	if err != nil {
-		return false, 0, 0, err
+func (w *walker) header() (immediate bool, kind byte, n uint64, err error) {
+	if w.at >= len(w.d.text) {
+		return false, 0, 0, errShort
 	}
+	c := w.d.text[w.at]
+	w.at++
 	immediate, kind, n = c&0x80 > 0, c>>4&0x07, uint64(c&0x07)
 	if c&0x08 > 0 {
-		n, err = d.group(n)
+		n, err = w.group(n)
 	}
 	return immediate, kind, n, err
 }
 
-func (d *decoder) name() (string, error) {
-	immediate, kind, n, err := d.header()
+// add gives the next index.
+func (w *walker) add(kind byte, at int, n uint64) uint64 {
+	w.count++
+	if w.isNew {
+		w.d.dictionary = append(w.d.dictionary, item{kind, newSegment(at, n, w.count)})
+	}
+	return w.count
+}
+
+func newSegment(at int, n, before uint64) segment {
+	// A count beyond 32 bits is not to be found in any record.
+	return segment{uint32(at), uint32(min(n, 1<<32-1)), uint32(before)}
+}
+
+// name goes over the name of an attribute.
+func (w *walker) name() ([]byte, error) {
+	immediate, kind, n, err := w.header()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if kind != typeBuffer {
-		return "", fmt.Errorf("a name has type %d", kind)
+		return nil, fmt.Errorf("a name has type %d", kind)
 	}
 	if immediate {
-		b, err := d.bytes(n)
+		at, err := w.bytes(n)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
-		index := d.add(symbol(b))
-		if _, twice := d.symbols[b]; !twice {
-			d.symbols[b] = index
-		}
-		return b, nil
+		w.add(typeBuffer, at, n)
+		return w.d.text[at:w.at], nil
 	}
-	v, err := d.find(n)
-	if err != nil {
-		return "", err
+	if kind, err := w.d.kind(n); err != nil || kind != typeBuffer {
+		return nil, errors.Join(err, fmt.Errorf("index %d is no name", n))
 	}
-	s, ok := v.(symbol)
-	if !ok {
-		return "", fmt.Errorf("index %d is no name", n)
-	}
-	return string(s), nil
+	return w.d.name(w.d.dictionary[n-1]), nil
 }
 
-// value reads one value; nil is the one that removes an attribute.
-func (d *decoder) value(depth int) (any, error) {
+// value goes over one value and all that is in it.
+func (w *walker) value(depth int) (kind byte, err error) {
 	if depth > maxNesting {
-		return nil, errors.New("values are nested too deep")
+		return 0, errors.New("values are nested too deep")
 	}
-	immediate, kind, n, err := d.header()
+	immediate, kind, n, err := w.header()
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	switch kind {
-	case typeTuple:
-		return d.tuple(immediate, n, depth)
-	case typeVector:
-		return d.vector(immediate, n, depth)
+	if kind == typeTuple || kind == typeVector {
+		if _, err := w.begin(immediate, kind, n); err != nil {
+			return 0, err
+		}
+		return kind, w.contents(kind, n, depth)
 	}
+	return kind, w.scalar(immediate, kind, n)
+}
+
+// begin goes over the start of a tuple or vector and returns its index.
+func (w *walker) begin(immediate bool, kind byte, n uint64) (index uint64, err error) {
+	if immediate {
+		return w.add(kind, w.at, n), nil
+	}
+	if index, err = w.group(0); err != nil {
+		return 0, err
+	}
+	if !w.isNew {
+		return index, nil
+	}
+	if is, err := w.d.kind(index); err != nil || is != kind {
+		return 0, errors.Join(err, errors.New("a reference leads to something else"))
+	}
+	if n > 0 {
+		w.d.more[index] = append(w.d.more[index], newSegment(w.at, n, w.count))
+	}
+	return index, nil
+}
+
+// contents goes over n attributes of a tuple or items of a vector.
+func (w *walker) contents(kind byte, n uint64, depth int) error {
+	for ; n > 0; n-- {
+		var name []byte
+		if kind == typeTuple {
+			var err error
+			if name, err = w.name(); err != nil {
+				return err
+			}
+		}
+		if _, err := w.value(depth + 1); err != nil {
+			return fmt.Errorf("%.100q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// scalar goes over a value that holds no others.
+func (w *walker) scalar(immediate bool, kind byte, n uint64) error {
 	if !immediate {
-		return nil, fmt.Errorf("a value of type %d is a reference", kind)
+		return fmt.Errorf("a value of type %d is a reference", kind)
 	}
+	var err error
 	switch kind {
 	case typeInteger:
-		x, err := d.group(0)
-		if n > 0 {
-			return -int64(x), err
-		}
-		return x, err
-	case typeString:
-		b, err := d.bytes(n)
-		return b, err
-	case typeBuffer:
-		b, err := d.bytes(n)
-		switch {
-		case err != nil || n == 0:
-			return nil, err
-		case n == 1 && b[0] == 0:
-			return Empty{}, nil
-		}
-		return b, nil
+		_, err = w.group(0)
+	case typeString, typeBuffer:
+		_, err = w.bytes(n)
+	default:
+		err = fmt.Errorf("a value has type %d", kind)
 	}
-	return nil, fmt.Errorf("a value has type %d", kind)
-}
-
-func (d *decoder) tuple(immediate bool, n uint64, depth int) (any, error) {
-	var t *Tuple
-	if immediate {
-		t = &Tuple{attrs: make([]attr, 0, min(n, manyAttrs))}
-		t.Index = d.add(t)
-	} else {
-		v, err := d.reference()
-		if err != nil {
-			return nil, err
-		}
-		var ok bool
-		if t, ok = v.(*Tuple); !ok {
-			return nil, errors.New("a reference to a tuple leads to something else")
-		}
-	}
-	for ; n > 0; n-- {
-		name, err := d.name()
-		if err != nil {
-			return nil, err
-		}
-		v, err := d.value(depth + 1)
-		if err != nil {
-			return nil, fmt.Errorf("%q: %w", name, err)
-		}
-		t.set(name, v)
-	}
-	return t, nil
-}
-
-func (d *decoder) vector(immediate bool, n uint64, depth int) (any, error) {
-	v := new([]any)
-	if immediate {
-		d.add(v)
-	} else {
-		old, err := d.reference()
-		if err != nil {
-			return nil, err
-		}
-		var ok bool
-		if v, ok = old.(*[]any); !ok {
-			return nil, errors.New("a reference to a vector leads to something else")
-		}
-		*v = (*v)[:0]
-	}
-	for ; n > 0; n-- {
-		item, err := d.value(depth + 1)
-		if err != nil {
-			return nil, err
-		}
-		*v = append(*v, item)
-	}
-	return *v, nil
-}
-
-func (d *decoder) reference() (any, error) {
-	index, err := d.group(0)
-	if err != nil {
-		return nil, err
-	}
-	return d.find(index)
-}
-
-// text is an attribute that is a string, integer one that is a number, and
-// child one that is a tuple.
-func (t *Tuple) text(name string) (string, bool) {
-	s, ok := t.Get(name).(string)
-	return s, ok
-}
-
-func (t *Tuple) integer(name string) (uint64, bool) {
-	switch v := t.Get(name).(type) {
-	case uint64:
-		return v, true
-	case string: // the kernel takes a number in digits too
-		n, err := strconv.ParseUint(v, 10, 64)
-		return n, err == nil
-	}
-	return 0, false
-}
-
-func (t *Tuple) child(name string) *Tuple {
-	c, _ := t.Get(name).(*Tuple)
-	return c
+	return err
 }

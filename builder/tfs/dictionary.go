@@ -5,8 +5,9 @@ package tfs
 // same symbol would make the kernel's own count wrong.
 type encoder struct {
 	symbols map[string]uint64
-	count   uint64 // of indices given, the last is count
-	b       []byte // the record
+	known   func(name string) uint64 // symbols of an earlier log; nil for none
+	count   uint64                   // of indices given, the last is count
+	b       []byte                   // the record
 }
 
 func newEncoder() *encoder { return &encoder{symbols: map[string]uint64{}} }
@@ -31,7 +32,11 @@ func (e *encoder) next() uint64 {
 
 // symbol appends the name of an attribute.
 func (e *encoder) symbol(name string) {
-	if i := e.symbols[name]; i > 0 {
+	i := e.symbols[name]
+	if i == 0 && e.known != nil {
+		i = e.known(name)
+	}
+	if i > 0 {
 		e.b = appendHeader(e.b, false, typeBuffer, i)
 		return
 	}

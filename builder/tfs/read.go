@@ -1,9 +1,9 @@
 package tfs
 
 import (
+	"bytes"
 	"fmt"
 	"io"
-	"strings"
 )
 
 // FS is a file system that was read. Only its log is in memory.
@@ -15,11 +15,10 @@ type FS struct {
 	in   io.ReaderAt
 	base int64
 	size int64 // in bytes
-	dec  decoder
-	// last is the sector of the last extension, lastEnd how many of its bytes
-	// are used, and records whether it holds any record.
+	dec  *decoder
+	// last is the sector of the last extension, lastIsUsed whether it holds any
+	// record.
 	last       uint64
-	lastEnd    int
 	lastSize   int64
 	lastIsUsed bool
 }
@@ -28,12 +27,12 @@ type FS struct {
 // bytes are, it returns a file system or an error that wraps ErrFormat, or one
 // of reading.
 func Read(in io.ReaderAt, base, size int64) (*FS, error) {
-	fs := &FS{in: in, base: base, size: size, dec: decoder{symbols: map[string]uint64{}}}
+	fs := &FS{in: in, base: base, size: size, dec: newDecoder()}
 	if err := fs.readLog(); err != nil {
 		return nil, fmt.Errorf("file system at byte %d: %w", base, err)
 	}
-	if len(fs.dec.dictionary) > 0 {
-		fs.Root, _ = fs.dec.dictionary[0].(*Tuple)
+	if kind, err := fs.dec.kind(1); err == nil && kind == typeTuple {
+		fs.Root = fs.dec.tuple(1)
 	}
 	if fs.Root == nil || fs.Root.child(attrChildren) == nil {
 		return nil, fmt.Errorf("file system at byte %d: no root directory: %w", base, ErrFormat)
@@ -43,8 +42,7 @@ func Read(in io.ReaderAt, base, size int64) (*FS, error) {
 
 // readLog follows the chain of extensions.
 func (fs *FS) readLog() error {
-	var pending []byte // parts of a record
-	var left uint64    // bytes of it to come
+	x := extension{fs: fs}
 	total := int64(0)
 	sector, size := uint64(0), int64(sectorSize)
 	seen := map[uint64]bool{}
@@ -53,98 +51,115 @@ func (fs *FS) readLog() error {
 			return fmt.Errorf("the log has no end: %w", ErrFormat)
 		}
 		seen[sector] = true
-		b, err := fs.sectors(sector, size)
-		if err != nil {
+		if err := fs.sectors(&x.b, sector, size); err != nil {
 			return err
 		}
-		if fs.dec.dictionary == nil && sector > 0 { // about what one extension holds
-			fs.dec.dictionary = make([]any, 0, 16<<10)
-			fs.dec.symbols = make(map[string]uint64, 4<<10)
+		if x.at, x.records = 0, 0; len(seen) == 2 {
+			fs.dec.expect()
 		}
-		x := extension{fs: fs, r: decoder{b: string(b)}, pending: pending, left: left}
 		if err := x.header(sector == 0); err != nil {
 			return fmt.Errorf("log at sector %d: %w: %w", sector, err, ErrFormat)
 		}
 		linked, err := x.frames()
 		if err != nil {
-			return fmt.Errorf("log at sector %d, byte %d: %w: %w", sector, len(b)-len(x.r.b), err, ErrFormat)
+			return fmt.Errorf("log at sector %d, byte %d: %w: %w", sector, x.at, err, ErrFormat)
 		}
 		if !linked {
 			if x.left > 0 {
 				return fmt.Errorf("the log ends in a record: %w", ErrFormat)
 			}
-			fs.last, fs.lastEnd, fs.lastSize, fs.lastIsUsed = sector, len(b)-len(x.r.b)-1, size, x.records > 0
+			fs.last, fs.lastSize, fs.lastIsUsed = sector, size, x.records > 0
 			return nil
 		}
-		pending, left = x.pending, x.left
 		sector, size = x.next, int64(x.nextSectors)*sectorSize
 	}
 }
 
-// sectors reads part of the file system. What is beyond the end of the disk
-// reads as zero.
-func (fs *FS) sectors(at uint64, size int64) ([]byte, error) {
+// sectors reads part of the file system to b. What is beyond the end of the
+// disk reads as zero.
+func (fs *FS) sectors(b *[]byte, at uint64, size int64) error {
 	if at > uint64(fs.size/sectorSize) || size <= 0 || size > fs.size-int64(at)*sectorSize {
-		return nil, fmt.Errorf("%d bytes at sector %d are beyond the end: %w", size, at, ErrFormat)
+		return fmt.Errorf("%d bytes at sector %d are beyond the end: %w", size, at, ErrFormat)
 	}
-	b := make([]byte, size)
-	_, err := fs.in.ReadAt(b, fs.base+int64(at)*sectorSize)
+	if int64(cap(*b)) < size {
+		*b = make([]byte, size)
+	}
+	*b = (*b)[:size]
+	n, err := fs.in.ReadAt(*b, fs.base+int64(at)*sectorSize)
+	clear((*b)[n:])
 	if err == io.EOF {
 		err = nil
 	}
-	return b, err
+	return err
 }
 
 // extension is one extension of the log while it is read.
 type extension struct {
 	fs      *FS
-	r       decoder // for its numbers
+	b       []byte
+	at      int // in b
 	records int
-	pending []byte
-	left    uint64
+	left    uint64 // bytes of a record that are to come
+	start   int    // of the record, in the decoder's text
 
 	next, nextSectors uint64
 }
 
+func (x *extension) number() (uint64, error) {
+	v, n, err := group(x.b[x.at:], 0)
+	x.at += n
+	return v, err
+}
+
+// bytes goes over n bytes.
+func (x *extension) bytes(n uint64) ([]byte, error) {
+	if n > uint64(len(x.b)-x.at) {
+		return nil, errShort
+	}
+	b := x.b[x.at:][:n]
+	x.at += int(n)
+	return b, nil
+}
+
 func (x *extension) header(first bool) error {
-	name, err := x.r.bytes(uint64(len(magic)))
-	if err != nil || name != magic {
+	name, err := x.bytes(uint64(len(magic)))
+	if err != nil || string(name) != magic {
 		return fmt.Errorf("no TFS is there")
 	}
-	if v, err := x.r.group(0); err != nil || v != version {
+	if v, err := x.number(); err != nil || v != version {
 		return fmt.Errorf("version %d, only %d can be read", v, version)
 	}
-	if _, err := x.r.group(0); err != nil || !first {
+	if _, err := x.number(); err != nil || !first {
 		return err
 	}
-	uuid, err := x.r.bytes(uuidSize)
+	uuid, err := x.bytes(uuidSize)
 	if err != nil {
 		return err
 	}
 	copy(x.fs.UUID[:], uuid)
-	end := strings.IndexByte(x.r.b, 0)
+	end := bytes.IndexByte(x.b[x.at:], 0)
 	if end < 0 || end >= labelMax {
 		return fmt.Errorf("its label has no end")
 	}
-	x.fs.Label = x.r.b[:end]
-	x.r.b = x.r.b[end+1:]
-	return nil
+	label, err := x.bytes(uint64(end) + 1)
+	x.fs.Label = string(label[:end])
+	return err
 }
 
 // frames reads up to the end of the log, or a link.
 func (x *extension) frames() (linked bool, err error) {
 	for {
-		kind, err := x.r.byte()
+		kind, err := x.bytes(1)
 		if err != nil {
 			return false, err
 		}
-		switch kind {
+		switch kind[0] {
 		case frameEnd:
 			return false, nil
 		case frameEndOfPart:
 		case frameLink:
-			if x.next, err = x.r.group(0); err == nil {
-				x.nextSectors, err = x.r.group(0)
+			if x.next, err = x.number(); err == nil {
+				x.nextSectors, err = x.number()
 			}
 			if err == nil && x.nextSectors > maxLog/sectorSize {
 				err = fmt.Errorf("an extension of %d sectors", x.nextSectors)
@@ -154,8 +169,8 @@ func (x *extension) frames() (linked bool, err error) {
 			if x.left > 0 {
 				return false, fmt.Errorf("a record begins inside of another")
 			}
-			if x.left, err = x.r.group(0); err == nil {
-				x.pending = x.pending[:0]
+			if x.left, err = x.number(); err == nil {
+				x.start = len(x.fs.dec.text)
 				err = x.part()
 			}
 		case framePart:
@@ -171,25 +186,21 @@ func (x *extension) frames() (linked bool, err error) {
 
 // part reads a part of a record, and takes in the record when it is whole.
 func (x *extension) part() error {
-	n, err := x.r.group(0)
+	n, err := x.number()
 	if err != nil {
 		return err
 	}
-	b, err := x.r.bytes(n)
+	b, err := x.bytes(n)
 	if err != nil || n > x.left {
 		return fmt.Errorf("a part of %d bytes where %d are missing", n, x.left)
 	}
 	x.left -= n
 	x.records++
-	if x.left > 0 {
-		x.pending = append(x.pending, b...)
+	d := x.fs.dec
+	if d.text = append(d.text, b...); x.left > 0 {
 		return nil
 	}
-	if len(x.pending) > 0 {
-		b = string(x.pending) + b
-		x.pending = nil
-	}
-	if err := x.fs.dec.record(b); err != nil {
+	if err := d.record(x.start); err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
 	return nil
