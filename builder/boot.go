@@ -131,16 +131,7 @@ func (s *Store) newFile(dst string, write func(*os.File) error) error {
 
 // settings are the orders for the kernel.
 func settings(program string, c unikernel.BootConfig) tfs.Settings {
-	var env tfs.Settings
-	for _, e := range c.Env {
-		if name, value, ok := strings.Cut(e, "="); ok && name != "" {
-			env = append(env, tfs.Setting{Name: name, Value: value})
-		}
-	}
-	list := tfs.Settings{
-		{Name: "program", Value: program}, {Name: "arguments", Value: tfs.Vector(c.Args)},
-		{Name: "environment", Value: env}, {Name: "cwd", Value: c.Cwd},
-	}
+	list := tfs.Process(program, c.Args, c.Env, c.Cwd)
 	groups := map[string]int{}
 	for _, o := range c.Options {
 		group, name, ok := strings.Cut(o.Name, ".")

@@ -54,7 +54,7 @@ func checkProgram(f tfs.File, name string) error {
 	if !f.IsRegular() {
 		return fmt.Errorf("exec: %s: is no regular file: %w", name, unikernel.ErrInvalid)
 	}
-	r, err := f.Open()
+	r, err := f.Reader()
 	if err != nil {
 		return err
 	}

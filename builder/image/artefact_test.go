@@ -78,7 +78,7 @@ func TestDiskLayer(t *testing.T) {
 		}
 	}
 	r, info, ok, err := FinishedDisk(root)
-	if !ok || err != nil || info.Guest != diskGuest || info.Filesystem != diskFileSys {
+	if !ok || err != nil || info.Guest != guestLinux || info.Filesystem != fsErofs {
 		t.Fatalf("%+v, %v, %v", info, ok, err)
 	}
 	if m, err := ReadManifest(r, info.Size); err != nil || m.Config.Cmd[0] != "/x" {

@@ -16,12 +16,15 @@ import (
 // written is a disk of one block with a manifest.
 func written(t testing.TB) (Manifest, []byte) {
 	t.Helper()
-	m := Manifest{Guest: diskGuest, Filesystem: diskFileSys, Size: diskBlock, Image: "sha256:0", Config: v1.Config{Cmd: []string{"/x"}, Env: []string{"A=b"}}}
+	m := Manifest{Guest: guestLinux, Filesystem: fsErofs, Size: diskBlock, Image: "sha256:0", Config: v1.Config{Cmd: []string{"/x"}, Env: []string{"A=b"}}}
 	f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
 	must(t, err)
 	defer f.Close()
 	must(t, f.Truncate(m.Size))
-	must(t, m.write(f))
+	block, err := m.block(func(int64) int64 { return m.Size })
+	must(t, err)
+	_, err = f.WriteAt(block, m.Size)
+	must(t, err)
 	data, err := os.ReadFile(f.Name())
 	must(t, err)
 	return m, data

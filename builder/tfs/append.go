@@ -100,7 +100,7 @@ func (m *Image) Append(c Config) ([]Chunk, error) {
 	}
 	a.enc.again(f.Root.Index, len(c.Settings))
 	if !a.enc.settings(c.Settings) {
-		return nil, fmt.Errorf("a setting has a value that cannot be stored: %w", ErrFormat)
+		return nil, errSetting
 	}
 	log = append(a.emit(log), frameEnd)
 	if len(log) > extensionSize-tailSize {

@@ -12,19 +12,6 @@ type encoder struct {
 
 func newEncoder() *encoder { return &encoder{symbols: map[string]uint64{}} }
 
-// Values that can be encoded, beside those made by the methods below.
-type (
-	// Settings is a tuple of named values: string, uint64, Settings or Vector.
-	Settings []Setting
-	// Setting is one attribute of a tuple.
-	Setting struct {
-		Name  string
-		Value any
-	}
-	// Vector is a list of strings.
-	Vector []string
-)
-
 func (e *encoder) next() uint64 {
 	e.count++
 	return e.count

@@ -17,6 +17,8 @@ const (
 	bootPartition = 1 << 20
 	bootSize      = 12 << 20 // what the kernel's own tools make (BOOTFS_SIZE)
 	rootPartition = bootPartition + bootSize
+	// RootOffset is where the root file system begins.
+	RootOffset = rootPartition
 	// LogOffset is where the area of LogSize begins: just before the first
 	// partition.
 	LogOffset = bootPartition - LogSize
@@ -38,6 +40,12 @@ type Disk struct {
 	Boot, Kernel []byte
 	// Label is the root file system's, at most 31 bytes.
 	Label string
+	// Settings are orders for the kernel. A Config replaces those of the same
+	// name.
+	Settings Settings
+	// Free is about how many bytes more the guest can write if it boots this
+	// very disk. A layer over it has room of its own.
+	Free int64
 }
 
 // Write writes a disk with the files of a tree to f, which must be an empty
@@ -54,12 +62,13 @@ func (d Disk) Write(ctx context.Context, f *os.File, root *tree.Node) error {
 	if err != nil {
 		return err
 	}
-	size, err := writeTree(ctx, f, rootPartition, root, nodes, h)
+	w := newWriter(ctx, f, rootPartition)
+	size, err := w.tree(root, nodes, h, d.Settings)
 	if err != nil {
 		return err
 	}
-	if size > maxRoot {
-		return fmt.Errorf("the root file system has %d bytes, at most %d are possible: %w", size, int64(maxRoot), ErrFormat)
+	if d.Free < 0 || d.Free > maxRoot || size > maxRoot-d.Free {
+		return fmt.Errorf("the root file system has %d bytes and %d free, at most %d are possible: %w", size, d.Free, int64(maxRoot), ErrFormat)
 	}
 	if err := d.writeKernel(f); err != nil {
 		return fmt.Errorf("kernel: %w", err)
@@ -70,7 +79,7 @@ func (d Disk) Write(ctx context.Context, f *os.File, root *tree.Node) error {
 	if _, err := f.WriteAt(boot, 0); err != nil {
 		return err
 	}
-	return f.Truncate(rootPartition + size)
+	return f.Truncate(rootPartition + size + roundUp(d.Free, pageSize))
 }
 
 // WriteDir writes a disk with the tree below a directory of the host. Nothing

@@ -1,16 +1,15 @@
 package tfs
 
 import (
-	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-uni/builder/tree"
 )
 
 // File is one file of a file system.
@@ -128,68 +127,15 @@ func (f File) Size() int64 {
 	return int64(min(n, 1<<62))
 }
 
-// Open returns a regular file's data. Errors, also of reading, wrap ErrFormat
-// for extents that make no sense.
-func (f File) Open() (io.Reader, error) {
-	table := f.t.child(attrExtents)
-	if table == nil {
-		return nil, errors.New("not a regular file")
-	}
-	var list []extent
-	var wrong error
-	table.all(func(at string, v any) {
-		x, err := readExtent(at, v)
-		wrong = cmp.Or(wrong, err)
-		if x.sectors > 0 {
-			list = append(list, x)
-		}
-	})
-	if wrong != nil {
-		return nil, wrong
-	}
-	slices.SortFunc(list, func(a, b extent) int { return cmp.Compare(a.at, b.at) })
-	var parts []io.Reader
-	end, size := uint64(0), f.Size()
-	for _, x := range list {
-		if x.at < end {
-			return nil, fmt.Errorf("extents overlap: %w", ErrFormat)
-		}
-		if x.start > uint64(f.fs.size/sectorSize) || x.sectors > uint64(f.fs.size/sectorSize)-x.start {
-			return nil, fmt.Errorf("an extent is beyond the end: %w", ErrFormat)
-		}
-		parts = append(parts, zeros(int64(x.at-end)*sectorSize),
-			io.NewSectionReader(f.fs.in, f.fs.base+int64(x.start)*sectorSize, int64(x.sectors)*sectorSize))
-		end = x.at + x.sectors
-	}
-	parts = append(parts, zeros(max(0, size-int64(end)*sectorSize)))
-	return io.LimitReader(io.MultiReader(parts...), size), nil
-}
+// Open implements tree.Opener: it opens a regular file. Errors, also of reading,
+// wrap ErrFormat for extents that make no sense.
+func (f File) Open() (tree.Content, error) { return f.content() }
 
-func readExtent(at string, v any) (x extent, err error) {
-	t, ok := v.(*Tuple)
-	if ok {
-		x.at, err = strconv.ParseUint(at, 10, 53)
-		ok = err == nil
+// Reader reads a regular file from its start.
+func (f File) Reader() (io.Reader, error) {
+	c, err := f.content()
+	if err != nil {
+		return nil, err
 	}
-	var has [2]bool
-	if ok {
-		x.start, has[0] = t.integer(attrOffset)
-		x.sectors, has[1] = t.integer(attrSectors)
-	}
-	if !ok || !has[0] || !has[1] || x.sectors >= 1<<53 {
-		return x, fmt.Errorf("extent %q: %w", at, ErrFormat)
-	}
-	if t.Get(attrUninited) != nil {
-		x.sectors = 0
-	}
-	return x, nil
-}
-
-func zeros(n int64) io.Reader { return io.LimitReader(zeroReader{}, n) }
-
-type zeroReader struct{}
-
-func (zeroReader) Read(b []byte) (int, error) {
-	clear(b)
-	return len(b), nil
+	return io.NewSectionReader(c, 0, c.size), nil
 }

@@ -111,7 +111,7 @@ func open(t testing.TB, f *os.File) *Image {
 
 func read(t testing.TB, f File) []byte {
 	t.Helper()
-	r, err := f.Open()
+	r, err := f.Reader()
 	must(t, err)
 	data, err := io.ReadAll(r)
 	must(t, err)

@@ -38,7 +38,7 @@ func (v Volume) Write(ctx context.Context, f *os.File, root *tree.Node) error {
 	if err != nil {
 		return err
 	}
-	size, err := writeTree(ctx, f, 0, root, nodes, h)
+	size, err := newWriter(ctx, f, 0).tree(root, nodes, h, nil)
 	if err != nil {
 		return err
 	}

@@ -57,11 +57,14 @@ func (h head) check() error {
 	return nil
 }
 
-// writeTree writes nodes, which collect made of root, at base of f, and returns
-// how many bytes that takes. Beyond is nothing.
-func writeTree(ctx context.Context, f *os.File, base int64, root *tree.Node, nodes []*node, h head) (int64, error) {
-	w := &writer{ctx: ctx, out: f, base: base, end: firstData * sectorSize,
+func newWriter(ctx context.Context, f *os.File, base int64) *writer {
+	return &writer{ctx: ctx, out: f, base: base, end: firstData * sectorSize,
 		buf: make([]byte, 0, copyBuffer), enc: newEncoder()}
+}
+
+// tree writes nodes, which collect made of root, and returns how many bytes
+// that takes. Beyond is nothing.
+func (w *writer) tree(root *tree.Node, nodes []*node, h head, s Settings) (int64, error) {
 	for _, n := range nodes {
 		if n.IsFile() && n.Size > 0 {
 			if err := w.file(n); err != nil {
@@ -72,10 +75,11 @@ func writeTree(ctx context.Context, f *os.File, base int64, root *tree.Node, nod
 	if err := w.flush(); err != nil {
 		return 0, err
 	}
-	if err := w.metadata(nodes, h); err != nil {
+	first := uint64(roundUp(w.end, pageSize) / sectorSize)
+	if err := w.metadata(nodes, first, s); err != nil {
 		return 0, err
 	}
-	return w.end, nil
+	return w.end, writeHead(w.out, w.base, first, h)
 }
 
 // file copies a file's data and notes where they are.
@@ -170,11 +174,10 @@ func (w *writer) flush() error {
 	return err
 }
 
-// metadata writes the log behind the data, and last the sector that leads there.
-func (w *writer) metadata(nodes []*node, h head) error {
-	first := uint64(roundUp(w.end, pageSize) / sectorSize)
+// metadata writes the log from sector first on.
+func (w *writer) metadata(nodes []*node, first uint64, s Settings) error {
 	w.log = newLogWriter(w.out, w.base, first)
-	if err := w.rootRecord(nodes[0]); err != nil {
+	if err := w.rootRecord(nodes[0], s); err != nil {
 		return err
 	}
 	for _, n := range nodes {
@@ -189,18 +192,22 @@ func (w *writer) metadata(nodes []*node, h head) error {
 	if err := w.log.flushTo(last); err != nil {
 		return err
 	}
-	if err := w.log.close(); err != nil {
-		return err
-	}
 	w.end = int64(last)*sectorSize + extensionSize
-	return writeHead(w.out, w.base, first, h)
+	return w.log.close()
 }
 
 // rootRecord makes the root, whose index is 1, with no entries yet.
-func (w *writer) rootRecord(root *node) error {
+func (w *writer) rootRecord(root *node, s Settings) error {
 	root.index = w.enc.tuple(1)
 	w.enc.symbol(attrChildren)
 	root.kids = w.enc.tuple(0)
+	if err := w.emit(); err != nil || len(s) == 0 {
+		return err
+	}
+	w.enc.again(root.index, len(s))
+	if !w.enc.settings(s) {
+		return errSetting
+	}
 	return w.emit()
 }
 
