@@ -1,6 +1,7 @@
 package advice
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
@@ -134,8 +135,8 @@ func head(n *tree.Node, limit int64) []byte {
 // defaultPath is what runtimes take without a PATH.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-func (c *checker) env(name string) string {
-	for _, e := range slices.Backward(c.image.Env) {
+func (i Image) env(name string) string {
+	for _, e := range slices.Backward(i.Env) {
 		if value, ok := strings.CutPrefix(e, name+"="); ok {
 			return value
 		}
@@ -143,25 +144,39 @@ func (c *checker) env(name string) string {
 	return ""
 }
 
-// find returns the file that a program's name means.
+// find returns the file that a program's name means, and its path without
+// symbolic links.
 func (c *checker) find(name string) (*tree.Node, string, error) {
+	n, at, _, err := c.image.find(name)
+	return n, at, err
+}
+
+func (i Image) find(name string) (n *tree.Node, at, full string, err error) {
 	if strings.Contains(name, "/") {
 		if !path.IsAbs(name) {
-			name = path.Join("/", c.image.WorkingDir, name)
+			name = path.Join("/", i.WorkingDir, name)
 		}
-		return c.image.Root.Lookup(name)
+		n, at, err = i.Root.Lookup(name)
+		return n, at, name, err
 	}
-	search := c.env("PATH")
-	if search == "" {
-		search = defaultPath
-	}
-	for dir := range strings.SplitSeq(search, ":") {
-		n, at, err := c.image.Root.Lookup(path.Join("/", dir, name))
+	for dir := range strings.SplitSeq(cmp.Or(i.env("PATH"), defaultPath), ":") {
+		full = path.Join("/", dir, name)
+		n, at, err := i.Root.Lookup(full)
 		if err == nil && n.IsFile() && n.Mode&0o111 != 0 {
-			return n, at, nil
+			return n, at, full, nil
 		}
 	}
-	return nil, "", unix.ENOENT
+	return nil, "", "", unix.ENOENT
+}
+
+// Program returns the path of the image's program: as it is named, where it is
+// not found; nothing where none is named.
+func (i Image) Program() string {
+	if len(i.Args) == 0 || i.Args[0] == "" {
+		return ""
+	}
+	_, _, full, _ := i.find(i.Args[0])
+	return cmp.Or(full, i.Args[0])
 }
 
 // maxScripts is how many interpreters may be scripts themselves, Linux's own
@@ -200,7 +215,12 @@ func (c *checker) program() {
 			c.add("program", Fail, "correct its first line", "%s is a script without interpreter", at)
 			return
 		}
-		c.add("script", OK, "", "%s is run by %s", at, next)
+		if c.single && !isShell(next, "") {
+			c.add("script", Fail, "make "+next+" the entry point, with "+at+" as its argument, or "+useLinux,
+				"%s is a script, and nanos does not start %s for it", at, next)
+		} else {
+			c.add("script", OK, "", "%s is run by %s", at, next)
+		}
 		name = next
 	}
 	c.add("program", Fail, "name a binary as interpreter", "more than %d scripts run each other", maxScripts)

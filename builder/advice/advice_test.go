@@ -89,7 +89,7 @@ func TestCheck(t *testing.T) {
 		{"libraries by environment", Image{Args: []string{"/app"}, Env: []string{"LD_LIBRARY_PATH=/x:/opt"}}, map[string]string{"app*": dynamic, "opt/liba.so.1": library}, Linux, ""},
 		{"libraries by origin", Image{Args: []string{"/opt/app"}}, map[string]string{"opt/lib/liba.so.1": library,
 			"opt/app*": string(program{interp: glibc, needed: []string{"liba.so.1"}, runpath: "$ORIGIN/lib"}.bytes(t))}, Linux, ""},
-		{"script", Image{Args: []string{"/run"}}, map[string]string{"run*": "#!/usr/bin/env -S app x\n", "bin/app*": static}, Nanos, ""},
+		{"script", Image{Args: []string{"/run"}}, map[string]string{"run*": "#!/usr/bin/env -S app x\n", "bin/app*": static}, Linux, ""},
 		{"shell on linux", Image{Args: []string{"sh", "-c", "true"}}, map[string]string{"bin/sh*": static}, Linux, ""},
 		{"user", Image{Args: []string{"/app"}, User: "me:us"}, map[string]string{"app*": static, "etc/passwd": "me:x:1:1::/:\n", "etc/group": "us:x:1:\n"}, Linux, ""},
 
@@ -118,6 +118,7 @@ func TestCheck(t *testing.T) {
 		{"shell", Image{Args: []string{"/bin/sh", "-c", "app"}}, map[string]string{"bin/sh*": static}, Nanos, "FAIL program: is a shell"},
 		{"shell by a link", Image{Args: []string{"/run"}}, map[string]string{"run": ">bin/dash", "bin/dash*": static}, Nanos, "FAIL program: is a shell"},
 		{"shell script", Image{Args: []string{"/run"}}, map[string]string{"run*": "#!/bin/sh\n", "bin/sh": ">busybox", "bin/busybox*": static}, Nanos, "FAIL program: is a shell"},
+		{"script on nanos", Image{Args: []string{"/run"}}, map[string]string{"run*": "#!/bin/app x\n", "bin/app*": static}, Nanos, "FAIL script: does not start /bin/app"},
 		{"forks", Image{Args: []string{"/app"}}, map[string]string{"app*": forks}, Nanos, "WARN processes: (execve, fork)"},
 		{"forks on linux", Image{Args: []string{"/app"}}, map[string]string{"app*": forks}, Linux, ""},
 		{"library forks", Image{Args: []string{"/app"}}, map[string]string{"app*": dynamic,
@@ -152,6 +153,19 @@ func TestCheck(t *testing.T) {
 				t.Errorf("findings %+v, want one: %s", bad, tt.want)
 			}
 		})
+	}
+}
+
+func TestProgram(t *testing.T) {
+	root := files(map[string]string{"opt/app*": "x", "bin/app": ">../opt/app", "usr/bin/app": "not to be run"})
+	for name, want := range map[string]string{"app": "/bin/app", "/opt/../bin/app": "/opt/../bin/app", "./app": "/opt/app", "no": "no", "/no": "/no", "": ""} {
+		i := Image{Args: []string{name}, Env: []string{"PATH=/usr/bin:/bin"}, WorkingDir: "/opt", Root: root}
+		if got := i.Program(); got != want {
+			t.Errorf("%q is %q, want %q", name, got, want)
+		}
+	}
+	if got := (Image{Root: root}).Program(); got != "" {
+		t.Errorf("nothing is %q", got)
 	}
 }
 

@@ -154,7 +154,7 @@ func dirs(f *elf.File, tag elf.DynTag, at string) []string {
 }
 
 func (l *linker) envDirs() []string {
-	if v := l.env("LD_LIBRARY_PATH"); v != "" {
+	if v := l.image.env("LD_LIBRARY_PATH"); v != "" {
 		return strings.Split(v, ":")
 	}
 	return nil

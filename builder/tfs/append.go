@@ -17,6 +17,25 @@ type Image struct {
 	boot [2]int64 // where the kernel's file system is, and its size
 }
 
+// Is says whether a disk has the marks of the format: that of a volume, or
+// partitions of which the second is a file system.
+func Is(disk io.ReaderAt) bool {
+	mbr := make([]byte, sectorSize)
+	if n, _ := disk.ReadAt(mbr, 0); n < sectorSize {
+		return false
+	}
+	if string(mbr[:len(magic)]) == magic {
+		return true
+	}
+	at, size := partition(mbr, 1)
+	head := make([]byte, len(magic))
+	n, _ := disk.ReadAt(head, at)
+	return mbr[510] == 0x55 && mbr[511] == 0xaa && size > 0 && n == len(head) && string(head) == magic
+}
+
+// ReadVolume reads a volume of size bytes, under the rules of Read.
+func ReadVolume(in io.ReaderAt, size int64) (*FS, error) { return Read(in, 0, size) }
+
 // Open reads a disk of size bytes. Whatever the bytes are, it returns a disk or
 // an error that wraps ErrFormat, or one of reading.
 func Open(in io.ReaderAt, size int64) (*Image, error) {

@@ -17,6 +17,8 @@ const (
 	bootPartition = 1 << 20
 	bootSize      = 12 << 20 // what the kernel's own tools make (BOOTFS_SIZE)
 	rootPartition = bootPartition + bootSize
+	// MaxKernel is the most bytes that a kernel can have.
+	MaxKernel = bootSize
 	// RootOffset is where the root file system begins.
 	RootOffset = rootPartition
 	// LogOffset is where the area of LogSize begins: just before the first

@@ -12,10 +12,10 @@ const (
 	LogSize = 4 << 10
 )
 
-const (
-	magic   = "NVMTFS"
-	version = 5
-)
+const magic = "NVMTFS"
+
+// Version is the only version of the format that is written and read.
+const Version = 5
 
 // Frames of the log.
 const (

@@ -14,7 +14,7 @@ type logWriter struct {
 // newExtension begins an extension of this many bytes.
 func newExtension(b []byte, size int) []byte {
 	b = append(b[:0], magic...)
-	b = appendVarint(b, version)
+	b = appendVarint(b, Version)
 	return appendVarint(b, uint64(size/sectorSize))
 }
 

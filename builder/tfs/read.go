@@ -126,8 +126,8 @@ func (x *extension) header(first bool) error {
 	if err != nil || string(name) != magic {
 		return fmt.Errorf("no TFS is there")
 	}
-	if v, err := x.number(); err != nil || v != version {
-		return fmt.Errorf("version %d, only %d can be read", v, version)
+	if v, err := x.number(); err != nil || v != Version {
+		return fmt.Errorf("version %d, only %d can be read", v, Version)
 	}
 	if _, err := x.number(); err != nil || !first {
 		return err

@@ -9,6 +9,7 @@ import (
 
 	"containerd-shim-uni/builder/advice"
 	"containerd-shim-uni/builder/image"
+	"containerd-shim-uni/builder/tree"
 )
 
 func checkImageCommand() *cobra.Command {
@@ -62,16 +63,21 @@ func (f *imageFlags) checkImage(cmd *cobra.Command, name string, args []string, 
 	if !ok {
 		return nil, fmt.Errorf("%s: %w: only an image or a disk of uni build says what to run", name, image.ErrNoManifest)
 	}
-	command := m.Config.Cmd
-	if len(args) > 0 {
-		command = args
-	}
 	var findings []finding
-	for _, f := range advice.Check(advice.Image{
-		Architecture: m.Architecture, Args: slices.Concat(m.Config.Entrypoint, command), Env: m.Config.Env,
-		User: m.Config.User, WorkingDir: m.Config.WorkingDir, Root: c.root,
-	}, guest) {
+	for _, f := range advice.Check(adviceOf(m, c.root, args), guest) {
 		findings = append(findings, finding(f))
 	}
 	return findings, nil
+}
+
+// adviceOf is what is judged of an image or a disk. Arguments replace the
+// image's command.
+func adviceOf(m image.Manifest, root *tree.Node, args []string) advice.Image {
+	if len(args) == 0 {
+		args = m.Config.Cmd
+	}
+	return advice.Image{
+		Architecture: m.Architecture, Args: slices.Concat(m.Config.Entrypoint, args), Env: m.Config.Env,
+		User: m.Config.User, WorkingDir: m.Config.WorkingDir, Root: root,
+	}
 }

@@ -15,6 +15,7 @@ import (
 	"containerd-shim-uni/builder/erofs/reader"
 	"containerd-shim-uni/builder/image"
 	"containerd-shim-uni/builder/qcow2"
+	"containerd-shim-uni/builder/tfs"
 	"containerd-shim-uni/builder/tree"
 	"containerd-shim-uni/unikernel"
 )
@@ -86,7 +87,7 @@ type content struct {
 	format   string // of a disk: "raw" or "qcow2"
 	diskSize int64
 	file     *os.File // of a disk
-	fs       *reader.FS
+	fs       *diskFS
 	manifest *image.Manifest // nil for a disk of others
 	image    *image.Image
 	root     *tree.Node
@@ -154,7 +155,7 @@ func openDisk(ctx context.Context, name string) (_ *content, err error) {
 	if err != nil || !st.Mode().IsRegular() {
 		return nil, err
 	}
-	if !qcow2.IsImage(f) && !reader.Is(f) {
+	if !qcow2.IsImage(f) && !reader.Is(f) && !tfs.Is(f) {
 		return nil, nil
 	}
 	c := &content{kind: "disk", file: f, close: f.Close}
@@ -176,10 +177,7 @@ func (c *content) readDisk(ctx context.Context, file io.ReaderAt, size int64) (e
 		}
 		c.format, c.diskSize, disk = formatQcow2, q.Size(), q
 	}
-	if c.fs, err = reader.Open(disk, c.diskSize); err != nil {
-		return err
-	}
-	if c.root, err = c.fs.Tree(ctx); err != nil {
+	if c.fs, c.root, err = readFS(ctx, disk, c.diskSize); err != nil {
 		return err
 	}
 	m, err := image.ReadManifest(disk, c.diskSize)

@@ -88,7 +88,8 @@ func TestImageCommands(t *testing.T) {
 		}
 		out, _, err = uni(t, "check-image", "--guest", "nanos", what, "-o", "json", "--", "-x")
 		var findings []finding
-		if err := errors.Join(err, json.Unmarshal([]byte(out), &findings)); err != nil || len(findings) < 3 || findings[1].Level != levelWarn {
+		if !errors.Is(err, errSilent) || json.Unmarshal([]byte(out), &findings) != nil || len(findings) < 3 ||
+			findings[1].Level != levelWarn || findings[2].Level != levelFail || findings[2].Check != "script" {
 			t.Errorf("check-image for nanos: %q, %v", out, err)
 		}
 	}

@@ -23,7 +23,15 @@ type inspection struct {
 	Format     string `json:"format,omitempty"`
 	DiskSize   int64  `json:"diskSize,omitempty"`
 	Filesystem string `json:"filesystem,omitempty"`
-	UUID       string `json:"uuid,omitempty"`
+	// Version is the file system's format, 0 where that has none.
+	Version int    `json:"version,omitempty"`
+	UUID    string `json:"uuid,omitempty"`
+	Label   string `json:"label,omitempty"`
+	// Kernel is the digest of the kernel on the disk, Boot that of its boot
+	// loader, Program the path of what it starts by itself.
+	Kernel  string `json:"kernel,omitempty"`
+	Boot    string `json:"boot,omitempty"`
+	Program string `json:"program,omitempty"`
 	// Digest, Layers are of an image.
 	Digest string `json:"digest,omitempty"`
 	Layers int    `json:"layers,omitempty"`
@@ -99,7 +107,8 @@ func inspectCommand() *cobra.Command {
 func (c *content) inspect(name string, list bool) inspection {
 	i := inspection{Name: c.title(name), Kind: c.kind}
 	if c.fs != nil {
-		i.Format, i.DiskSize, i.Filesystem, i.UUID = c.format, c.diskSize, "erofs", c.fs.UUID
+		i.Format, i.DiskSize, i.Filesystem = c.format, c.diskSize, c.fs.Name
+		i.Version, i.UUID, i.Label, i.Kernel, i.Program = c.fs.Version, c.fs.UUID, c.fs.Label, c.fs.Kernel, c.fs.Program
 	}
 	if c.image != nil {
 		i.Digest, i.Layers = c.image.Digest, c.image.Layers()
@@ -108,7 +117,7 @@ func (c *content) inspect(name string, list bool) inspection {
 		i.Image, i.OS, i.Architecture = m.Image, m.OS, m.Architecture
 		i.Entrypoint, i.Cmd, i.Env, i.WorkingDir, i.User = m.Config.Entrypoint, m.Config.Cmd, m.Config.Env, m.Config.WorkingDir, m.Config.User
 		if c.manifest != nil {
-			i.Guest = m.Guest
+			i.Guest, i.Boot = m.Guest, m.Boot
 		}
 	}
 	seen := map[*tree.Node]bool{}
@@ -196,11 +205,18 @@ func (i inspection) print(w io.Writer) error {
 	line(i.Kind, "%s", i.Name)
 	if i.Format != "" {
 		line("format", "%s, %s", i.Format, human(i.DiskSize))
-		line("filesystem", "%s %s", i.Filesystem, i.UUID)
+		version := ""
+		if i.Version > 0 {
+			version = fmt.Sprintf(" version %d", i.Version)
+		}
+		line("filesystem", "%s%s, UUID %s, label %q", i.Filesystem, version, i.UUID, i.Label)
 	} else {
 		line("layers", "%d", i.Layers)
 	}
 	line("guest", "%s", i.Guest)
+	line("kernel", "%s", i.Kernel)
+	line("boot loader", "%s", i.Boot)
+	line("program", "%s", i.Program)
 	line("digest", "%s", i.Digest)
 	line("image", "%s", i.Image)
 	line("platform", "%s", strings.Trim(i.OS+"/"+i.Architecture, "/"))

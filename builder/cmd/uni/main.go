@@ -22,6 +22,9 @@ import (
 // version is set by the build with -ldflags "-X main.version=…".
 var version = "unknown"
 
+// loadConfig reads the configuration that the command line names.
+type loadConfig func() (config.Config, error)
+
 // errSilent ends the command with status 1 after it said why.
 var errSilent = errors.New("failed")
 
@@ -55,7 +58,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.AddCommand(checkCommand(&configPath), cacheCommand(load), kernelCommand(load), configCommand(&configPath), versionCommand(),
-		buildCommand(), inspectCommand(), checkImageCommand(), pushCommand(), pullCommand())
+		buildCommand(load), inspectCommand(), checkImageCommand(), pushCommand(), pullCommand())
 	return root.ExecuteContext(ctx)
 }
 
