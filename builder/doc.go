@@ -6,6 +6,7 @@
 //	<dir>/cache/lock                     see below
 //	<dir>/cache/roots/<digest>.erofs     one image's files, read-only
 //	<dir>/cache/roots/<digest>.tfs       a disk to boot from with one image's files, read-only
+//	<dir>/cache/roots/<digest>.file      a kernel, initrd or disk out of an image, read-only
 //	<dir>/cache/templates/<digest>.ext4  an empty, formatted file system, sparse
 //	<dir>/containers/<key>/              the caller's; on the same file system
 //

@@ -16,7 +16,8 @@ import (
 
 // Entry is one cached file.
 type Entry struct {
-	// Kind is "root", "disk" (one to boot from) or "template".
+	// Kind is "root", "disk" (one to boot from), "file" (of an image that brings
+	// its kernel) or "template".
 	Kind string
 	// Digest names the file.
 	Digest string
@@ -50,7 +51,11 @@ func (s *Store) Entries() ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := slices.Concat(roots, disks, templates)
+	files, err := listEntries(s.rootsDir(), "file", fileSuffix)
+	if err != nil {
+		return nil, err
+	}
+	all := slices.Concat(roots, disks, files, templates)
 	slices.SortFunc(all, func(a, b Entry) int {
 		return cmp.Or(b.Used.Compare(a.Used), strings.Compare(a.Digest, b.Digest))
 	})

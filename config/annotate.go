@@ -12,7 +12,10 @@ import (
 const AnnotationPrefix = "io.containerd.uni."
 
 // annotationNames lists what is known, without the prefix.
-var annotationNames = []string{"guest", "memory", "vcpus", "machine", "boot-timeout", "writable-size", "kernel-args"}
+var annotationNames = []string{"guest", "memory", "vcpus", "machine", "boot-timeout", "writable-size", "kernel-args", "kernel", "initrd", "disk", "cmdline"}
+
+// imageNames are those of annotationNames about the guest "image".
+var imageNames = []string{"kernel", "initrd", "disk", "cmdline"}
 
 // KnownAnnotations returns the full names of the annotations that exist.
 func KnownAnnotations() []string { return withPrefix(annotationNames) }
@@ -22,10 +25,15 @@ func KnownAnnotations() []string { return withPrefix(annotationNames) }
 //	io.containerd.uni.guest          replaces guest
 //	io.containerd.uni.memory         replaces machine.memory_mib; a size, "512MiB"
 //	io.containerd.uni.vcpus          replaces machine.vcpus
-//	io.containerd.uni.machine        replaces linux.machine or nanos.machine, of the guest that boots
+//	io.containerd.uni.machine        replaces linux.machine, nanos.machine or image.machine, of the guest that boots
 //	io.containerd.uni.boot-timeout   replaces machine.boot_timeout
 //	io.containerd.uni.writable-size  replaces rootfs.writable_size
 //	io.containerd.uni.kernel-args    appended to linux.kernel_args; words separated by spaces
+//	io.containerd.uni.kernel         replaces image.kernel; so do initrd, disk and cmdline their keys
+//
+// The last four are about the guest "image", and it boots if nobody names a
+// guest. They only name what is in the container's own image, which is as little
+// trusted as its program.
 //
 // memory and vcpus, like the keys they replace, matter only where the
 // container has no such limit of its own. Annotations without the prefix are
@@ -34,6 +42,9 @@ func KnownAnnotations() []string { return withPrefix(annotationNames) }
 func (c Config) Annotate(set map[string]string) (Config, error) {
 	out := c.clone()
 	var problems []string
+	if err := out.implyGuest(set); err != nil {
+		problems = append(problems, err.Error())
+	}
 	for _, full := range slices.Sorted(maps.Keys(set)) {
 		name, ours := strings.CutPrefix(full, AnnotationPrefix)
 		if !ours {
@@ -47,6 +58,30 @@ func (c Config) Annotate(set map[string]string) (Config, error) {
 		return Config{}, fmt.Errorf("%s: %w", strings.Join(problems, "; "), ErrInvalid)
 	}
 	return out, nil
+}
+
+// implyGuest lets the guest "image" boot if an annotation about it is there.
+func (c *Config) implyGuest(set map[string]string) error {
+	name := ""
+	for _, n := range imageNames {
+		if _, ok := set[AnnotationPrefix+n]; ok {
+			name = AnnotationPrefix + n
+			break
+		}
+	}
+	guest, named := set[AnnotationPrefix+"guest"]
+	if name == "" || (named && guest == GuestImage) || (!named && c.Guest == GuestImage) {
+		return nil
+	}
+	if !named && !c.GuestNamed && slices.Contains(c.Annotations.Allowed, "guest") {
+		c.Guest = GuestImage
+		return nil
+	}
+	if !named {
+		guest = c.Guest
+	}
+	return fmt.Errorf("annotation %s is for the guest %q, and the guest %s is asked for: add the annotation %sguest=%[2]s, or leave this one out",
+		name, GuestImage, quoteIfOdd(guest), AnnotationPrefix)
 }
 
 // annotate applies one annotation. Its error's text continues the name.
@@ -73,7 +108,7 @@ func (c *Config) setAnnotation(name, value string) error {
 	case "vcpus":
 		return c.setVCPUs(value)
 	case "machine":
-		// "guest" sorts before it, so what boots is known by now.
+		// "guest" sorts before it, and what implies one is known: see implyGuest.
 		return c.setKey(c.Guest+".machine", value)
 	case "boot-timeout":
 		return c.setKey("machine.boot_timeout", value)
@@ -81,6 +116,8 @@ func (c *Config) setAnnotation(name, value string) error {
 		return c.setKey("rootfs.writable_size", value)
 	case "kernel-args":
 		return c.addKernelArgs(value)
+	case "kernel", "initrd", "disk", "cmdline":
+		return c.setKey("image."+name, value)
 	default:
 		return fmt.Errorf("cannot be set by an annotation")
 	}

@@ -31,6 +31,12 @@ func TestAnnotate(t *testing.T) {
 		{"machine of nanos", map[string]string{"guest": "nanos", "machine": "q35"}, func(c *Config) {
 			c.Guest, c.GuestNamed, c.Nanos.Machine = "nanos", true, "q35"
 		}},
+		{"image", map[string]string{"guest": "image", "kernel": "/k", "machine": "pc"}, func(c *Config) {
+			c.Guest, c.GuestNamed, c.Image.Kernel, c.Image.Machine = "image", true, "/k", "pc"
+		}},
+		{"image implied", map[string]string{"kernel": "/k", "initrd": "/i", "disk": "/d", "cmdline": "{args} x", "machine": "q35"}, func(c *Config) {
+			c.Guest, c.Image = "image", Image{Kernel: "/k", Initrd: "/i", Disk: "/d", Cmdline: "{args} x", Machine: "q35"}
+		}},
 		{"timeout", map[string]string{"boot-timeout": "5s"}, func(c *Config) { c.Machine.BootTimeout = 5 * time.Second }},
 		{"writable", map[string]string{"writable-size": "1GiB"}, func(c *Config) { c.Rootfs.WritableSize = 1 << 30 }},
 		{"kernel-args", map[string]string{"kernel-args": " a=1  b "}, func(c *Config) { c.Linux.KernelArgs = []string{"panic=0", "a=1", "b"} }},
@@ -70,6 +76,9 @@ func TestAnnotateErrors(t *testing.T) {
 		{"unknown, odd", "x\ny", "1", `annotation "io.containerd.uni.x\ny" is unknown`},
 		{"empty", "", "1", "is unknown"},
 		{"guest", "guest", "osv", `annotation io.containerd.uni.guest: "osv" is not one of: linux, nanos`},
+		{"relative kernel", "kernel", "boot/k", `annotation io.containerd.uni.kernel: "boot/k" must be an absolute path`},
+		{"kernel above the root", "kernel", "/../k", `without ".."`},
+		{"long command line", "cmdline", strings.Repeat("x", 5000), "at most 4096 are allowed"},
 		{"memory without unit", "memory", "512", `annotation io.containerd.uni.memory: "512" is not a size`},
 		{"memory not whole", "memory", "512KiB", `"512KiB" is not a whole number of MiB`},
 		{"memory small", "memory", "1MiB", "1MiB is out of range: 8MiB to 16TiB are allowed"},
@@ -192,6 +201,39 @@ func TestForGuest(t *testing.T) {
 		case tt.want == "" && (err != nil || got.Guest != tt.guest):
 			t.Errorf("%s: %q, %v", name, got.Guest, err)
 		case tt.want != "" && (!errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), tt.want)):
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestImageAnnotations: what is about the guest "image" is no silent no-op for
+// another guest.
+func TestImageAnnotations(t *testing.T) {
+	named := allAllowed()
+	named.Guest, named.GuestNamed = "nanos", true
+	chosen := allAllowed()
+	chosen.Guest, chosen.GuestNamed = "image", true
+	fixed := allAllowed()
+	fixed.Annotations.Allowed = imageNames
+	for name, tt := range map[string]struct {
+		c    Config
+		set  map[string]string
+		want string // part of the error
+	}{
+		"another named":          {named, map[string]string{"kernel": "/k"}, `annotation io.containerd.uni.kernel is for the guest "image", and the guest nanos is asked for: add the annotation io.containerd.uni.guest=image`},
+		"another by annotation":  {allAllowed(), map[string]string{"disk": "/d", "guest": "linux"}, "the guest linux is asked for"},
+		"named and annotated":    {named, map[string]string{"kernel": "/k", "guest": "image"}, ""},
+		"chosen by the file":     {chosen, map[string]string{"cmdline": "x"}, ""},
+		"containers may not":     {fixed, map[string]string{"kernel": "/k"}, "the guest linux is asked for"},
+		"forged lines of a log":  {allAllowed(), map[string]string{"kernel": "/k", "guest": "a\nb"}, `the guest "a\nb" is asked for`},
+		"another, and none ours": {named, nil, ""},
+	} {
+		set := map[string]string{}
+		for n, v := range tt.set {
+			set[AnnotationPrefix+n] = v
+		}
+		_, err := tt.c.Annotate(set)
+		if (err == nil) != (tt.want == "") || err != nil && (!errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), tt.want)) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

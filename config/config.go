@@ -44,6 +44,7 @@ type Config struct {
 	Machine     Machine
 	Linux       Linux
 	Nanos       Nanos
+	Image       Image
 	Libvirt     Libvirt
 	Storage     Storage
 	Cache       Cache
@@ -74,12 +75,13 @@ func (c Config) ForGuest(guest string) (Config, error) {
 }
 
 // Guests lists the values Config.Guest can have.
-func Guests() []string { return []string{GuestLinux, GuestNanos} }
+func Guests() []string { return []string{GuestLinux, GuestNanos, GuestImage} }
 
 // The guests.
 const (
 	GuestLinux = "linux"
 	GuestNanos = "nanos"
+	GuestImage = "image"
 )
 
 // Nanos configures the guest "nanos".
@@ -89,6 +91,20 @@ type Nanos struct {
 	// Storage.NanosDir.
 	Kernel string
 	// Machine is QEMU's machine type, "microvm" or "q35"; "auto" chooses.
+	Machine string
+}
+
+// Image configures the guest "image", whose kernel is a file of the container's
+// image.
+type Image struct {
+	// Kernel, Initrd and Disk are absolute paths in the image's root; empty ones
+	// are not there.
+	Kernel, Initrd, Disk string
+	// Cmdline is the template of the kernel's command line; empty stands for
+	// the process's arguments.
+	Cmdline string
+	// Machine is QEMU's machine type: "microvm", "q35", "pc", or "auto" for what
+	// fits the kernel.
 	Machine string
 }
 
@@ -192,6 +208,7 @@ func Default() Config {
 			KernelArgs: []string{},
 		},
 		Nanos: Nanos{Kernel: storage.CurrentNanos(), Machine: "auto"},
+		Image: Image{Machine: "auto"},
 		Libvirt: Libvirt{
 			URI:       "qemu:///embed",
 			Accel:     "auto",
@@ -201,7 +218,7 @@ func Default() Config {
 		Cache:       Cache{MaxSize: 20 << 30},
 		Rootfs:      Rootfs{WritableSize: 10 << 30},
 		Network:     Network{SourceFilter: true},
-		Annotations: Annotations{Allowed: []string{"guest", "memory", "vcpus"}},
+		Annotations: Annotations{Allowed: []string{"guest", "memory", "vcpus", "kernel", "initrd", "disk", "cmdline"}},
 	}
 }
 

@@ -28,6 +28,7 @@ const (
 	minBoot, maxBoot               = time.Second, time.Hour
 	minCache, maxCache             = 0, 1 << 50
 	minWritable, maxWritable       = 64 << 20, 8 << 40 // what package builder formats
+	maxCmdlineBytes                = 4096              // a template; the line has at most 2047
 	maxKernelArgsBytes             = 1024              // x86's command line has 2048, the guest needs some
 	// A Unix socket's path has at most 107 bytes (unix(7)). The longest that
 	// embedded libvirt makes below the state directory is "/" + 20 bytes +
@@ -51,6 +52,12 @@ var keys = []key{
 
 	text("nanos.kernel", checkPath, func(c *Config) *string { return &c.Nanos.Kernel }),
 	choice("nanos.machine", []string{"auto", "microvm", "q35"}, func(c *Config) *string { return &c.Nanos.Machine }),
+
+	text("image.kernel", checkImagePath, func(c *Config) *string { return &c.Image.Kernel }),
+	text("image.initrd", checkImagePath, func(c *Config) *string { return &c.Image.Initrd }),
+	text("image.disk", checkImagePath, func(c *Config) *string { return &c.Image.Disk }),
+	text("image.cmdline", checkCmdline, func(c *Config) *string { return &c.Image.Cmdline }),
+	choice("image.machine", append([]string{"auto"}, machineTypes...), func(c *Config) *string { return &c.Image.Machine }),
 
 	text("libvirt.uri", checkURI, func(c *Config) *string { return &c.Libvirt.URI }),
 	choice("libvirt.accel", []string{"auto", "kvm", "tcg"}, func(c *Config) *string { return &c.Libvirt.Accel }),
@@ -253,6 +260,25 @@ func checkPath(s string) error {
 		return fmt.Errorf("%q must be an absolute path", s)
 	case filepath.Clean(s) != s || s == "/":
 		return fmt.Errorf("%q must be a path below / without \"..\", \".\" or a superfluous \"/\"", s)
+	}
+	return nil
+}
+
+// checkImagePath accepts the path of a file in an image, or none.
+func checkImagePath(s string) error {
+	if s == "" {
+		return nil
+	}
+	return checkPath(s)
+}
+
+// checkCmdline bounds a template; what it holds is the guest's to judge.
+func checkCmdline(s string) error {
+	if len(s) > maxCmdlineBytes {
+		return fmt.Errorf("%d bytes: at most %d are allowed", len(s), maxCmdlineBytes)
+	}
+	if !utf8.ValidString(s) {
+		return fmt.Errorf("%q is no text in UTF-8", s)
 	}
 	return nil
 }

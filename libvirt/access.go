@@ -20,7 +20,8 @@ import (
 //   - a disk that is written belongs to that user;
 //   - a disk that is read, and a backing file, is opened to the user's group.
 //     Shared ones stay as they are for the machines that use them already;
-//   - kernel and initrd are the installation's and must be readable;
+//   - kernel and initrd are the installation's and must be readable, or the
+//     machine's own and treated as a disk that is read;
 //   - directories are the caller's and must be searchable.
 func grant(m unikernel.Machine, a account) error {
 	for _, path := range []string{m.Kernel, m.Initrd} {
@@ -29,6 +30,11 @@ func grant(m unikernel.Machine, a account) error {
 		}
 		if err := reachable(path, a); err != nil {
 			return err
+		}
+		if m.OwnKernel {
+			if err := openToGroup(path, a); err != nil {
+				return err
+			}
 		}
 		if !a.allowed(path, unix.R_OK) {
 			return fmt.Errorf("%w: QEMU's user %s cannot read %s", unikernel.ErrInvalid, a.name, path)

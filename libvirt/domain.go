@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"libvirt.org/go/libvirtxml"
 
@@ -61,7 +63,7 @@ var steps = []struct {
 	{"devices", devices},
 	{"security", security},
 	{"monitor", monitor},
-	{"microvm", microvm},
+	{"board", board},
 }
 
 // Domain returns the libvirt domain of a machine. It is a function of its
@@ -142,8 +144,8 @@ func boot(b *build) error {
 		return errors.New("the machine has no kernel")
 	}
 	for _, a := range b.m.Cmdline {
-		if a == "" || strings.ContainsAny(a, " \t\n\r") {
-			return fmt.Errorf("kernel argument %q is empty or holds white space", a)
+		if a == "" || !utf8.ValidString(a) || strings.ContainsFunc(a, unicode.IsControl) {
+			return fmt.Errorf("kernel argument %q is empty or holds a control character", a)
 		}
 	}
 	line := strings.Join(b.m.Cmdline, " ")
@@ -156,9 +158,11 @@ func boot(b *build) error {
 		Initrd:  b.m.Initrd,
 		Cmdline: line,
 	}
-	if b.h.Firmware != "" && b.m.Type != machineMicroVM { // microvm has it built in
+	switch {
+	case b.m.Type == machineMicroVM || b.m.BIOS: // have it built in
+	case b.h.Firmware != "":
 		b.dom.OS.Loader = &libvirtxml.DomainLoader{Path: b.h.Firmware, Readonly: "yes", Type: "rom"}
-	} else if b.m.Qboot && b.m.Type != machineMicroVM {
+	case b.m.Qboot:
 		return fmt.Errorf("machine type %s boots this kernel with QEMU's qboot.rom only, and there is no %s: install the package qemu-system-data, or use machine type %s",
 			b.m.Type, firmware, machineMicroVM)
 	}
@@ -215,19 +219,25 @@ func monitor(b *build) error {
 	return nil
 }
 
-// microvm sets what libvirt has no element for: virtio 1.0 registers, without
-// which the guest sees only legacy devices, and what of a PC's board the guest
-// needs. The other types have all of it.
-func microvm(b *build) error {
-	if b.m.Type != machineMicroVM {
+// board sets what libvirt has no element for. On microvm that is virtio 1.0
+// registers, without which the guest sees only legacy devices, and what of a
+// PC's board the guest needs, all of which the other types have.
+func board(b *build) error {
+	var args []string
+	if b.m.Type == machineMicroVM {
+		args = append(args, "-global", "virtio-mmio.force-legacy=false")
+		if b.m.OneIOAPIC {
+			args = append(args, "-machine", "ioapic2=off") // added to libvirt's own
+		}
+		if b.m.KeyboardReset {
+			args = append(args, "-device", "i8042")
+		}
+	}
+	if b.m.DebugExit {
+		args = append(args, "-device", "isa-debug-exit")
+	}
+	if len(args) == 0 {
 		return nil
-	}
-	args := []string{"-global", "virtio-mmio.force-legacy=false"}
-	if b.m.OneIOAPIC {
-		args = append(args, "-machine", "ioapic2=off") // added to libvirt's own
-	}
-	if b.m.KeyboardReset {
-		args = append(args, "-device", "i8042")
 	}
 	b.dom.QEMUCommandline = &libvirtxml.DomainQEMUCommandline{}
 	for _, a := range args {

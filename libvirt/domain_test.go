@@ -51,6 +51,13 @@ func legacy(m unikernel.Machine) unikernel.Machine {
 	return m
 }
 
+// prebuilt is a machine for a kernel that somebody else made for a PC.
+func prebuilt(m unikernel.Machine) unikernel.Machine {
+	m.Board = unikernel.Board{BIOS: true, DebugExit: true}
+	m.Cmdline = []string{`"two words" <&>`}
+	return m
+}
+
 var (
 	emulated = Host{Libvirt: version(9, 0, 0), QEMU: version(7, 2, 22), UID: 64055, GID: 107,
 		Firmware: "/usr/share/qemu/qboot.rom"}
@@ -69,6 +76,8 @@ func TestDomainGolden(t *testing.T) {
 		{"microvm-full-kvm", full(machine("microvm")), accelerated},
 		{"microvm-legacy-tcg", legacy(machine("microvm")), emulated},
 		{"q35-legacy-tcg", legacy(machine("q35")), emulated},
+		{"microvm-prebuilt-tcg", prebuilt(machine("microvm")), emulated},
+		{"pc-prebuilt-tcg", prebuilt(machine("pc")), emulated},
 		{"q35-least-kvm", machine("q35"), accelerated},
 		{"q35-full-tcg", full(machine("q35")), emulated},
 		{"pc-least-tcg", machine("pc"), emulated},
@@ -131,7 +140,9 @@ func TestDomainRefuses(t *testing.T) {
 		{"no processor", func(m *unikernel.Machine) { m.VCPUs = -1 }, "-1 virtual"},
 		{"unknown type", func(m *unikernel.Machine) { m.Type = "isapc" }, `"isapc"`},
 		{"no kernel", func(m *unikernel.Machine) { m.Kernel = "" }, "no kernel"},
-		{"argument with space", func(m *unikernel.Machine) { m.Cmdline = []string{"a b"} }, `"a b"`},
+		{"empty argument", func(m *unikernel.Machine) { m.Cmdline = []string{"a", ""} }, `""`},
+		{"argument of two lines", func(m *unikernel.Machine) { m.Cmdline = []string{"a\nb"} }, `"a\nb"`},
+		{"argument not in UTF-8", func(m *unikernel.Machine) { m.Cmdline = []string{"a\xff"} }, `"a\xff"`},
 		{"long command line", func(m *unikernel.Machine) { m.Cmdline = []string{strings.Repeat("x", 2048)} }, "2048 bytes"},
 		{"relative disk", func(m *unikernel.Machine) { m.Disks[0].Path = "root" }, "not absolute"},
 		{"unknown format", func(m *unikernel.Machine) { m.Disks[0].Format = "vmdk" }, `"vmdk"`},

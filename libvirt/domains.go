@@ -21,6 +21,8 @@ import (
 type domain struct {
 	name    string
 	sockets []string
+	// debugExit says that the guest may end the machine with a status.
+	debugExit bool
 	// ended is closed when end is set, gone when QEMU's process has ended,
 	// helpless when its helpers have.
 	ended, gone, helpless chan struct{}
@@ -143,6 +145,7 @@ func start(ctx context.Context, c *lv.Connect, text string) (int, error) {
 // machine of the same name it waits until libvirt has forgotten that one.
 func (d *Driver) add(ctx context.Context, m unikernel.Machine) (*domain, error) {
 	dom := newDomain(m.Name)
+	dom.debugExit = m.DebugExit
 	for _, c := range m.Channels {
 		dom.sockets = append(dom.sockets, c.Socket)
 	}
@@ -182,7 +185,7 @@ func (d *Driver) forget(dom *domain) {
 		delete(d.domains, dom.name)
 	}
 	d.mu.Unlock()
-	d.finish(dom, unikernel.EndFailed, "it did not start")
+	d.finish(dom, unikernel.End{Reason: unikernel.EndFailed, Detail: "it did not start"})
 	dom.letGo()
 	d.sweep(dom)
 }
@@ -209,7 +212,10 @@ func (d *Driver) watch(dom *domain, id int) error {
 			return // Close
 		}
 		close(dom.gone)
-		d.inspect(dom, status)
+		if s, ok := status.guestStatus(); ok && dom.debugExit {
+			d.finish(dom, unikernel.End{Reason: unikernel.EndExited, Status: s, Detail: status.text})
+		}
+		d.inspect(dom, status.text)
 	}()
 	go func() {
 		defer d.work.Done()
@@ -294,7 +300,7 @@ func (d *Driver) Destroy(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("destroy machine %s: %w", name, err)
 	}
-	d.finish(dom, unikernel.EndDestroyed, "")
+	d.finish(dom, unikernel.End{Reason: unikernel.EndDestroyed})
 	d.sweep(dom)
 	return nil
 }

@@ -69,16 +69,17 @@ func (d *Driver) attach(ctx context.Context, name string) (*domain, error) {
 
 // finish records how the machine ended; only the first to know counts. What
 // ends after Destroy was called was destroyed.
-func (d *Driver) finish(dom *domain, reason unikernel.EndReason, detail string) {
+func (d *Driver) finish(dom *domain, end unikernel.End) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if dom.over() {
 		return
 	}
 	if dom.destroying {
-		reason = unikernel.EndDestroyed
+		end.Reason = unikernel.EndDestroyed
 	}
-	dom.end = unikernel.End{Reason: reason, At: time.Now(), Detail: detail}
+	end.At = time.Now()
+	dom.end = end
 	close(dom.ended)
 }
 
@@ -99,9 +100,11 @@ func (d *Driver) onLifecycle(_ *lv.Connect, ldom *lv.Domain, ev *lv.DomainEventL
 	}
 	armed := dom.armed
 	d.mu.Unlock()
-	if reason, detail, ok := endOf(ev.Event, ev.Detail); ok && armed {
-		d.finish(dom, reason, detail)
+	reason, detail, ok := endOf(ev.Event, ev.Detail)
+	if !ok || !armed || (reason == unikernel.EndFailed && dom.debugExit) { // the last: its exit status tells more, see watch
+		return
 	}
+	d.finish(dom, unikernel.End{Reason: reason, Detail: detail})
 }
 
 // endOf says what a lifecycle event tells about the end of a machine. ok is
@@ -163,7 +166,7 @@ func (d *Driver) inspect(dom *domain, status string) {
 	}
 	if err == nil {
 		if reason, ok := state.end(gone); ok {
-			d.finish(dom, reason, status)
+			d.finish(dom, unikernel.End{Reason: reason, Detail: status})
 			return
 		}
 	}
@@ -185,7 +188,7 @@ func (d *Driver) inspect(dom *domain, status string) {
 	if err != nil {
 		status += " while libvirt was away"
 	}
-	d.finish(dom, unikernel.EndUnknown, status)
+	d.finish(dom, unikernel.End{Reason: unikernel.EndUnknown, Detail: status})
 }
 
 // stateOf is libvirt's view of a domain.

@@ -41,12 +41,28 @@ func openProcess(pid int) (*process, error) {
 	return p, nil
 }
 
+// exitCode is how a child of ours ended.
+type exitCode struct {
+	text string // for a person; empty when nothing is known
+	code int    // -1 when it is not known, or a signal ended it
+}
+
+// unknownCode is that of a process that is not our child.
+var unknownCode = exitCode{code: -1}
+
+// guestStatus returns the status with which a guest ended its QEMU by the
+// isa-debug-exit device: that exits with twice what is written, plus 1 (QEMU,
+// hw/misc/debugexit.c).
+func (e exitCode) guestStatus() (status uint32, ok bool) {
+	return uint32(e.code) >> 1, e.code > 0 && e.code&1 == 1
+}
+
 // wait returns when the process has ended, as a zombie at least, or with
 // os.ErrClosed after close. A child of ours is reaped; its status is returned.
-func (p *process) wait() (status string, err error) {
+func (p *process) wait() (status exitCode, err error) {
 	raw, err := p.file.SyscallConn()
 	if err != nil {
-		return "", err
+		return unknownCode, err
 	}
 	err = raw.Read(func(fd uintptr) bool {
 		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
@@ -54,45 +70,45 @@ func (p *process) wait() (status string, err error) {
 		return n > 0 && err == nil
 	})
 	if err != nil {
-		return "", err
+		return unknownCode, err
 	}
 	return p.reap(), nil
 }
 
 // waitContext is wait bounded by a context. After the context ends the process
 // can't be waited for again.
-func (p *process) waitContext(ctx context.Context) (string, error) {
+func (p *process) waitContext(ctx context.Context) (exitCode, error) {
 	stop := context.AfterFunc(ctx, func() { p.file.Close() })
 	defer stop()
 	status, err := p.wait()
 	if err != nil && ctx.Err() != nil {
-		return "", ctx.Err()
+		return unknownCode, ctx.Err()
 	}
 	return status, err
 }
 
 // reap takes the exit status of a child of ours, exactly of this one: while
 // its zombie waits, which the pidfd tells, the number is not used again.
-func (p *process) reap() string {
+func (p *process) reap() exitCode {
 	raw, err := p.file.SyscallConn()
 	if err != nil {
-		return ""
+		return unknownCode
 	}
 	var info unix.Siginfo
 	cerr := raw.Control(func(fd uintptr) {
 		err = unix.Waitid(unix.P_PIDFD, int(fd), &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
 	})
 	if cerr != nil || err != nil || info.Signo == 0 {
-		return "" // not our child, or reaped already
+		return unknownCode // not our child, or reaped already
 	}
 	var ws unix.WaitStatus
 	if _, err := unix.Wait4(p.pid, &ws, unix.WNOHANG, nil); err != nil {
-		return ""
+		return unknownCode
 	}
 	if ws.Signaled() {
-		return "killed by " + unix.SignalName(ws.Signal())
+		return exitCode{"killed by " + unix.SignalName(ws.Signal()), -1}
 	}
-	return fmt.Sprintf("exit status %d", ws.ExitStatus())
+	return exitCode{fmt.Sprintf("exit status %d", ws.ExitStatus()), ws.ExitStatus()}
 }
 
 // signal sends a signal; a process that has ended is not an error.

@@ -97,8 +97,8 @@ func TestProcessWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	status, err := p.wait()
-	if err != nil || status != "killed by SIGKILL" {
-		t.Errorf("got %q, %v", status, err)
+	if err != nil || status != (exitCode{"killed by SIGKILL", -1}) {
+		t.Errorf("got %+v, %v", status, err)
 	}
 	if err := p.signal(unix.SIGKILL); err != nil {
 		t.Errorf("a signal to an ended process: %v", err)
@@ -293,5 +293,14 @@ func TestIsDeadProbe(t *testing.T) {
 		}
 		_ = cmd.Process.Kill()
 		_, _ = cmd.Process.Wait()
+	}
+}
+
+func TestGuestStatus(t *testing.T) {
+	for code, want := range map[int]int{-1: -1, 0: -1, 1: 0, 2: -1, 3: 1, 85: 42, 255: 127} {
+		got, ok := exitCode{code: code}.guestStatus()
+		if ok != (want >= 0) || ok && int(got) != want {
+			t.Errorf("QEMU's exit status %d: %d, %t", code, got, ok)
+		}
 	}
 }

@@ -43,17 +43,21 @@ type Watched interface {
 	// Ended waits for the end of the machine.
 	Ended(context.Context) (End, error)
 	// Record returns what the guest left on its BootDisk for its host, after
-	// the machine ended.
+	// the machine ended. A guest without one has none.
 	Record() ([]byte, error)
 }
 
-// Watcher is a Guest without a control channel: its Plan has a Disk and no
-// Control.
+// Watcher is a Guest without a control channel: its Plan has no Control.
 type Watcher interface {
 	Guest
+	// Watch is called in place of Attach, when the machine runs.
+	Watch(Watched) Session
+}
+
+// Configurer is a Watcher that boots from its root: its Plan has a Disk.
+type Configurer interface {
+	Watcher
 	// Configure returns what the container's layer must hold. Errors are those
 	// of Plan.
 	Configure(App) (BootConfig, error)
-	// Watch is called in place of Attach, when the machine runs.
-	Watch(Watched) Session
 }

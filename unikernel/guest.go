@@ -36,6 +36,9 @@ type Plan struct {
 	// Disk is what to boot from; nil for a guest that gets its root as a
 	// read-only EROFS disk.
 	Disk *BootDisk
+	// Image is what boots out of the container's image, in place of Kernel and
+	// Initrd; nil for a guest whose kernel is the host's.
+	Image *ImageFiles
 	// Control is the name of the guest's control channel; empty for a guest
 	// without one, which is a Watcher.
 	Control string

@@ -15,8 +15,12 @@ type Machine struct {
 	Board
 	// Kernel and Initrd are files of the host; Initrd may be empty.
 	Kernel, Initrd string
-	// Cmdline is the kernel command line, one argument an element. No element
-	// holds white space.
+	// OwnKernel says that these two are the machine's own, as its disks are:
+	// the driver lets QEMU's user read them.
+	OwnKernel bool
+	// Cmdline is the kernel command line, in words that are joined by a space.
+	// One that holds spaces quotes them as its kernel wants it; no word holds
+	// another white space or control character, or is empty.
 	Cmdline []string
 	// Disks appear in the guest in this order.
 	Disks []Disk
@@ -47,6 +51,12 @@ type Board struct {
 	OneIOAPIC bool
 	// Qboot says that q35 and pc boot the kernel with qboot, not with SeaBIOS.
 	Qboot bool
+	// BIOS says the opposite: the guest leaves devices as SeaBIOS sets them up.
+	// With neither the driver takes what boots soonest.
+	BIOS bool
+	// DebugExit says that the guest may end the machine with a status, by QEMU's
+	// isa-debug-exit device at its default I/O port, 0x501.
+	DebugExit bool
 }
 
 // Disk is one block device of a machine.
@@ -107,6 +117,9 @@ const (
 	EndFailed
 	// EndPanicked: the guest's kernel reported a panic.
 	EndPanicked
+	// EndExited: the guest ended the machine with a status, see
+	// Board.DebugExit.
+	EndExited
 )
 
 // String returns the reason as used in logs and errors.
@@ -120,6 +133,8 @@ func (r EndReason) String() string {
 		return "hypervisor failed"
 	case EndPanicked:
 		return "guest panicked"
+	case EndExited:
+		return "guest exited"
 	default:
 		return "unknown"
 	}
@@ -129,6 +144,8 @@ func (r EndReason) String() string {
 type End struct {
 	Reason EndReason
 	At     time.Time
+	// Status is 0–127 for EndExited.
+	Status uint32
 	// Detail is for a person: libvirt's or QEMU's own words, may be empty.
 	Detail string
 }

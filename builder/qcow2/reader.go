@@ -23,6 +23,10 @@ type Reader struct {
 	l1       []uint64
 }
 
+// featureExternalData is the incompatible feature bit of an image whose clusters
+// are in another file.
+const featureExternalData = 1 << 2
+
 // maxL1 bounds what a hostile image makes Open allocate, in entries.
 const maxL1 = 1 << 20
 
@@ -47,6 +51,8 @@ func Open(r io.ReaderAt, fileSize int64) (*Reader, error) {
 		return nil, fmt.Errorf("%w: want version 3", ErrFormat)
 	case be.Uint64(h[8:]) != 0:
 		return nil, fmt.Errorf("%w: it has a backing file", ErrFormat)
+	case be.Uint64(h[72:])&featureExternalData != 0:
+		return nil, fmt.Errorf("%w: its data are in another file", ErrFormat)
 	case be.Uint32(h[32:]) != 0 || be.Uint64(h[72:]) != 0:
 		return nil, fmt.Errorf("%w: it is encrypted or has features unknown here", ErrFormat)
 	case x.bits < 9 || x.bits > 21 || x.size < 0 || x.size > MaxSize:
@@ -68,6 +74,23 @@ func (x *Reader) clusters() int64 { return (x.size + 1<<x.bits - 1) >> x.bits }
 
 // Size is the disk's size in bytes.
 func (x *Reader) Size() int64 { return x.size }
+
+// Cluster is the size in bytes of the pieces in which the disk is stored.
+func (x *Reader) Cluster() int64 { return 1 << x.bits }
+
+// Next returns the first offset at or after off where the disk may hold
+// something else than zeros, or Size. It looks at no more than the first level
+// of tables.
+func (x *Reader) Next(off int64) int64 {
+	reach := 2*x.bits - 3 // a cluster of entries of 8 bytes, each for a cluster
+	for i := off >> reach; i < int64(len(x.l1)) && off < x.size; i++ {
+		if x.l1[i]&offsetBits != 0 {
+			return off
+		}
+		off = (i + 1) << reach
+	}
+	return x.size
+}
 
 // offsetBits are the bits of L1 and L2 entries that hold an offset.
 const offsetBits = 0x00fffffffffffe00

@@ -11,7 +11,7 @@ import (
 
 // bootDisk makes the disk of a guest that boots from its root.
 func (cr *creation) bootDisk(ctx context.Context) error {
-	if _, ok := cr.guest.(unikernel.Watcher); !ok || cr.plan.Control != "" {
+	if _, ok := cr.guest.(unikernel.Configurer); !ok || cr.plan.Control != "" {
 		return fmt.Errorf("%w: guest %q has a boot disk and a control channel", unikernel.ErrNotImplemented, cr.guest.Name())
 	}
 	disks, err := cr.rootDisks()
@@ -27,7 +27,7 @@ func (cr *creation) bootDisk(ctx context.Context) error {
 // configureBoot makes the layer over the boot disk, if the guest has one. It is
 // called when hooks have run and the network is known.
 func (c *Container) configureBoot(app unikernel.App) error {
-	w, ok := c.guest.(unikernel.Watcher)
+	w, ok := c.guest.(unikernel.Configurer)
 	if !ok || c.plan.Disk == nil {
 		return nil
 	}
@@ -41,7 +41,7 @@ func (c *Container) configureBoot(app unikernel.App) error {
 // attachConsole begins to read the machine's console: for diagnosis, and for a
 // guest without a control channel.
 func (c *Container) attachConsole() *console.Console {
-	if c.plan.Disk == nil {
+	if _, ok := c.guest.(unikernel.Watcher); !ok {
 		return console.Attach(c.names.console(), nil)
 	}
 	r, w := io.Pipe()
@@ -66,4 +66,9 @@ func (w watched) Ended(ctx context.Context) (unikernel.End, error) {
 }
 
 // Record implements unikernel.Watched.
-func (w watched) Record() ([]byte, error) { return w.c.disks.Record(w.c.names.bootLayer()) }
+func (w watched) Record() ([]byte, error) {
+	if w.c.plan.Disk == nil {
+		return nil, nil
+	}
+	return w.c.disks.Record(w.c.names.bootLayer())
+}

@@ -150,7 +150,7 @@ func (cr *creation) directories(ctx context.Context) error {
 func (cr *creation) prepare(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return cr.guestPlan(ctx) })
-	if cr.cfg.Guest != config.GuestNanos { // it boots from its root: see bootDisk
+	if cr.cfg.Guest == config.GuestLinux { // others boot from their root: see bootDisk and imageFiles
 		group.Go(func() error { return cr.root(ctx) })
 	}
 	group.Go(func() error { return cr.network(ctx) })
@@ -205,6 +205,9 @@ func (cr *creation) guestPlan(ctx context.Context) error {
 	}
 	if cr.plan.Disk != nil {
 		return cr.bootDisk(ctx)
+	}
+	if cr.plan.Image != nil {
+		return cr.imageFiles(ctx)
 	}
 	if len(cr.app.Shares) > 0 && cr.plan.ShareTag == "" {
 		return fmt.Errorf("%w: guest %q has no bind mounts; the container asks for %d", unikernel.ErrNotImplemented, cr.guest.Name(), len(cr.app.Shares))
@@ -263,6 +266,9 @@ func (cr *creation) machine(ctx context.Context) error {
 	if err := cr.configureBoot(cr.app); err != nil {
 		return err
 	}
+	if err := cr.commandLine(cr.app.Network); err != nil {
+		return err
+	}
 	cr.undo.add("remove taps", func(context.Context) error { return cr.networks.Remove(cr.names.Key, cr.netns) })
 	nics, err := cr.taps(cr.app.Network)
 	if err != nil {
@@ -291,11 +297,14 @@ func (c *Container) document(nics []unikernel.NIC) unikernel.Machine {
 	m := unikernel.Machine{
 		Name: c.names.Domain(), Title: c.names.Namespace + "/" + c.names.ID, Type: c.plan.Machine,
 		Resources: c.plan.Resources, Board: c.plan.Board, Kernel: c.plan.Kernel, Initrd: c.plan.Initrd, Cmdline: c.plan.Cmdline,
-		NICs:    nics,
-		Console: c.names.console(),
-		NetNS:   c.netns,
+		OwnKernel: c.plan.Image != nil,
+		NICs:      nics,
+		Console:   c.names.console(),
+		NetNS:     c.netns,
 	}
-	if c.plan.Disk != nil {
+	if c.plan.Image != nil {
+		m.Disks = c.imageDisks()
+	} else if c.plan.Disk != nil {
 		m.Disks = []unikernel.Disk{{Path: c.names.bootLayer(), Format: "qcow2", Serial: unikernel.SerialRoot, Ephemeral: true}}
 	} else {
 		m.Disks = []unikernel.Disk{{Path: c.names.root(), Format: "raw", Serial: unikernel.SerialRoot, ReadOnly: true}}

@@ -191,6 +191,8 @@ type fakeDisks struct {
 
 	record     []byte
 	configured []unikernel.BootConfig
+	imageErr   error
+	taken      unikernel.ImageFiles
 }
 
 func (d *fakeDisks) BootDisk(_ context.Context, _ unikernel.Rootfs, _ unikernel.BootDisk, dst string) error {
@@ -213,6 +215,29 @@ func (d *fakeDisks) Configure(base, dst string, _ int64, c unikernel.BootConfig)
 		return err
 	}
 	return f.Close()
+}
+
+func (d *fakeDisks) ImageFiles(_ context.Context, _ unikernel.Rootfs, in, out unikernel.ImageFiles) error {
+	if d.imageErr != nil {
+		return d.imageErr
+	}
+	d.taken = in
+	for from, to := range map[string]string{in.Kernel: out.Kernel, in.Initrd: out.Initrd, in.Disk: out.Disk} {
+		if from == "" {
+			continue
+		}
+		if err := os.WriteFile(to, []byte(from), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *fakeDisks) DiskLayer(base, dst string) error {
+	if _, err := os.Stat(base); err != nil {
+		return err
+	}
+	return os.WriteFile(dst, nil, 0o600)
 }
 
 func (d *fakeDisks) Record(layer string) ([]byte, error) {

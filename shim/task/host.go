@@ -40,6 +40,11 @@ type Disks interface {
 	// Configure makes dst a layer over a boot disk base, with a configuration
 	// and room for what the guest writes. dst must not exist.
 	Configure(base, dst string, bytes int64, c unikernel.BootConfig) error
+	// ImageFiles copies the files of fs that in names to those that out names.
+	ImageFiles(ctx context.Context, fs unikernel.Rootfs, in, out unikernel.ImageFiles) error
+	// DiskLayer makes dst a layer over base, a raw disk beside it, for what the
+	// guest writes. dst must not exist.
+	DiskLayer(base, dst string) error
 	// Record returns what the guest left in such a layer for its host.
 	Record(layer string) ([]byte, error)
 }

@@ -49,8 +49,8 @@ func (c *Container) taps(n unikernel.Network) ([]unikernel.NIC, error) {
 		where = c.netns
 	}
 	queues := c.plan.VCPUs
-	if c.plan.Disk != nil {
-		queues = 1 // Nanos uses one
+	if c.plan.Disk != nil || c.plan.Image != nil {
+		queues = 1 // Nanos uses one, others may not know of more
 	}
 	return c.networks.Tap(c.names.Key, where, n, queues)
 }
@@ -86,6 +86,9 @@ func (c *Container) replaceMachine(ctx context.Context, found unikernel.Network)
 		if err := c.configureBoot(app); err != nil {
 			return err
 		}
+	}
+	if err := c.commandLine(found); err != nil {
+		return err
 	}
 	nics, err := c.taps(found)
 	if err != nil {

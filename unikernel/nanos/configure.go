@@ -9,7 +9,7 @@ import (
 	"containerd-shim-uni/unikernel"
 )
 
-// Configure implements unikernel.Watcher.
+// Configure implements unikernel.Configurer.
 func (g *Guest) Configure(app unikernel.App) (unikernel.BootConfig, error) {
 	p := app.Spec.Process
 	c := unikernel.BootConfig{Args: p.Args, Env: p.Env, Cwd: p.Cwd}

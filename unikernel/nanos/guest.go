@@ -35,7 +35,7 @@ type Config struct {
 // Guest is the nanos guest.
 type Guest struct{ cfg Config }
 
-var _ unikernel.Watcher = (*Guest)(nil)
+var _ unikernel.Configurer = (*Guest)(nil)
 
 // New returns the guest for a host.
 func New(cfg Config) *Guest { return &Guest{cfg: cfg} }

@@ -15,6 +15,7 @@ import (
 	"containerd-shim-uni/unikernel"
 	"containerd-shim-uni/unikernel/linux"
 	"containerd-shim-uni/unikernel/nanos"
+	"containerd-shim-uni/unikernel/prebuilt"
 
 	"github.com/containerd/log"
 )
@@ -81,6 +82,8 @@ func (h *host) Guest(cfg config.Config, machines task.Machines) (unikernel.Guest
 	case linux.Name:
 	case nanos.Name:
 		return nanos.New(nanos.Config{Kernel: resolve(cfg.Nanos.Kernel), Machine: cfg.Nanos.Machine}), nil
+	case prebuilt.Name:
+		return prebuilt.New(prebuilt.Config(cfg.Image)), nil
 	default:
 		return nil, fmt.Errorf("guest %q: %w", cfg.Guest, unikernel.ErrNotImplemented)
 	}

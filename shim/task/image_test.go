@@ -1,0 +1,117 @@
+package task
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"syscall"
+	"testing"
+
+	"containerd-shim-uni/unikernel"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// fakeLoader is a guest whose kernel is the image's.
+type fakeLoader struct {
+	fakeGuest
+	files       unikernel.ImageFiles
+	completeErr error
+}
+
+func (g *fakeLoader) Plan(_ unikernel.App, r unikernel.Resources) (unikernel.Plan, error) {
+	return unikernel.Plan{Resources: r, Image: &g.files}, nil
+}
+
+func (g *fakeLoader) Complete(p unikernel.Plan, kernel io.ReaderAt) (unikernel.Plan, error) {
+	text := make([]byte, len("/boot/k"))
+	if _, err := kernel.ReadAt(text, 0); err != nil {
+		return p, err
+	}
+	p.Machine = "type of " + string(text)
+	return p, g.completeErr
+}
+
+func (g *fakeLoader) Cmdline(app unikernel.App) ([]string, error) {
+	return []string{fmt.Sprintf("interfaces=%d", len(app.Network.Interfaces))}, nil
+}
+
+func (g *fakeLoader) Watch(m unikernel.Watched) unikernel.Session {
+	g.session.conn = m.Console()
+	go func() { _, _ = io.Copy(io.Discard, m.Console()) }()
+	return g.session
+}
+
+func newLoaderBench(t *testing.T) (*bench, *fakeLoader) {
+	b := newBench(t)
+	b.configure(`guest = "image"`)
+	g := &fakeLoader{fakeGuest: fakeGuest{session: b.session}, files: unikernel.ImageFiles{Kernel: "/boot/k", Initrd: "/boot/i", Disk: "/disk"}}
+	b.host.watcher = g
+	return b, g
+}
+
+func TestImageKernel(t *testing.T) {
+	for name, readOnly := range map[string]bool{"written": false, "read-only": true} {
+		b, g := newLoaderBench(t)
+		b.spec.Root = &specs.Root{Path: "rootfs", Readonly: readOnly}
+		c := b.must(true)
+		if b.host.disks.taken != g.files {
+			t.Errorf("%s: taken from the image: %+v", name, b.host.disks.taken)
+		}
+		m := b.host.machines.made[0]
+		if m.Type != "type of /boot/k" || m.Kernel != c.names.kernel() || m.Initrd != c.names.initrd() || !m.OwnKernel ||
+			!slices.Equal(m.Cmdline, []string{"interfaces=0"}) || len(m.Channels) > 0 || len(m.Disks) != 1 {
+			t.Errorf("%s: machine %+v", name, m)
+		}
+		want := unikernel.Disk{Path: c.names.imageLayer(), Format: "qcow2", Serial: unikernel.SerialRoot, Ephemeral: true}
+		if readOnly {
+			want = unikernel.Disk{Path: c.names.imageDisk(), Format: "raw", Serial: unikernel.SerialRoot, ReadOnly: true}
+		}
+		if m.Disks[0] != want {
+			t.Errorf("%s: disk %+v", name, m.Disks[0])
+		}
+		if err := c.Kill(t.Context(), syscall.SIGKILL, true); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.wait(); got != 137 {
+			t.Errorf("%s: exit %d", name, got)
+		}
+		b.remove()
+		b.wantNothing()
+	}
+}
+
+// TestImageKernelLateNetwork: the command line is written again when the network
+// appears.
+func TestImageKernelLateNetwork(t *testing.T) {
+	b, g := newLoaderBench(t)
+	g.files = unikernel.ImageFiles{Kernel: "/boot/k"}
+	c := b.must(false)
+	b.host.networks.found = podNetwork
+	if _, err := b.Start(t.Context(), "c", ""); err != nil {
+		t.Fatal(err)
+	}
+	made := b.host.machines.made
+	if len(made) != 2 || len(made[1].Disks) > 0 || made[1].Initrd != "" || !slices.Equal(made[1].Cmdline, []string{"interfaces=1"}) {
+		t.Errorf("machines %+v", made)
+	}
+	b.end(c)
+	b.remove()
+	b.wantNothing()
+}
+
+func TestImageKernelFails(t *testing.T) {
+	for name, fail := range map[string]func(*bench, *fakeLoader){
+		"files":  func(b *bench, _ *fakeLoader) { b.host.disks.imageErr = os.ErrPermission },
+		"kernel": func(_ *bench, g *fakeLoader) { g.completeErr = os.ErrPermission },
+	} {
+		b, g := newLoaderBench(t)
+		fail(b, g)
+		if _, err := b.create(); !errors.Is(err, os.ErrPermission) {
+			t.Errorf("%s: %v", name, err)
+		}
+		b.wantNothing()
+	}
+}

@@ -1,0 +1,133 @@
+package prebuilt
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Protocol is how a kernel is started.
+type Protocol int
+
+// The protocols that QEMU's -kernel knows.
+const (
+	PVH Protocol = iota + 1
+	Multiboot
+	Linux
+)
+
+// String returns the protocol's name.
+func (p Protocol) String() string {
+	return map[Protocol]string{PVH: "PVH", Multiboot: "multiboot", Linux: "Linux"}[p]
+}
+
+// What QEMU's x86_load_linux, load_multiboot and load_elf look for (7.2,
+// hw/i386/x86.c and multiboot.c).
+const (
+	headSize = 8192 // how much of the file it searches
+	// The Linux boot protocol's magic (Documentation/arch/x86/boot.rst).
+	linuxAt, linuxMagic = 0x202, "HdrS"
+	// The multiboot header: magic, flags, checksum (multiboot specification
+	// 0.6.96, 3.1.1), of which 48 bytes must fit.
+	multibootMagic, multibootRoom = 0x1BADB002, 48
+	// multibootAddresses in the flags: the header says where to load the file.
+	multibootAddresses = 1 << 16
+	// Multiboot 2's magic (specification 2.0, 3.1.1).
+	multiboot2Magic = 0xE85250D6
+)
+
+// Detect returns how the kernel in a file starts, in the order in which QEMU
+// finds out. The error says what else the file is.
+func Detect(r io.ReaderAt) (Protocol, error) {
+	head := make([]byte, headSize)
+	n, err := r.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return 0, err
+	}
+	head = head[:n]
+	if len(head) >= linuxAt+4 && string(head[linuxAt:linuxAt+4]) == linuxMagic {
+		return Linux, nil
+	}
+	elf := parseELF(head)
+	if flags, ok := multibootFlags(head); ok {
+		return Multiboot, checkMultiboot(flags, elf)
+	}
+	if elf == nil {
+		return 0, fmt.Errorf("it is %s; %s", other(head), wanted)
+	}
+	if elf.machine != machine386 && elf.machine != machineX8664 {
+		return 0, fmt.Errorf("it is an ELF file for another processor (e_machine %d); %s", elf.machine, wanted)
+	}
+	found, err := elf.hasPVHNote(r)
+	switch {
+	case err != nil:
+		return 0, err
+	case !found && find32(head, multiboot2Magic, 8) >= 0:
+		return 0, fmt.Errorf("it has a multiboot 2 header, which QEMU cannot load; %s", wanted)
+	case !found:
+		return 0, fmt.Errorf("it is an ELF file with neither a PVH note nor a multiboot header; %s", wanted)
+	}
+	return PVH, nil
+}
+
+const wanted = "wanted is a kernel for x86-64: an ELF file with a PVH note, one with a multiboot header (version 1, 32 bits), or a Linux bzImage"
+
+// multibootFlags returns the flags of the multiboot header, if there is one.
+func multibootFlags(head []byte) (uint32, bool) {
+	le := binary.LittleEndian
+	for at := 0; at+multibootRoom < len(head)+4 && at+12 <= len(head) && at < headSize-multibootRoom; at += 4 {
+		if h := head[at:]; le.Uint32(h) == multibootMagic && le.Uint32(h)+le.Uint32(h[4:])+le.Uint32(h[8:]) == 0 {
+			return le.Uint32(h[4:]), true
+		}
+	}
+	return 0, false
+}
+
+// checkMultiboot refuses what QEMU does not load.
+func checkMultiboot(flags uint32, elf *elfHeader) error {
+	switch {
+	case elf != nil && elf.machine == machineX8664:
+		return errors.New("it is a multiboot kernel in a 64-bit ELF file, of which QEMU loads 32-bit ones only: convert it with objcopy -O elf32-i386")
+	case flags&multibootAddresses != 0:
+		return nil
+	case elf == nil || elf.wide || elf.machine != machine386:
+		return errors.New("it has a multiboot header, but is no 32-bit ELF file for x86, and the header does not say where to load it")
+	}
+	return nil
+}
+
+// find32 returns where a value first stands at a multiple of step, or -1.
+func find32(b []byte, value uint32, step int) int {
+	for at := 0; at+4 <= len(b); at += step {
+		if binary.LittleEndian.Uint32(b[at:]) == value {
+			return at
+		}
+	}
+	return -1
+}
+
+// other says what a file is that is no kernel.
+func other(head []byte) string {
+	at := func(i int, s string) bool { return len(head) >= i+len(s) && string(head[i:i+len(s)]) == s }
+	switch {
+	case len(head) == 0:
+		return "empty"
+	case at(0x38, "ARM\x64"): // Documentation/arch/arm64/booting.rst
+		return "a Linux kernel for arm64"
+	case at(0, "MZ"):
+		return "an EFI program"
+	case at(0, "\x1f\x8b"):
+		return "compressed with gzip"
+	case at(0, "\x28\xb5\x2f\xfd"):
+		return "compressed with zstd"
+	case at(0, "\xfd7zXZ"):
+		return "compressed with xz"
+	case at(0, "#!"):
+		return "a script"
+	case find32(head, multiboot2Magic, 8) >= 0:
+		return "a multiboot 2 kernel, which QEMU cannot load"
+	default:
+		return "no kernel that is known"
+	}
+}

@@ -1,0 +1,161 @@
+package prebuilt
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+
+	"containerd-shim-uni/unikernel"
+	"containerd-shim-uni/unikernel/watch"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Name is the guest's name in configuration and annotations.
+const Name = "image"
+
+// MachineAuto is the machine type that follows from the kernel.
+const MachineAuto = "auto"
+
+// Config says what boots.
+type Config struct {
+	// Kernel, Initrd and Disk are absolute paths in the image's root. All but
+	// the kernel may be empty.
+	Kernel, Initrd, Disk string
+	// Cmdline is the Template of the command line.
+	Cmdline string
+	// Machine is QEMU's machine type; empty means MachineAuto.
+	Machine string
+}
+
+// Guest is the guest "image".
+type Guest struct{ cfg Config }
+
+var _ unikernel.Loader = (*Guest)(nil)
+
+// New returns the guest.
+func New(cfg Config) *Guest { return &Guest{cfg: cfg} }
+
+// Name implements unikernel.Guest.
+func (g *Guest) Name() string { return Name }
+
+// Plan implements unikernel.Guest. Machine type and kernel are still open, see
+// Complete.
+func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, error) {
+	if err := g.check(app.Spec); err != nil {
+		return unikernel.Plan{}, err
+	}
+	if r.MemoryMiB < 1 || r.VCPUs < 1 {
+		return unikernel.Plan{}, fmt.Errorf("%w: %d MiB and %d virtual CPUs", unikernel.ErrInvalid, r.MemoryMiB, r.VCPUs)
+	}
+	if _, err := g.Cmdline(app); err != nil {
+		return unikernel.Plan{}, err
+	}
+	return unikernel.Plan{
+		Resources: r,
+		Image:     &unikernel.ImageFiles{Kernel: g.cfg.Kernel, Initrd: g.cfg.Initrd, Disk: g.cfg.Disk},
+	}, nil
+}
+
+// Complete implements unikernel.Loader.
+func (g *Guest) Complete(plan unikernel.Plan, kernel io.ReaderAt) (unikernel.Plan, error) {
+	p, err := Detect(kernel)
+	if err != nil {
+		return plan, fmt.Errorf("%w: the image's kernel %s: %w", unikernel.ErrInvalid, g.cfg.Kernel, err)
+	}
+	if plan.Machine = g.cfg.Machine; plan.Machine == "" || plan.Machine == MachineAuto {
+		plan.Machine = machines[p]
+	}
+	plan.Board = unikernel.Board{BIOS: p != Linux, DebugExit: true}
+	return plan, nil
+}
+
+// machines are the types on which kernels find what they expect.
+var machines = map[Protocol]string{PVH: "microvm", Multiboot: "pc", Linux: "q35"}
+
+// Cmdline implements unikernel.Loader.
+func (g *Guest) Cmdline(app unikernel.App) ([]string, error) {
+	return Template(g.cfg.Cmdline).Words(app)
+}
+
+// Attach implements unikernel.Guest.
+func (g *Guest) Attach(_ context.Context, conn io.ReadWriteCloser) (unikernel.Session, error) {
+	conn.Close()
+	return nil, fmt.Errorf("%w: the guest %q has no control channel", unikernel.ErrNotImplemented, Name)
+}
+
+// Watch implements unikernel.Watcher.
+func (g *Guest) Watch(m unikernel.Watched) unikernel.Session {
+	return watch.New(watch.Guest{Refuse: refuse, Exit: exit}, m)
+}
+
+// exit returns the container's status, see the package's comment. For an end
+// that is no guest's doing the watcher of the machine has the status.
+func exit(end unikernel.End, _ unikernel.Watched) (uint32, error) {
+	switch end.Reason {
+	case unikernel.EndShutdown:
+		return 0, nil
+	case unikernel.EndExited:
+		return end.Status, nil
+	}
+	return 0, fmt.Errorf("%w: %s %s", unikernel.ErrUnavailable, end.Reason, end.Detail)
+}
+
+// refuse is the error about what this guest does not have.
+func refuse(what string) error {
+	return fmt.Errorf("%w: the guest %q has %s; use the guest \"linux\" (annotation io.containerd.uni.guest=linux)",
+		unikernel.ErrNotImplemented, Name, what)
+}
+
+// check refuses what this guest cannot honour.
+func (g *Guest) check(s *specs.Spec) error {
+	if g.cfg.Kernel == "" {
+		return fmt.Errorf("%w: the guest %q boots a kernel of the container's image, and none is named: add the annotation io.containerd.uni.kernel=/PATH/IN/IMAGE, or set image.kernel in the configuration",
+			unikernel.ErrInvalid, Name)
+	}
+	for _, p := range []string{g.cfg.Kernel, g.cfg.Initrd, g.cfg.Disk} {
+		if p != "" && !path.IsAbs(p) {
+			return fmt.Errorf("%w: %q must be an absolute path in the image", unikernel.ErrInvalid, p)
+		}
+	}
+	if err := watch.Check(s, refuse); err != nil {
+		return err
+	}
+	for _, m := range s.Mounts {
+		if err := checkMount(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kernelMounts are mounts of what every kernel has, or has not, by itself.
+var kernelMounts = []string{"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"}
+
+// leftOut are bind mounts that a guest goes without, because clients make them
+// for every container and the guest has no file system to put them in.
+var leftOut = []string{
+	"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/shm", // nerdctl and Kubernetes
+	"/dev/termination-log", "/var/run/secrets/kubernetes.io/serviceaccount", // Kubernetes
+}
+
+func checkMount(m specs.Mount) error {
+	bind := m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
+	switch {
+	case bind && slices.Contains(leftOut, path.Clean(m.Destination)):
+		return nil
+	case bind:
+		return refuse(fmt.Sprintf("no bind mounts, as asked for at %s", m.Destination))
+	case !slices.Contains(kernelMounts, m.Type):
+		return refuse(fmt.Sprintf("no mounts of type %q, as asked for at %s", m.Type, m.Destination))
+	}
+	return nil
+}
+
+// clean says whether a command line can hold s: it is one line of text.
+func clean(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\uFFFD' })
+}

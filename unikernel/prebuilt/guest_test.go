@@ -1,0 +1,94 @@
+package prebuilt
+
+import (
+	"bytes"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+
+	"containerd-shim-uni/unikernel"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+var size = unikernel.Resources{MemoryMiB: 64, VCPUs: 1}
+
+func TestPlan(t *testing.T) {
+	a := app("x")
+	a.Spec.Mounts = []specs.Mount{{Destination: "/proc", Type: "proc"}, {Destination: "/etc/hosts", Type: "bind", Source: "/h"}}
+	got, err := New(Config{Kernel: "/k", Initrd: "/i", Disk: "/d"}).Plan(a, size)
+	want := unikernel.Plan{Resources: size, Image: &unikernel.ImageFiles{Kernel: "/k", Initrd: "/i", Disk: "/d"}}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestPlanRefuses(t *testing.T) {
+	no, invalid := unikernel.ErrNotImplemented, unikernel.ErrInvalid
+	for name, tt := range map[string]struct {
+		change func(*unikernel.App, *Config)
+		want   error
+		text   string
+	}{
+		"no kernel":  {func(_ *unikernel.App, c *Config) { c.Kernel = "" }, invalid, "io.containerd.uni.kernel"},
+		"relative":   {func(_ *unikernel.App, c *Config) { c.Initrd = "i" }, invalid, "absolute"},
+		"template":   {func(_ *unikernel.App, c *Config) { c.Cmdline = "{x}" }, invalid, "placeholder"},
+		"terminal":   {func(a *unikernel.App, _ *Config) { a.Spec.Process.Terminal = true }, no, `"linux"`},
+		"bind mount": {func(a *unikernel.App, _ *Config) { a.Spec.Mounts = []specs.Mount{{Destination: "/data", Type: "bind"}} }, no, "/data"},
+		"bind by option": {func(a *unikernel.App, _ *Config) {
+			a.Spec.Mounts = []specs.Mount{{Destination: "/data", Options: []string{"rbind"}}}
+		}, no, "/data"},
+		"mount type": {func(a *unikernel.App, _ *Config) { a.Spec.Mounts = []specs.Mount{{Destination: "/data", Type: "ext4"}} }, no, "ext4"},
+	} {
+		a, c := app("x"), Config{Kernel: "/k"}
+		tt.change(&a, &c)
+		if _, err := New(c).Plan(a, size); !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := New(Config{Kernel: "/k"}).Plan(app("x"), unikernel.Resources{}); !errors.Is(err, invalid) {
+		t.Errorf("no resources: %v", err)
+	}
+}
+
+func TestComplete(t *testing.T) {
+	for name, tt := range map[string]struct {
+		kernel  []byte
+		machine string
+		want    string
+		bios    bool
+	}{
+		"PVH":       {elf64(machineX8664, pvh...), "", "microvm", true},
+		"multiboot": {with(file("", nil), 0, multibootAddresses), "auto", "pc", true},
+		"Linux":     {file("", map[int]uint32{0x202: 0x53726448}), "auto", "q35", false},
+		"named":     {elf64(machineX8664, pvh...), "q35", "q35", true},
+	} {
+		got, err := New(Config{Kernel: "/k", Machine: tt.machine}).Complete(unikernel.Plan{Resources: size}, bytes.NewReader(tt.kernel))
+		want := unikernel.Plan{Resources: size, Machine: tt.want, Board: unikernel.Board{BIOS: tt.bios, DebugExit: true}}
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %+v, %v", name, got, err)
+		}
+	}
+	_, err := New(Config{Kernel: "/boot/k"}).Complete(unikernel.Plan{}, strings.NewReader("#!/bin/sh"))
+	if !errors.Is(err, unikernel.ErrInvalid) || !strings.Contains(err.Error(), "/boot/k: it is a script") {
+		t.Errorf("a script: %v", err)
+	}
+}
+
+func TestExit(t *testing.T) {
+	for _, tt := range []struct {
+		end  unikernel.End
+		want uint32
+		err  error
+	}{
+		{unikernel.End{Reason: unikernel.EndShutdown}, 0, nil},
+		{unikernel.End{Reason: unikernel.EndExited, Status: 42}, 42, nil},
+		{unikernel.End{Reason: unikernel.EndPanicked}, 0, unikernel.ErrUnavailable},
+		{unikernel.End{Reason: unikernel.EndFailed}, 0, unikernel.ErrUnavailable},
+	} {
+		if got, err := exit(tt.end, nil); got != tt.want || !errors.Is(err, tt.err) {
+			t.Errorf("%s: %d, %v", tt.end.Reason, got, err)
+		}
+	}
+}
