@@ -17,6 +17,7 @@ const (
 	busybox      = "uni.local/busybox:latest"
 	hello        = "uni.local/hello:latest"
 	python       = "uni.local/python:latest"
+	probe        = "uni.local/probe:latest"
 	foreign      = "uni.local/foreign:latest"
 	pythonFolder = "images/python"
 )
@@ -154,9 +155,13 @@ func makeImages() error {
 	if err != nil {
 		return err
 	}
+	prober, err := image.Build(world.dir, "probe", "amd64")
+	if err != nil {
+		return err
+	}
 	other := image.Single(foreign, arm)
 	other.Architecture = "arm64"
-	for _, i := range []image.Image{box, py, image.Single(hello, program), other} {
+	for _, i := range []image.Image{box, py, image.Single(hello, program), image.Single(probe, prober), other} {
 		if err := i.WriteFile(archive(i.Name)); err != nil {
 			return err
 		}

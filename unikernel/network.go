@@ -20,6 +20,9 @@ type Interface struct {
 	MTU int
 	// Addresses with the length of their on-link prefix.
 	Addresses []netip.Prefix
+	// Unrouted are those of Addresses whose prefix is not on the link after
+	// all: the route to it that comes with an address was removed.
+	Unrouted []netip.Prefix
 }
 
 // Route is one route of the main table.

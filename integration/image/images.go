@@ -61,15 +61,18 @@ func Single(name, program string) Image {
 	return Image{Name: name, Layer: layer, Config: v1.ImageConfig{Entrypoint: []string{"/" + filepath.Base(program)}}}
 }
 
-// BuildHello builds the static program hello for an architecture, Go's name of
-// it, below dir and returns its path.
-func BuildHello(dir, architecture string) (string, error) {
-	program := filepath.Join(dir, architecture, "hello")
+// BuildHello is Build for the program hello.
+func BuildHello(dir, architecture string) (string, error) { return Build(dir, "hello", architecture) }
+
+// Build builds one of the static programs of this folder, hello or probe, for an
+// architecture, Go's name of it, below dir and returns its path.
+func Build(dir, name, architecture string) (string, error) {
+	program := filepath.Join(dir, architecture, name)
 	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", program,
-		"containerd-shim-uni/integration/image/hello")
+		"containerd-shim-uni/integration/image/"+name)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+architecture)
 	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build hello for %s: %w: %s", architecture, err, out)
+		return "", fmt.Errorf("build %s for %s: %w: %s", name, architecture, err, out)
 	}
 	return program, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"containerd-shim-uni/unikernel"
 
@@ -22,6 +23,10 @@ const tapPrefix = "uni"
 
 // maxInterfaces is how many interfaces one machine can take over.
 const maxInterfaces = 16
+
+// The kernel takes a second or two to find out that an IPv6 address is unique.
+// One that it cannot tell about, for lack of a link, is taken as it is.
+const settleTimeout, settleInterval = 3 * time.Second, 20 * time.Millisecond
 
 // Linker joins machines to network namespaces. Its zero value filters what
 // guests send.
@@ -42,6 +47,9 @@ func (Linker) Look(path string) (unikernel.Network, error) {
 	var found unikernel.Network
 	err := inNamespace(path, func(h *netlink.Handle) error {
 		s, err := read(h)
+		for began := time.Now(); err == nil && settling(s) && time.Since(began) < settleTimeout; s, err = read(h) {
+			time.Sleep(settleInterval)
+		}
 		if err != nil {
 			return err
 		}

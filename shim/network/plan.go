@@ -46,12 +46,16 @@ func plan(s snapshot) (unikernel.Network, error) {
 		if strings.HasPrefix(attrs.Name, tapPrefix) || s.taken[attrs.Index] {
 			return out, fmt.Errorf("interface %s already carries another machine or a traffic-control program: a network namespace serves one machine: %w", attrs.Name, unikernel.ErrNotImplemented)
 		}
+		if a := duplicate(s.addresses[attrs.Index]); a != nil {
+			return out, fmt.Errorf("interface %s: another host on the link has the address %s: %w", attrs.Name, a.IP, unikernel.ErrInvalid)
+		}
 		names[attrs.Index] = attrs.Name
 		out.Interfaces = append(out.Interfaces, unikernel.Interface{
 			Name:      attrs.Name,
 			MAC:       attrs.HardwareAddr.String(),
 			MTU:       attrs.MTU,
 			Addresses: prefixes(s.addresses[attrs.Index]),
+			Unrouted:  unrouted(s.addresses[attrs.Index], s.routes),
 		})
 	}
 	out.Routes = routes(s.routes, names)
@@ -72,6 +76,48 @@ func prefixes(addresses []netlink.Addr) []netip.Prefix {
 		}
 	}
 	return out
+}
+
+// unrouted returns the addresses without the route to their prefix that the
+// kernel adds with each. Plugins for point-to-point links remove it.
+func unrouted(addresses []netlink.Addr, routes []netlink.Route) []netip.Prefix {
+	have := make(map[netip.Prefix]bool)
+	for _, r := range routes {
+		if p, ok := prefix(r.Dst); ok && len(addresses) > 0 && r.LinkIndex == addresses[0].LinkIndex && r.Protocol == unix.RTPROT_KERNEL && r.Gw == nil {
+			have[p] = true
+		}
+	}
+	var out []netip.Prefix
+	for _, p := range prefixes(addresses) {
+		if !p.IsSingleIP() && !have[p.Masked()] {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// duplicate returns an IPv6 address that was found to be another host's, which
+// the kernel therefore does not use.
+func duplicate(addresses []netlink.Addr) *netlink.Addr {
+	for i, a := range addresses {
+		if a.Flags&unix.IFA_F_DADFAILED != 0 && !a.IP.IsLinkLocalUnicast() {
+			return &addresses[i]
+		}
+	}
+	return nil
+}
+
+// settling says whether some IPv6 address is still being checked for being
+// unique. Those that are made of a MAC are not waited for.
+func settling(s snapshot) bool {
+	for _, addresses := range s.addresses {
+		for _, a := range addresses {
+			if a.Flags&unix.IFA_F_TENTATIVE != 0 && a.Flags&(unix.IFA_F_OPTIMISTIC|unix.IFA_F_DADFAILED) == 0 && !a.IP.IsLinkLocalUnicast() {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // routes keeps what an administrator or a CNI plugin added; the kernel makes

@@ -32,6 +32,18 @@ func address(cidr string) netlink.Addr {
 	return *a
 }
 
+func linked(index int, cidr string) netlink.Addr {
+	a := address(cidr)
+	a.LinkIndex = index
+	return a
+}
+
+func flagged(cidr string, flags int) netlink.Addr {
+	a := address(cidr)
+	a.Flags = flags
+	return a
+}
+
 func destination(cidr string) *net.IPNet {
 	_, n, err := net.ParseCIDR(cidr)
 	if err != nil {
@@ -59,10 +71,11 @@ func TestPlan(t *testing.T) {
 			name: "bridge plugin, dual stack, any interface name",
 			in: snapshot{
 				links:     []netlink.Link{lo, veth(5, "net7", net.FlagUp)},
-				addresses: map[int][]netlink.Addr{1: {address("127.0.0.1/8")}, 5: {address("10.244.0.2/24"), address("fd00::2/64")}},
+				addresses: map[int][]netlink.Addr{1: {address("127.0.0.1/8")}, 5: {linked(5, "10.244.0.2/24"), linked(5, "fd00::2/64")}},
 				routes: []netlink.Route{
 					{LinkIndex: 5, Family: unix.AF_INET, Gw: gateway, Type: unix.RTN_UNICAST, Protocol: unix.RTPROT_BOOT, Priority: 7},
 					{LinkIndex: 5, Family: unix.AF_INET, Dst: destination("10.244.0.0/24"), Type: unix.RTN_UNICAST, Protocol: unix.RTPROT_KERNEL},
+					{LinkIndex: 5, Family: unix.AF_INET6, Dst: destination("fd00::/64"), Type: unix.RTN_UNICAST, Protocol: unix.RTPROT_KERNEL},
 					{LinkIndex: 5, Family: unix.AF_INET6, Gw: net.ParseIP("fd00::1"), Type: unix.RTN_UNICAST, Protocol: unix.RTPROT_BOOT},
 					{LinkIndex: 5, Family: unix.AF_INET6, Dst: destination("ff00::/8"), Type: unix.RTN_MULTICAST, Protocol: unix.RTPROT_BOOT},
 				},
@@ -100,6 +113,32 @@ func TestPlan(t *testing.T) {
 				},
 				Neighbors: []unikernel.Neighbor{{Interface: "eth0", Address: netip.MustParseAddr("10.244.0.1"), MAC: "ee:ee:ee:ee:ee:ee"}},
 			},
+		},
+		{
+			name: "the ptp plugin: the network is behind the gateway",
+			in: snapshot{
+				links:     []netlink.Link{veth(5, "eth0", net.FlagUp), veth(6, "eth1", net.FlagUp)},
+				addresses: map[int][]netlink.Addr{5: {linked(5, "10.1.0.2/24")}, 6: {linked(6, "10.2.0.2/24")}},
+				routes: []netlink.Route{
+					{LinkIndex: 5, Family: unix.AF_INET, Dst: destination("10.1.0.0/24"), Gw: net.ParseIP("10.1.0.1"), Type: unix.RTN_UNICAST},
+					{LinkIndex: 5, Family: unix.AF_INET, Dst: destination("10.1.0.1/32"), Type: unix.RTN_UNICAST},
+					{LinkIndex: 6, Family: unix.AF_INET, Dst: destination("10.2.0.0/24"), Type: unix.RTN_UNICAST, Protocol: unix.RTPROT_KERNEL},
+				},
+			},
+			want: unikernel.Network{
+				Interfaces: []unikernel.Interface{
+					{Name: "eth0", MAC: podMAC, MTU: 1450, Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.2/24")}, Unrouted: []netip.Prefix{netip.MustParsePrefix("10.1.0.2/24")}},
+					{Name: "eth1", MAC: podMAC, MTU: 1450, Addresses: []netip.Prefix{netip.MustParsePrefix("10.2.0.2/24")}},
+				},
+				Routes: []unikernel.Route{
+					{Interface: "eth0", Destination: netip.MustParsePrefix("10.1.0.1/32")},
+					{Interface: "eth0", Destination: netip.MustParsePrefix("10.1.0.0/24"), Gateway: netip.MustParseAddr("10.1.0.1")},
+				},
+			},
+		},
+		{
+			name: "another host has the address", is: unikernel.ErrInvalid, error: "another host on the link has the address fd00::2",
+			in: snapshot{links: []netlink.Link{veth(5, "eth0", net.FlagUp)}, addresses: map[int][]netlink.Addr{5: {flagged("fd00::2/64", unix.IFA_F_DADFAILED)}}},
 		},
 		{name: "not Ethernet", in: snapshot{links: []netlink.Link{wireguard}}, is: unikernel.ErrNotImplemented, error: "wg0"},
 		{
@@ -139,5 +178,23 @@ func TestTapNamesFit(t *testing.T) {
 			t.Errorf("tap name %q is too long or not unique", name)
 		}
 		seen[name] = true
+	}
+}
+
+func TestSettling(t *testing.T) {
+	for name, test := range map[string]struct {
+		address netlink.Addr
+		want    bool
+	}{
+		"settled":    {address("fd00::2/64"), false},
+		"tentative":  {flagged("fd00::2/64", unix.IFA_F_TENTATIVE), true},
+		"failed":     {flagged("fd00::2/64", unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED), false},
+		"optimistic": {flagged("fd00::2/64", unix.IFA_F_TENTATIVE|unix.IFA_F_OPTIMISTIC), false},
+		"link-local": {flagged("fe80::2/64", unix.IFA_F_TENTATIVE), false},
+		"IPv4":       {address("10.0.0.1/8"), false},
+	} {
+		if got := settling(snapshot{addresses: map[int][]netlink.Addr{5: {test.address}}}); got != test.want {
+			t.Errorf("%s: %t", name, got)
+		}
 	}
 }

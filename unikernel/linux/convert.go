@@ -100,7 +100,11 @@ func network(n unikernel.Network) (wire.Network, error) {
 		}
 		w := wire.Interface{Name: i.Name, MAC: string(mac), MTU: uint32(i.MTU)}
 		for _, a := range i.Addresses {
-			w.Addresses = append(w.Addresses, prefix(a))
+			if slices.Contains(i.Unrouted, a) {
+				w.Unrouted = append(w.Unrouted, prefix(a))
+			} else {
+				w.Addresses = append(w.Addresses, prefix(a))
+			}
 		}
 		out.Interfaces = append(out.Interfaces, w)
 	}

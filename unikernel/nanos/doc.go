@@ -29,6 +29,7 @@
 // kernel has its own /proc, /sys and /dev, and the root can be written to.
 // Bind mounts of small regular files become copies; others are refused.
 //
-// An interface gets its first IPv4 and its first global IPv6 address, the MTU
-// and the IPv4 gateway. The kernel knows no other routes.
+// An interface gets one IPv4 and one IPv6 address, an MTU and a gateway of
+// IPv4, which need not be in its network. Routes that these cannot express are
+// refused: see network.go.
 package nanos

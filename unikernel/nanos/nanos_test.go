@@ -85,9 +85,9 @@ func TestConfigure(t *testing.T) {
 		Args: []string{"/bin/x", "a b"}, Env: []string{"A=1"}, Cwd: "/w",
 		Options: []unikernel.Option{
 			{Name: "debug_exit", Value: "t"}, {Name: "readonly_rootfs", Value: "t"}, {Name: "en1.ipaddr", Value: "10.1.2.3"}, {Name: "en1.netmask", Value: "255.255.240.0"},
-			{Name: "en1.ip6addr", Value: "2001:0db8:0000:0000:0000:0000:0000:0005"}, {Name: "en1.gateway", Value: "10.1.0.1"},
+			{Name: "en1.gateway", Value: "10.1.0.1"}, {Name: "en1.ip6addr", Value: "2001:0db8:0000:0000:0000:0000:0000:0005"},
 			{Name: "en1.default", Value: "t"}, {Name: "en1.mtu", Value: "1450"},
-			{Name: "en2.ipaddr", Value: "192.0.2.1"}, {Name: "en2.netmask", Value: "255.255.255.255"},
+			{Name: "en2.ipaddr", Value: "192.0.2.1"}, {Name: "en2.netmask", Value: "255.255.255.255"}, {Name: "en2.gateway", Value: "0.0.0.0"},
 		},
 		Files: []unikernel.BootFile{{Path: "/etc/hosts", Source: "/h"}},
 	}

@@ -11,9 +11,10 @@ type Network struct {
 type Interface struct {
 	Name string
 	// MAC is the six bytes of the address.
-	MAC       string
-	MTU       uint32
-	Addresses []Prefix
+	MAC string
+	MTU uint32
+	// Unrouted are addresses like Addresses, but without a route to their prefix.
+	Addresses, Unrouted []Prefix
 }
 
 // Prefix is an IP address, 4 or 16 bytes, and the length of its prefix.
@@ -43,9 +44,11 @@ func (n Network) encode(e *Encoder) {
 		e.String(i.Name)
 		e.String(i.MAC)
 		e.Uint(uint64(i.MTU))
-		e.Uint(uint64(len(i.Addresses)))
-		for _, a := range i.Addresses {
-			a.encode(e)
+		for _, list := range [][]Prefix{i.Addresses, i.Unrouted} {
+			e.Uint(uint64(len(list)))
+			for _, a := range list {
+				a.encode(e)
+			}
 		}
 	}
 	e.Uint(uint64(len(n.Routes)))
@@ -75,7 +78,7 @@ func decodeNetwork(d *Decoder) Network {
 	return Network{
 		Interfaces: list(d, func() Interface {
 			return Interface{Name: d.String(), MAC: d.String(), MTU: d.Uint32(),
-				Addresses: list(d, func() Prefix { return decodePrefix(d) })}
+				Addresses: list(d, func() Prefix { return decodePrefix(d) }), Unrouted: list(d, func() Prefix { return decodePrefix(d) })}
 		}),
 		Routes: list(d, func() Route {
 			return Route{Interface: d.String(), Destination: decodePrefix(d), Gateway: d.String(), Source: d.String(),

@@ -30,7 +30,12 @@ func setNetwork(n *wire.Network) error {
 	}
 	for _, nic := range n.Interfaces {
 		for _, a := range nic.Addresses {
-			if err := c.addAddress(index[nic.Name], a); err != nil {
+			if err := c.addAddress(index[nic.Name], a, true); err != nil {
+				return wrap("add an address to "+nic.Name, err)
+			}
+		}
+		for _, a := range nic.Unrouted {
+			if err := c.addAddress(index[nic.Name], a, false); err != nil {
 				return wrap("add an address to "+nic.Name, err)
 			}
 		}
@@ -138,12 +143,18 @@ func (c *route) setLink(index uint32, name string, mtu uint32, up bool) error {
 	return c.do(m)
 }
 
-// addAddress adds an address; one that is there already is fine. Whether an
-// IPv6 address is unique was settled when the host got it.
-func (c *route) addAddress(index uint32, a wire.Prefix) error {
+// addAddress adds an address, with the route to its prefix if that is wanted;
+// one that is there already is fine. Whether an IPv6 address is unique was
+// settled when the host got it.
+func (c *route) addAddress(index uint32, a wire.Prefix, routed bool) error {
+	flags := uint32(unix.IFA_F_NODAD)
+	if !routed {
+		flags |= unix.IFA_F_NOPREFIXROUTE
+	}
 	m := newMessage(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
-	m.bytes(family(a.IP), uint8(a.Bits), unix.IFA_F_NODAD, unix.RT_SCOPE_UNIVERSE)
+	m.bytes(family(a.IP), uint8(a.Bits), 0, unix.RT_SCOPE_UNIVERSE)
 	m.uint32(index)
+	m.attr32(unix.IFA_FLAGS, flags) // all of them: the header has room for eight
 	m.attr(unix.IFA_LOCAL, []byte(a.IP))
 	m.attr(unix.IFA_ADDRESS, []byte(a.IP))
 	if len(a.IP) == 4 && a.Bits < 31 {
