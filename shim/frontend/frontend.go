@@ -38,6 +38,10 @@ type Host interface {
 	Close() error
 }
 
+// Occupy is the action of a process that only is where it was started: it ends
+// when its standard input does.
+const Occupy = "occupy"
+
 // Main runs what the command line asks for and returns the exit status.
 func (r Runtime) Main(args []string) int {
 	if err := r.run(context.Background(), args, os.Stdin, os.Stdout); err != nil {
@@ -60,12 +64,16 @@ func (r Runtime) run(ctx context.Context, args []string, stdin io.Reader, stdout
 	case f.info:
 		return r.info(stdout)
 	}
-	if f.action == "warm" {
+	switch f.action {
+	case "warm":
 		cfg, err := config.Load("")
 		if err != nil {
 			return err
 		}
 		return r.Warm(ctx, cfg)
+	case Occupy:
+		_, err := io.Copy(io.Discard, stdin)
+		return err
 	}
 	tune()
 	switch f.action {

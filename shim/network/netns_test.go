@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -290,4 +293,135 @@ func arp(mac, sender net.HardwareAddr, ip netip.Addr) []byte {
 	copy(frame[offsetARPSender:], sender)
 	copy(frame[offsetARPSender+6:], ip.AsSlice())
 	return frame
+}
+
+// TestMain is also what Occupy starts: a process that waits for its standard
+// input to end.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == "occupy" {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func TestOccupy(t *testing.T) {
+	needRoot(t)
+	path, _ := newPod(t)
+	linker := Linker{Occupant: []string{"/proc/self/exe", "occupant", "occupy"}}
+	pid, end, err := linker.Occupy(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proc := fmt.Sprintf("/proc/%d/ns/net", pid)
+	if want, got := inode(t, path), inode(t, proc); got != want {
+		t.Errorf("the process is in namespace %d, want %d", got, want)
+	}
+	end()
+	if _, err := os.Stat(proc); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after its end: %v", err)
+	}
+	if _, _, err := linker.Occupy(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no namespace: %v", err)
+	}
+}
+
+func inode(t *testing.T, path string) uint64 {
+	t.Helper()
+	var s unix.Stat_t
+	if err := unix.Stat(path, &s); err != nil {
+		t.Fatal(err)
+	}
+	return s.Ino
+}
+
+// TestManyAtOnce joins 200 machines to 200 namespaces at once, with taps that
+// are made in the host's namespace, and removes them at once.
+func TestManyAtOnce(t *testing.T) {
+	needRoot(t)
+	const many = 200
+	dir := t.TempDir()
+	began := time.Now()
+	parallel(t, many, func(i int) error { return startOne(filepath.Join(dir, strconv.Itoa(i)), strconv.Itoa(i)) })
+	t.Logf("%d started in %v", many, time.Since(began))
+	noHostTaps(t, many)
+	began = time.Now()
+	parallel(t, many, func(i int) error {
+		path := filepath.Join(dir, strconv.Itoa(i))
+		if err := (Linker{}).Remove(unikernel.Key("many", strconv.Itoa(i)), path); err != nil {
+			return err
+		}
+		left, err := (Linker{}).Look(path) // an error if a tap or a program is left
+		if err != nil || len(left.Interfaces) != 1 {
+			return fmt.Errorf("after Remove: %+v, %w", left, err)
+		}
+		return RemoveNamespace(path)
+	})
+	t.Logf("%d removed in %v", many, time.Since(began))
+	noHostTaps(t, many)
+}
+
+// startOne is what a start does about its network.
+func startOne(path, id string) error {
+	key := unikernel.Key("many", id)
+	if err := NewNamespace(path); err != nil {
+		return err
+	}
+	err := Within(path, func() error {
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0", MTU: 1500}, PeerName: "peer"})
+	})
+	if err != nil {
+		return err
+	}
+	err = inNamespace(path, func(h *netlink.Handle) error {
+		link, err := h.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		a := address("192.0.2.2/24")
+		return errors.Join(h.AddrAdd(link, &a), h.LinkSetUp(link))
+	})
+	if err != nil {
+		return err
+	}
+	var linker Linker
+	found, err := linker.Look(path)
+	if err != nil {
+		return err
+	}
+	nics, err := linker.Tap(key, "", found, 1)
+	if err != nil {
+		return err
+	}
+	tap, err := attach(nics[0].Tap) // as QEMU holds it
+	if err != nil {
+		return err
+	}
+	defer tap.Close()
+	return linker.Join(key, path, found)
+}
+
+func parallel(t *testing.T, n int, do func(int) error) {
+	t.Helper()
+	errs := make(chan error)
+	for i := range n {
+		go func() { errs <- do(i) }()
+	}
+	for range n {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// noHostTaps fails the test when a tap of TestManyAtOnce is in the host's
+// namespace.
+func noHostTaps(t *testing.T, many int) {
+	t.Helper()
+	for i := range many {
+		name := tapName(unikernel.Key("many", strconv.Itoa(i)), 0)
+		if _, err := netlink.LinkByName(name); !errors.As(err, new(netlink.LinkNotFoundError)) {
+			t.Errorf("tap %s is in the host's namespace: %v", name, err)
+		}
+	}
 }

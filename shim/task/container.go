@@ -52,6 +52,9 @@ type Container struct {
 	group    *cgroup.Group
 	streams  *stdio.Streams
 	vm       *vmProcess
+	// occupant stands for the container on the host when the hypervisor is not
+	// in its network namespace; else it is nil.
+	occupant *occupant
 
 	// booted gets the outcome of the one attempt to start, and is closed.
 	booted chan boot
@@ -129,7 +132,7 @@ func (c *Container) log() *log.Entry {
 func (c *Container) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return Status{ID: c.names.ID, Bundle: c.bundle, Pid: c.vm.id(), State: c.state, IO: c.io, Exit: c.exit}
+	return Status{ID: c.names.ID, Bundle: c.bundle, Pid: c.pid(), State: c.state, IO: c.io, Exit: c.exit}
 }
 
 // allow moves the container to the state that follows o, or refuses it. The
@@ -279,6 +282,15 @@ func (c *Container) Stats() (proto.Message, error) {
 	return c.group.Stats()
 }
 
+// pid returns the process that is the container on the host: it is in the
+// container's network namespace, and the container ends with it.
+func (c *Container) pid() int {
+	if c.occupant != nil {
+		return c.occupant.id()
+	}
+	return c.vm.id()
+}
+
 // Pids returns the machine's process, and beside it each exec process that
 // runs in the machine, under the same number: the host knows no other.
 func (c *Container) Pids() (pid int, execs []string) {
@@ -289,7 +301,7 @@ func (c *Container) Pids() (pid int, execs []string) {
 			execs = append(execs, id)
 		}
 	}
-	return c.vm.id(), execs
+	return c.pid(), execs
 }
 
 func (c *Container) bootTimeout() time.Duration { return c.cfg.Machine.BootTimeout }

@@ -67,10 +67,11 @@ func create(ctx context.Context, host Host, sent Events, namespace string, r Cre
 		return nil, err
 	}
 	cr.events.Send(&events.TaskCreate{
-		ContainerID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, Checkpoint: r.Checkpoint, Pid: uint32(cr.vm.id()),
+		ContainerID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, Checkpoint: r.Checkpoint, Pid: uint32(cr.pid()),
 		IO: &events.TaskIO{Stdin: r.IO.Stdin, Stdout: r.IO.Stdout, Stderr: r.IO.Stderr, Terminal: r.IO.Terminal},
 	})
 	go cr.watch()
+	go cr.watchOccupant()
 	return cr.Container, nil
 }
 
@@ -285,6 +286,9 @@ func (cr *creation) machine(ctx context.Context) error {
 	cr.vm = holdProcess(pids.VM)
 	cr.undo.add("release process", func(context.Context) error { cr.vm.close(); return nil })
 	if err := cr.settle(pids, cr.app.Network); err != nil {
+		return err
+	}
+	if err := cr.occupy(); err != nil {
 		return err
 	}
 	cr.console = cr.attachConsole()

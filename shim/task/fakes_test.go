@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -64,6 +65,7 @@ type fakeMachines struct {
 	made      []unikernel.Machine
 	destroyed []string
 	pressed   []string // power buttons
+	outside   bool     // machines run in the host's network namespace
 
 	createErr, resumeErr, pauseErr, destroyErr error
 	onResume                                   func(name string)
@@ -265,6 +267,8 @@ type fakeNetworks struct {
 	joinErr, newErr error
 	taps            int
 	namespaces      int
+	occupyErr       error
+	occupants       []*exec.Cmd
 }
 
 func (n *fakeNetworks) New(string) error  { n.namespaces++; return n.newErr }
@@ -272,6 +276,25 @@ func (n *fakeNetworks) Drop(string) error { n.namespaces = 0; return nil }
 func (n *fakeNetworks) Hold(string) (int, func(), error) {
 	return 4711, func() {}, nil
 }
+
+// Occupy implements Networks with a process that sleeps.
+func (n *fakeNetworks) Occupy(string) (int, func(), error) {
+	if n.occupyErr != nil {
+		return 0, nil, n.occupyErr
+	}
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		return 0, nil, err
+	}
+	n.occupants = append(n.occupants, cmd)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait()
+	}()
+	return cmd.Process.Pid, func() { _ = cmd.Process.Kill(); <-ended }, nil
+}
+
 func (n *fakeNetworks) Look(string) (unikernel.Network, error) { return n.found, n.lookErr }
 func (n *fakeNetworks) Tap(_, _ string, found unikernel.Network, _ int) ([]unikernel.NIC, error) {
 	if n.tapErr != nil {
@@ -284,7 +307,7 @@ func (n *fakeNetworks) Join(string, string, unikernel.Network) error { return n.
 func (n *fakeNetworks) Remove(string, string) error                  { n.taps = 0; return nil }
 
 // InNetNS implements Machines.
-func (f *fakeMachines) InNetNS() bool { return true }
+func (f *fakeMachines) InNetNS() bool { return !f.outside }
 
 // fakeGuest answers as told.
 type fakeGuest struct {

@@ -58,6 +58,9 @@ type Networks interface {
 	// Hold returns a number by which /proc shows the namespace at path as that
 	// of a process, until release.
 	Hold(path string) (pid int, release func(), err error)
+	// Occupy starts a process in the namespace at path that does nothing. It
+	// ends at the call of end, or with ours.
+	Occupy(path string) (pid int, end func(), err error)
 	// Look says what a machine takes over from the namespace at path.
 	Look(path string) (unikernel.Network, error)
 	// Tap makes the taps of the machine named by key, each with that many

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"containerd-shim-uni/unikernel"
@@ -124,5 +125,37 @@ func TestJoinedNamespaceIsNotOurs(t *testing.T) {
 	b.must(true)
 	if got := b.host.machines.made[0].NetNS; got != "/run/netns/x" || b.host.networks.namespaces != 0 {
 		t.Errorf("namespace %q, %d made", got, b.host.networks.namespaces)
+	}
+}
+
+// TestOccupant: where machines run in the host's network namespace, containerd
+// is told of a process in the container's, and the container ends with it.
+func TestOccupant(t *testing.T) {
+	for _, kill := range []bool{false, true} {
+		b := newBench(t)
+		b.host.machines.outside = true
+		b.must(true)
+		occupant := b.host.networks.occupants[0]
+		if got := b.containers["c"].Status().Pid; got != occupant.Process.Pid {
+			t.Errorf("pid %d, want %d", got, occupant.Process.Pid)
+		}
+		want := uint32(3)
+		if kill {
+			if err := occupant.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			want = statusKilled
+		} else {
+			b.session.init.end(3)
+		}
+		if got := b.wait(); got != want {
+			t.Errorf("status %d, want %d", got, want)
+		}
+		b.remove()
+		if err := occupant.Process.Signal(syscall.Signal(0)); err == nil {
+			t.Error("the process is left")
+		}
+		b.wantEvents("create", "start", "exit", "delete")
+		b.wantNothing()
 	}
 }

@@ -51,11 +51,11 @@ func (c *Container) Start(ctx context.Context) (pid int, err error) {
 	}
 	c.booted <- boot{process: proc}
 	close(c.booted)
-	if err := hooks.Started(ctx, c.app, c.bundle, c.vm.id()); err != nil {
+	if err := hooks.Started(ctx, c.app, c.bundle, c.pid()); err != nil {
 		c.log().WithError(err).Warn("the container runs, although a hook failed") // as the specification wants it
 	}
 	c.deliverPending(ctx)
-	return c.vm.id(), nil
+	return c.pid(), nil
 }
 
 // boot returns the container's process, running.
@@ -133,7 +133,7 @@ func (c *Container) ran(proc unikernel.Process) error {
 		return err
 	}
 	c.process = proc
-	c.events.Send(&events.TaskStart{ContainerID: c.names.ID, Pid: uint32(c.vm.id())})
+	c.events.Send(&events.TaskStart{ContainerID: c.names.ID, Pid: uint32(c.pid())})
 	return nil
 }
 

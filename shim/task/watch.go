@@ -41,6 +41,7 @@ func (c *Container) watch() {
 		<-machine
 	}
 	c.vm.close()
+	c.occupant.close()
 	close(c.released)
 }
 
@@ -202,7 +203,7 @@ func (c *Container) finish(exit unikernel.Exit, end *unikernel.End) {
 	}
 	c.exit = exit
 	c.events.Send(&events.TaskExit{
-		ContainerID: c.names.ID, ID: c.names.ID, Pid: uint32(c.vm.id()),
+		ContainerID: c.names.ID, ID: c.names.ID, Pid: uint32(c.pid()),
 		ExitStatus: exit.Status, ExitedAt: timestamppb.New(exit.At),
 	})
 	c.mu.Unlock()

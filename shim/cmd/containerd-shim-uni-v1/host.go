@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 
@@ -106,7 +107,10 @@ func resolve(dir string) string {
 
 // Networks implements task.Host.
 func (h *host) Networks(cfg config.Config) task.Networks {
-	return network.Linker{AllowSpoofing: !cfg.Network.SourceFilter}
+	return network.Linker{
+		AllowSpoofing: !cfg.Network.SourceFilter,
+		Occupant:      []string{"/proc/self/exe", filepath.Base(os.Args[0]), frontend.Occupy},
+	}
 }
 
 // CleanUp implements frontend.Host.
