@@ -41,6 +41,9 @@ func (s *Store) bootDisk(ctx context.Context, root unikernel.Rootfs, d unikernel
 	if disk.Kernel, err = readKernel(d.Kernel); err != nil {
 		return err
 	}
+	if root.Disk != nil {
+		return s.adoptBoot(ctx, root, disk, dst)
+	}
 	build := func(ctx context.Context, f *os.File) error {
 		err := s.writeRoot(ctx, root, f, disk.WriteDir)
 		if errors.Is(err, tfs.ErrFormat) {
@@ -69,26 +72,26 @@ func sum(data []byte) string {
 }
 
 // Configure makes dst a container's own layer over base, which BootDisk made
-// beside it: it holds the configuration, and takes what the guest writes, up to
+// beside it, of the Format raw or that of a finished disk: it holds the configuration, and takes what the guest writes, up to
 // about sizeBytes. dst must not exist; after an error it does not.
 //
 // A program that is not there is unikernel.ErrNotFound, one that is no ELF file
 // unikernel.ErrNotImplemented; so is a directory among the files.
-func (s *Store) Configure(base, dst string, sizeBytes int64, c unikernel.BootConfig) error {
+func (s *Store) Configure(base unikernel.Disk, dst string, sizeBytes int64, c unikernel.BootConfig) error {
 	return wrap("configure boot disk", dst, s.configure(base, dst, sizeBytes, c))
 }
 
-func (s *Store) configure(base, dst string, size int64, c unikernel.BootConfig) error {
-	f, err := os.Open(base)
+func (s *Store) configure(base unikernel.Disk, dst string, size int64, c unikernel.BootConfig) error {
+	f, err := os.Open(base.Path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	st, err := f.Stat()
+	disk, diskSize, err := openFormat(f, base.Format)
 	if err != nil {
 		return err
 	}
-	image, err := tfs.Open(f, st.Size())
+	image, err := tfs.Open(disk, diskSize)
 	if err != nil {
 		return err
 	}
@@ -110,9 +113,9 @@ func (s *Store) configure(base, dst string, size int64, c unikernel.BootConfig) 
 	for _, a := range added {
 		chunks = append(chunks, qcow2.Chunk(a))
 	}
-	size = (st.Size() + size + writableUnit - 1) / writableUnit * writableUnit
+	size = (diskSize + size + writableUnit - 1) / writableUnit * writableUnit
 	return s.newFile(dst, func(f *os.File) error {
-		return qcow2.Overlay{Size: size, Backing: filepath.Base(base), BackingFormat: "raw"}.WriteData(f, chunks)
+		return qcow2.Overlay{Size: size, Backing: filepath.Base(base.Path), BackingFormat: base.Format}.WriteData(f, chunks)
 	})
 }
 

@@ -17,7 +17,7 @@ import (
 // Entry is one cached file.
 type Entry struct {
 	// Kind is "root", "disk" (one to boot from), "file" (of an image that brings
-	// its kernel) or "template".
+	// its kernel), "copy" (of a finished disk) or "template".
 	Kind string
 	// Digest names the file.
 	Digest string
@@ -47,6 +47,10 @@ func (s *Store) Entries() ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
+	copies, err := listEntries(s.rootsDir(), "copy", copySuffix)
+	if err != nil {
+		return nil, err
+	}
 	templates, err := listEntries(s.templatesDir(), "template", ".ext4")
 	if err != nil {
 		return nil, err
@@ -55,7 +59,7 @@ func (s *Store) Entries() ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := slices.Concat(roots, disks, files, templates)
+	all := slices.Concat(roots, disks, files, copies, templates)
 	slices.SortFunc(all, func(a, b Entry) int {
 		return cmp.Or(b.Used.Compare(a.Used), strings.Compare(a.Digest, b.Digest))
 	})

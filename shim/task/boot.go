@@ -35,7 +35,7 @@ func (c *Container) configureBoot(app unikernel.App) error {
 	if err != nil {
 		return err
 	}
-	return c.disks.Configure(c.names.bootDisk(), c.names.bootLayer(), c.cfg.Rootfs.WritableSize, boot)
+	return c.disks.Configure(unikernel.Disk{Path: c.names.bootDisk(), Format: c.rootFormat}, c.names.bootLayer(), c.cfg.Rootfs.WritableSize, boot)
 }
 
 // attachConsole begins to read the machine's console: for diagnosis, and for a

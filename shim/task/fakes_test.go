@@ -43,14 +43,16 @@ type fakeHost struct {
 	guest    *fakeGuest
 	watcher  unikernel.Guest // in place of guest
 	networks *fakeNetworks
-	err      error // of Machines
+	err      error  // of Machines
+	asked    string // the guest that was asked for
 }
 
 func (h *fakeHost) Machines(context.Context, config.Config) (Machines, error) {
 	return h.machines, h.err
 }
 func (h *fakeHost) Disks(config.Config) (Disks, error) { return h.disks, nil }
-func (h *fakeHost) Guest(config.Config, Machines) (unikernel.Guest, error) {
+func (h *fakeHost) Guest(cfg config.Config, _ Machines) (unikernel.Guest, error) {
+	h.asked = cfg.Guest
 	if h.watcher != nil {
 		return h.watcher, nil
 	}
@@ -195,6 +197,7 @@ type fakeDisks struct {
 	configured []unikernel.BootConfig
 	imageErr   error
 	taken      unikernel.ImageFiles
+	base       string // the format of what was configured
 }
 
 func (d *fakeDisks) BootDisk(_ context.Context, _ unikernel.Rootfs, _ unikernel.BootDisk, dst string) error {
@@ -204,10 +207,11 @@ func (d *fakeDisks) BootDisk(_ context.Context, _ unikernel.Rootfs, _ unikernel.
 	return os.WriteFile(dst, nil, 0o600)
 }
 
-func (d *fakeDisks) Configure(base, dst string, _ int64, c unikernel.BootConfig) error {
-	if _, err := os.Stat(base); err != nil {
+func (d *fakeDisks) Configure(base unikernel.Disk, dst string, _ int64, c unikernel.BootConfig) error {
+	if _, err := os.Stat(base.Path); err != nil {
 		return err
 	}
+	d.base = base.Format
 	if d.configureErr != nil {
 		return d.configureErr
 	}
