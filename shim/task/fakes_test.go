@@ -277,9 +277,6 @@ type fakeNetworks struct {
 
 func (n *fakeNetworks) New(string) error  { n.namespaces++; return n.newErr }
 func (n *fakeNetworks) Drop(string) error { n.namespaces = 0; return nil }
-func (n *fakeNetworks) Hold(string) (int, func(), error) {
-	return 4711, func() {}, nil
-}
 
 // Occupy implements Networks with a process that sleeps.
 func (n *fakeNetworks) Occupy(string) (int, func(), error) {

@@ -57,9 +57,6 @@ type Networks interface {
 	// need be there to drop.
 	New(path string) error
 	Drop(path string) error
-	// Hold returns a number by which /proc shows the namespace at path as that
-	// of a process, until release.
-	Hold(path string) (pid int, release func(), err error)
 	// Occupy starts a process in the namespace at path that does nothing. It
 	// ends at the call of end, or with ours.
 	Occupy(path string) (pid int, end func(), err error)
