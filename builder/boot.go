@@ -18,7 +18,7 @@ import (
 
 const (
 	// diskFormat is to package tfs what rootFormat is to erofs.
-	diskFormat = "tfs 1"
+	diskFormat = "tfs 2"
 	diskSuffix = ".tfs"
 	// maxCopies is how many bytes of bind-mounted files a container gets as
 	// copies; one file can have as many.

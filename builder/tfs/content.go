@@ -16,8 +16,11 @@ type content struct {
 	extents []extent // with data, in order
 }
 
-// content reads where a regular file's data are.
+// content reads where a regular file's data are. Several goroutines may do so
+// at once.
 func (f File) content() (*content, error) {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
 	table := f.t.child(attrExtents)
 	if table == nil {
 		return nil, errors.New("not a regular file")

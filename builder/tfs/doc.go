@@ -27,7 +27,7 @@
 // record for a copy-on-write layer.
 //
 // The writer streams: it holds the names, not the data. The same tree gives the
-// same bytes. TFS has no owners, modes and devices: those are not stored, nor
+// same bytes: what is a hole follows from what is in a file, see holeSize. TFS has no owners, modes and devices: those are not stored, nor
 // are extended attributes but those named "user.". What lies below /dev, /proc
 // and /sys of a root is left out, because the kernel makes its own files there
 // and halts on a name that is taken.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"sync"
 )
 
 // FS is a file system that was read. Only its log is in memory.
@@ -14,7 +15,8 @@ type FS struct {
 
 	in   io.ReaderAt
 	base int64
-	size int64 // in bytes
+	size int64      // in bytes
+	mu   sync.Mutex // for opening files: that decodes
 	dec  *decoder
 	// last is the sector of the last extension, lastIsUsed whether it holds any
 	// record.

@@ -24,7 +24,6 @@ const (
 	// configAlign is where the last extension begins: it and what Append adds
 	// fill whole clusters of a copy-on-write layer.
 	configAlign = 64 << 10
-	copyBuffer  = 1 << 20
 )
 
 // defaultUUID is the UUID of every root: one alone is attached to a machine. A
@@ -36,12 +35,8 @@ type writer struct {
 	ctx  context.Context
 	out  *os.File
 	base int64
-	end  int64 // of the data so far, in bytes from base
-
-	buf   []byte // data not yet written
-	bufAt int64  // where they belong, from base
-	log   *logWriter
-	enc   *encoder
+	log  *logWriter
+	enc  *encoder
 }
 
 // head is what the first sector says of a file system.
@@ -58,142 +53,43 @@ func (h head) check() error {
 }
 
 func newWriter(ctx context.Context, f *os.File, base int64) *writer {
-	return &writer{ctx: ctx, out: f, base: base, end: firstData * sectorSize,
-		buf: make([]byte, 0, copyBuffer), enc: newEncoder()}
+	return &writer{ctx: ctx, out: f, base: base, enc: newEncoder()}
 }
 
 // tree writes nodes, which collect made of root, and returns how many bytes
 // that takes. Beyond is nothing.
 func (w *writer) tree(root *tree.Node, nodes []*node, h head, s Settings) (int64, error) {
-	for _, n := range nodes {
-		if n.IsFile() && n.Size > 0 {
-			if err := w.file(n); err != nil {
-				return 0, fmt.Errorf("copy %.300q: %w", root.PathOf(n.Node), err)
-			}
-		}
-	}
-	if err := w.flush(); err != nil {
-		return 0, err
-	}
-	first := uint64(roundUp(w.end, pageSize) / sectorSize)
-	if err := w.metadata(nodes, first, s); err != nil {
-		return 0, err
-	}
-	return w.end, writeHead(w.out, w.base, first, h)
-}
-
-// file copies a file's data and notes where they are.
-func (w *writer) file(n *node) error {
-	in, err := n.Data.Open()
+	end, err := copyData(w.ctx, w.out, w.base, firstData*sectorSize, root, nodes)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	defer in.Close()
-	sparse, _ := in.(tree.Sparse)
-	for pos := int64(0); pos < n.Size; {
-		start, end := pos, n.Size
-		if sparse != nil {
-			if start, end, err = sparse.NextData(pos, n.Size); err != nil {
-				return err
-			}
-		}
-		start = start / pageSize * pageSize
-		for pos = max(pos, start); pos < end; {
-			size := min(end-pos, maxExtent)
-			if err := w.extent(in, n, pos, size); err != nil {
-				return err
-			}
-			pos += roundUp(size, sectorSize)
-		}
-		if start >= n.Size || end >= n.Size {
-			break
-		}
+	first := uint64(roundUp(end, pageSize) / sectorSize)
+	size, err := w.metadata(nodes, first, s)
+	if err != nil {
+		return 0, err
 	}
-	return nil
+	return size, writeHead(w.out, w.base, first, h)
 }
 
-// extent copies size bytes of in from pos.
-func (w *writer) extent(in io.ReaderAt, n *node, pos, size int64) error {
-	at := roundUp(w.end, sectorSize)
-	if size >= pageSize {
-		at = roundUp(w.end, pageSize)
-	}
-	sectors := uint64(roundUp(size, sectorSize) / sectorSize)
-	n.extents = append(n.extents, extent{uint64(pos / sectorSize), uint64(at / sectorSize), sectors})
-	w.end = at + size
-	if err := w.seek(at); err != nil {
-		return err
-	}
-	for size > 0 {
-		if len(w.buf) == cap(w.buf) {
-			if err := w.flush(); err != nil {
-				return err
-			}
-		}
-		room := w.buf[len(w.buf):min(int64(cap(w.buf)), int64(len(w.buf))+size)]
-		if err := tree.ReadFull(in, room, pos); err != nil {
-			return err
-		}
-		w.buf = w.buf[:len(w.buf)+len(room)]
-		pos += int64(len(room))
-		size -= int64(len(room))
-	}
-	return nil
-}
-
-// seek makes the next data of the buffer those at a position.
-func (w *writer) seek(at int64) error {
-	gap := at - w.bufAt - int64(len(w.buf))
-	if gap == 0 {
-		return nil
-	}
-	if gap > 0 && gap < pageSize && int64(len(w.buf))+gap < int64(cap(w.buf)) {
-		old := len(w.buf)
-		w.buf = w.buf[:old+int(gap)]
-		clear(w.buf[old:])
-		return nil
-	}
-	if err := w.flush(); err != nil {
-		return err
-	}
-	w.bufAt = at
-	return nil
-}
-
-// flush writes the buffer.
-func (w *writer) flush() error {
-	if err := w.ctx.Err(); err != nil {
-		return err
-	}
-	if len(w.buf) == 0 {
-		return nil
-	}
-	_, err := w.out.WriteAt(w.buf, w.base+w.bufAt)
-	w.bufAt += int64(len(w.buf))
-	w.buf = w.buf[:0]
-	return err
-}
-
-// metadata writes the log from sector first on.
-func (w *writer) metadata(nodes []*node, first uint64, s Settings) error {
+// metadata writes the log from sector first on, and returns where it ends.
+func (w *writer) metadata(nodes []*node, first uint64, s Settings) (end int64, err error) {
 	w.log = newLogWriter(w.out, w.base, first)
 	if err := w.rootRecord(nodes[0], s); err != nil {
-		return err
+		return 0, err
 	}
 	for _, n := range nodes {
 		if n.IsDir() {
 			if err := w.directory(n); err != nil {
-				return err
+				return 0, err
 			}
 		}
 	}
 	after := w.base + int64(w.log.sector)*sectorSize + extensionSize
 	last := uint64(roundUp(after, configAlign)-w.base) / sectorSize
 	if err := w.log.flushTo(last); err != nil {
-		return err
+		return 0, err
 	}
-	w.end = int64(last)*sectorSize + extensionSize
-	return w.log.close()
+	return int64(last)*sectorSize + extensionSize, w.log.close()
 }
 
 // rootRecord makes the root, whose index is 1, with no entries yet.
