@@ -20,9 +20,6 @@ const (
 	// diskFormat is to package tfs what rootFormat is to erofs.
 	diskFormat = "tfs 2"
 	diskSuffix = ".tfs"
-	// maxCopies is how many bytes of bind-mounted files a container gets as
-	// copies; one file can have as many.
-	maxCopies = 1 << 20
 )
 
 // BootDisk makes dst a disk that boots a kernel with the files of root, raw and
@@ -40,9 +37,6 @@ func (s *Store) bootDisk(ctx context.Context, root unikernel.Rootfs, d unikernel
 	}
 	if disk.Kernel, err = readKernel(d.Kernel); err != nil {
 		return err
-	}
-	if root.Disk != nil {
-		return s.adoptBoot(ctx, root, disk, dst)
 	}
 	build := func(ctx context.Context, f *os.File) error {
 		err := s.writeRoot(ctx, root, f, disk.WriteDir)
@@ -72,50 +66,89 @@ func sum(data []byte) string {
 }
 
 // Configure makes dst a container's own layer over base, which BootDisk made
-// beside it, of the Format raw or that of a finished disk: it holds the configuration, and takes what the guest writes, up to
-// about sizeBytes. dst must not exist; after an error it does not.
+// beside it: it holds the configuration, and takes what the guest writes, up to
+// about sizeBytes. The disks of the volumes are made beside it, in place of
+// those of an earlier layer, and returned. dst must not exist; after an error
+// neither it nor a volume does.
 //
 // A program that is not there is unikernel.ErrNotFound, one that is no ELF file
-// unikernel.ErrNotImplemented; so is a directory among the files.
-func (s *Store) Configure(base unikernel.Disk, dst string, sizeBytes int64, c unikernel.BootConfig) error {
-	return wrap("configure boot disk", dst, s.configure(base, dst, sizeBytes, c))
+// unikernel.ErrNotImplemented; so is a mount in another one. A bind mount's
+// source that is too large or missing is unikernel.ErrInvalid. Sources that did
+// not change for some seconds and lie on a file system that keeps track of
+// changes share their disks with other containers.
+func (s *Store) Configure(ctx context.Context, base, dst string, sizeBytes int64, c unikernel.BootConfig) ([]unikernel.Disk, error) {
+	disks, err := s.configure(ctx, base, dst, sizeBytes, c)
+	return disks, wrap("configure boot disk", dst, err)
 }
 
-func (s *Store) configure(base unikernel.Disk, dst string, size int64, c unikernel.BootConfig) error {
-	f, err := os.Open(base.Path)
+func (s *Store) configure(ctx context.Context, base, dst string, size int64, c unikernel.BootConfig) (_ []unikernel.Disk, err error) {
+	f, err := os.Open(base)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
-	disk, diskSize, err := openFormat(f, base.Format)
+	st, err := f.Stat()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	image, err := tfs.Open(disk, diskSize)
+	image, err := tfs.Open(f, st.Size())
 	if err != nil {
-		return err
+		return nil, err
 	}
-	program, err := findProgram(image.Root, c)
+	v := newView(image.Root)
+	defer v.close()
+	add, err := planMounts(v, c)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			removeDisks(add.disks())
+		}
+	}()
+	if err := s.makeVolumes(ctx, filepath.Dir(dst), add.mounts, size); err != nil {
+		return nil, err
+	}
+	for _, m := range add.mounts {
+		if m.Source != "" {
+			v.volumes[m.at].disk = m.disk.Path
+		}
+	}
+	program, err := findProgram(v, c)
+	if err != nil {
+		return nil, err
 	}
 	files, err := readFiles(c.Files)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	added, err := image.Append(tfs.Config{Settings: settings(program, c), Files: files})
+	added, err := image.Append(tfs.Config{Settings: append(settings(program, c), add.settings()...),
+		Directories: add.directories, Files: append(files, add.links...)})
 	if err != nil {
-		return fmt.Errorf("%w: %w", unikernel.ErrInvalid, err)
+		return nil, fmt.Errorf("%w: %w", unikernel.ErrInvalid, err)
 	}
+	return add.disks(), s.writeLayer(base, dst, st.Size()+size, image, added)
+}
+
+func removeDisks(list []unikernel.Disk) {
+	for _, d := range list {
+		if d.Path != "" {
+			os.Remove(d.Path)
+		}
+	}
+}
+
+// writeLayer writes a layer of about size bytes that holds chunks.
+func (s *Store) writeLayer(base, dst string, size int64, image *tfs.Image, added []tfs.Chunk) error {
 	// The kernel's last words get a cluster of their own, so that the guest's
 	// writing them changes nothing else: Record can read them while QEMU runs.
 	chunks := []qcow2.Chunk{{Offset: image.LogOffset(), Data: make([]byte, tfs.LogSize)}}
 	for _, a := range added {
 		chunks = append(chunks, qcow2.Chunk(a))
 	}
-	size = (diskSize + size + writableUnit - 1) / writableUnit * writableUnit
+	size = (size + writableUnit - 1) / writableUnit * writableUnit
 	return s.newFile(dst, func(f *os.File) error {
-		return qcow2.Overlay{Size: size, Backing: filepath.Base(base.Path), BackingFormat: base.Format}.WriteData(f, chunks)
+		return qcow2.Overlay{Size: size, Backing: filepath.Base(base), BackingFormat: "raw"}.WriteData(f, chunks)
 	})
 }
 
@@ -125,11 +158,16 @@ func (s *Store) newFile(dst string, write func(*os.File) error) error {
 		if err := write(f); err != nil {
 			return err
 		}
-		if s.opts.UID > 0 || s.opts.GID > 0 {
-			return f.Chown(max(s.opts.UID, 0), max(s.opts.GID, 0))
-		}
-		return nil
+		return s.own(f)
 	})
+}
+
+// own gives a file to QEMU's user.
+func (s *Store) own(f *os.File) error {
+	if s.opts.UID > 0 || s.opts.GID > 0 {
+		return f.Chown(max(s.opts.UID, 0), max(s.opts.GID, 0))
+	}
+	return nil
 }
 
 // settings are the orders for the kernel.
@@ -156,7 +194,7 @@ func settings(program string, c unikernel.BootConfig) tfs.Settings {
 // readFiles reads what is to be copied into the disk.
 func readFiles(list []unikernel.BootFile) ([]tfs.NewFile, error) {
 	var files []tfs.NewFile
-	left := int64(maxCopies)
+	left := int64(unikernel.MaxBootFiles)
 	for _, b := range list {
 		data, err := readCopy(b.Source, left)
 		if err != nil {
@@ -183,7 +221,7 @@ func readCopy(path string, most int64) ([]byte, error) {
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err == nil && int64(len(data)) > most {
-		err = fmt.Errorf("%w: this guest gets copies, of at most %d bytes in all; use the guest \"linux\"", unikernel.ErrNotImplemented, maxCopies)
+		err = fmt.Errorf("%w: this guest gets copies, of at most %d bytes in all; use the guest \"linux\"", unikernel.ErrNotImplemented, unikernel.MaxBootFiles)
 	}
 	return data, err
 }

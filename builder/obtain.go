@@ -136,7 +136,7 @@ func linkTo(path, dst string) error {
 // removeStale removes what killed builders left in the cache. The caller holds
 // the lock of the cached file held, if that is not empty.
 func (s *Store) removeStale(held string) {
-	for _, dir := range []string{s.rootsDir(), s.templatesDir()} {
+	for _, dir := range []string{s.rootsDir(), s.templatesDir(), s.volumesDir()} {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			s.opts.Log("clean %s: %v", dir, err)

@@ -7,7 +7,6 @@ import (
 	"path"
 	"strings"
 
-	"containerd-shim-uni/builder/tfs"
 	"containerd-shim-uni/unikernel"
 )
 
@@ -15,14 +14,14 @@ import (
 const defaultPath = "/bin:/usr/bin"
 
 // findProgram returns the path of the program that a configuration names.
-func findProgram(root *tfs.FS, c unikernel.BootConfig) (string, error) {
+func findProgram(v *view, c unikernel.BootConfig) (string, error) {
 	name := c.Args[0]
 	if strings.Contains(name, "/") {
 		if !strings.HasPrefix(name, "/") {
 			name = path.Join("/", c.Cwd, name)
 		}
-		f, err := root.Lookup(name)
-		if err != nil {
+		f, err := v.find(name)
+		if err != nil || f.missing {
 			return "", fmt.Errorf("exec: %q: stat %s: no such file or directory: %w", c.Args[0], name, unikernel.ErrNotFound)
 		}
 		return name, checkProgram(f, name)
@@ -32,7 +31,7 @@ func findProgram(root *tfs.FS, c unikernel.BootConfig) (string, error) {
 			dir = path.Join("/", c.Cwd, dir)
 		}
 		full := path.Join(dir, name)
-		if f, err := root.Lookup(full); err == nil && f.IsRegular() {
+		if f, err := v.find(full); err == nil && f.isRegular() {
 			return full, checkProgram(f, full)
 		}
 	}
@@ -50,14 +49,15 @@ func searchPath(env []string) string {
 }
 
 // checkProgram refuses what the kernel would halt on.
-func checkProgram(f tfs.File, name string) error {
-	if !f.IsRegular() {
+func checkProgram(f place, name string) error {
+	if !f.isRegular() {
 		return fmt.Errorf("exec: %s: is no regular file: %w", name, unikernel.ErrInvalid)
 	}
-	r, err := f.Reader()
+	r, done, err := f.open()
 	if err != nil {
 		return err
 	}
+	defer done()
 	head := make([]byte, 4)
 	if _, err := io.ReadFull(r, head); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return err

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"containerd-shim-uni/builder/erofs"
 	"containerd-shim-uni/unikernel"
@@ -41,8 +42,9 @@ type Store struct {
 	opts Options
 	mke2 string // path of mke2fs, empty when it is not installed
 
-	// writeTree is erofs.Write; tests replace it.
+	// writeTree is erofs.Write and now time.Now; tests replace them.
 	writeTree writeFunc
+	now       func() time.Time
 }
 
 // Open returns the Store below dir, which is created if need be, readable by
@@ -51,11 +53,11 @@ func Open(dir string, opts Options) (*Store, error) {
 	if !filepath.IsAbs(dir) {
 		return nil, fmt.Errorf("open store: %q is not an absolute path", dir)
 	}
-	s := &Store{dir: filepath.Join(dir, "cache"), opts: opts, mke2: findMke2fs(), writeTree: erofs.WriteDir}
+	s := &Store{dir: filepath.Join(dir, "cache"), opts: opts, mke2: findMke2fs(), writeTree: erofs.WriteDir, now: time.Now}
 	if s.opts.Log == nil {
 		s.opts.Log = func(string, ...any) {}
 	}
-	for _, d := range []string{dir, s.dir, s.rootsDir(), s.templatesDir()} {
+	for _, d := range []string{dir, s.dir, s.rootsDir(), s.templatesDir(), s.volumesDir()} {
 		if err := makeDir(d); err != nil {
 			return nil, fmt.Errorf("open store: %w", err)
 		}
@@ -67,6 +69,7 @@ func Open(dir string, opts Options) (*Store, error) {
 func (s *Store) lockPath() string     { return filepath.Join(s.dir, "lock") }
 func (s *Store) rootsDir() string     { return filepath.Join(s.dir, "roots") }
 func (s *Store) templatesDir() string { return filepath.Join(s.dir, "templates") }
+func (s *Store) volumesDir() string   { return filepath.Join(s.dir, "volumes") }
 
 // makeDir makes a directory through which QEMU's user may pass.
 func makeDir(path string) error {
@@ -92,12 +95,7 @@ func makeDir(path string) error {
 // same key wait for it. A root without a key is built for dst alone. When the
 // disk is full, unused files leave the cache and the root is written once
 // more. After an error dst does not exist.
-//
-// A root that is a finished disk is taken as it is, and then has its format.
 func (s *Store) Root(ctx context.Context, root unikernel.Rootfs, dst string) error {
-	if root.Disk != nil {
-		return wrap("root disk", dst, s.adopt(ctx, root, erofsName, dst, checkRoot))
-	}
 	build := func(ctx context.Context, f *os.File) error { return s.writeRoot(ctx, root, f, s.writeTree) }
 	if root.Key == "" {
 		return wrap("build root disk", dst, s.private(ctx, dst, build))
@@ -146,7 +144,13 @@ func (s *Store) writeRoot(ctx context.Context, root unikernel.Rootfs, f *os.File
 			err = errors.Join(err, fmt.Errorf("close root file system: %w", cerr))
 		}
 	}()
-	err = write(ctx, f, dir)
+	return s.makeRoom(f, func() error { return write(ctx, f, dir) })
+}
+
+// makeRoom has f, an empty file, written. When the disk is full, unused files
+// leave the cache, and it is written once more.
+func (s *Store) makeRoom(f *os.File, write func() error) error {
+	err := write()
 	if !isFull(err) {
 		return err
 	}
@@ -156,7 +160,7 @@ func (s *Store) writeRoot(ctx context.Context, root unikernel.Rootfs, f *os.File
 	if err := f.Truncate(0); err != nil {
 		return err
 	}
-	return write(ctx, f, dir)
+	return write()
 }
 
 // protect makes a shared or read-only file readable by root and QEMU only.

@@ -71,7 +71,7 @@ func (r *fakeRoot) rootfs(key string) unikernel.Rootfs {
 func cacheFiles(t *testing.T, s *Store) []string {
 	t.Helper()
 	var names []string
-	for _, dir := range []string{s.rootsDir(), s.templatesDir()} {
+	for _, dir := range []string{s.rootsDir(), s.templatesDir(), s.volumesDir()} {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			t.Fatal(err)
@@ -279,7 +279,7 @@ func TestWaiterEndsWithItsContext(t *testing.T) {
 
 func TestOpenMakesDirectoriesToPassThrough(t *testing.T) {
 	s, _ := openStore(t, Options{})
-	for _, dir := range []string{s.dir, s.rootsDir(), s.templatesDir(), filepath.Dir(s.dir)} {
+	for _, dir := range []string{s.dir, s.rootsDir(), s.templatesDir(), s.volumesDir(), filepath.Dir(s.dir)} {
 		if mode := inode(t, dir).Mode().Perm(); mode != 0o711 {
 			t.Errorf("%s has mode %v", dir, mode)
 		}

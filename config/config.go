@@ -61,8 +61,8 @@ func (c Config) ForGuest(guest string) (Config, error) {
 	switch {
 	case guest == c.Guest:
 		return c, nil
-	case !slices.Contains(Guests(), guest) || guest == GuestImage:
-		return Config{}, fmt.Errorf("the image is a disk for the guest %q, known are %s: %w", guest, strings.Join(Guests(), ", "), ErrInvalid)
+	case !slices.Contains(Guests(), guest):
+		return Config{}, fmt.Errorf("the image is for the guest %q, known are %s: %w", guest, strings.Join(Guests(), ", "), ErrInvalid)
 	case c.GuestNamed:
 		return Config{}, fmt.Errorf("the image is for the guest %q, and %q is asked for by the annotation %sguest or the configuration key guest: leave that out, or take an image for %[2]s: %[4]w",
 			guest, c.Guest, AnnotationPrefix, ErrInvalid)
@@ -92,7 +92,18 @@ type Nanos struct {
 	Kernel string
 	// Machine is QEMU's machine type, "microvm" or "q35"; "auto" chooses.
 	Machine string
+	// WritableBinds is WritableRefuse or WritableCopy: what happens to a bind
+	// mount of a directory that may be written to, which the guest cannot have.
+	WritableBinds string
+	// VolumeMaxSize is how many bytes one bind mount may have to copy.
+	VolumeMaxSize int64
 }
+
+// Values of Nanos.WritableBinds.
+const (
+	WritableRefuse = "refuse"
+	WritableCopy   = "copy"
+)
 
 // Image configures the guest "image", whose kernel is a file of the container's
 // image.
@@ -207,7 +218,7 @@ func Default() Config {
 			Machine:    "microvm",
 			KernelArgs: []string{},
 		},
-		Nanos: Nanos{Kernel: storage.CurrentNanos(), Machine: "auto"},
+		Nanos: Nanos{Kernel: storage.CurrentNanos(), Machine: "auto", WritableBinds: WritableRefuse, VolumeMaxSize: 1 << 30},
 		Image: Image{Machine: "auto"},
 		Libvirt: Libvirt{
 			URI:       "qemu:///embed",

@@ -29,6 +29,7 @@ const (
 	minCache, maxCache             = 0, 1 << 50
 	minWritable, maxWritable       = 64 << 20, 8 << 40 // what package builder formats
 	maxCmdlineBytes                = 4096              // a template; the line has at most 2047
+	minVolume, maxVolume           = 0, 1 << 40        // of what is copied for each container
 	maxKernelArgsBytes             = 1024              // x86's command line has 2048, the guest needs some
 	// A Unix socket's path has at most 107 bytes (unix(7)). The longest that
 	// embedded libvirt makes below the state directory is "/" + 20 bytes +
@@ -52,6 +53,8 @@ var keys = []key{
 
 	text("nanos.kernel", checkPath, func(c *Config) *string { return &c.Nanos.Kernel }),
 	choice("nanos.machine", []string{"auto", "microvm", "q35"}, func(c *Config) *string { return &c.Nanos.Machine }),
+	choice("nanos.writable_binds", []string{WritableRefuse, WritableCopy}, func(c *Config) *string { return &c.Nanos.WritableBinds }),
+	size("nanos.volume_max_size", minVolume, maxVolume, func(c *Config) *int64 { return &c.Nanos.VolumeMaxSize }),
 
 	text("image.kernel", checkImagePath, func(c *Config) *string { return &c.Image.Kernel }),
 	text("image.initrd", checkImagePath, func(c *Config) *string { return &c.Image.Initrd }),

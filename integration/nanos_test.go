@@ -107,7 +107,7 @@ func TestNanosRefuses(t *testing.T) {
 			command []string
 			want    string
 		}{
-			"directory": {container{flags: []string{"--mount", "type=bind,src=" + t.TempDir() + ",dst=/mnt,options=rbind"}}, []string{"sh"}, "copies of regular files"},
+			"directory": {container{flags: []string{"--mount", "type=bind,src=" + t.TempDir() + ",dst=/mnt,options=rbind"}}, []string{"sh"}, "cannot write to the host's directory"},
 			"missing":   {container{}, []string{"no-such-program"}, "executable file not found in $PATH"},
 			"no ELF":    {container{}, []string{"/etc/noformat"}, "exec format error"},
 		} {

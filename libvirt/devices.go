@@ -18,15 +18,31 @@ const (
 	firstSlot  = 0x02
 	lastSlot   = 0x19
 	devicesMax = lastSlot - firstSlot + 1 // also microvm's number of transports
+	// fewDevices is that number where microvm has one interrupt controller
+	// (microvm_machine_init of QEMU's hw/i386/microvm.c).
+	fewDevices = 8
 )
+
+// room is how many virtio devices the machine can have.
+func (b *build) room() int {
+	if b.m.Type == machineMicroVM && b.m.OneIOAPIC {
+		return fewDevices
+	}
+	return devicesMax
+}
 
 // place returns the next virtio device's address: a transport of its own on
 // microvm, else a slot of the root bus. An explicit slot keeps libvirt from
 // adding a PCIe root port for each device, which costs boot time.
 func (b *build) place() (*libvirtxml.DomainAddress, error) {
 	slot := firstSlot + b.placed
-	if slot > lastSlot {
-		return nil, fmt.Errorf("more than %d devices", devicesMax)
+	if room := b.room(); int(b.placed) >= room {
+		advice := ""
+		if room < devicesMax {
+			advice = fmt.Sprintf(", or machine type %s, which has room for %d", machineQ35, devicesMax)
+		}
+		return nil, fmt.Errorf("machine type %s has room for %d devices, and %d disks and %d network interfaces are more: use fewer mounts or networks%s",
+			b.m.Type, room, len(b.m.Disks), len(b.m.NICs), advice)
 	}
 	b.placed++
 	if b.m.Type == machineMicroVM {

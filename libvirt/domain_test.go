@@ -126,6 +126,22 @@ func TestDomainWithoutQboot(t *testing.T) {
 	}
 }
 
+// TestDomainRoom: a board with one interrupt controller has few transports, and
+// the error says which machine type has more.
+func TestDomainRoom(t *testing.T) {
+	for n, fits := range map[int]bool{7: true, 8: false} { // and random numbers
+		m := legacy(machine("microvm"))
+		m.Disks, m.NICs, m.Channels = nil, nil, nil
+		for i := range n {
+			m.Disks = append(m.Disks, unikernel.Disk{Path: "/d", Format: "raw", Serial: diskName(i)})
+		}
+		_, err := Domain(m, emulated)
+		if fits != (err == nil) || !fits && !strings.Contains(err.Error(), "room for 8 devices") || !fits && !strings.Contains(err.Error(), "q35") {
+			t.Errorf("%d disks: %v", n, err)
+		}
+	}
+}
+
 func TestDomainRefuses(t *testing.T) {
 	tests := []struct {
 		name string
@@ -162,7 +178,7 @@ func TestDomainRefuses(t *testing.T) {
 			for i := range 40 {
 				m.NICs = append(m.NICs, unikernel.NIC{Tap: diskName(i), MAC: "52:54:00:00:00:01"})
 			}
-		}, "more than 24"},
+		}, "room for 24 devices"},
 	}
 	for _, kind := range []string{"q35", "microvm"} {
 		for _, tt := range tests {

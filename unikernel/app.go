@@ -31,6 +31,10 @@ type SharedMount struct {
 	Mount specs.Mount
 	// Name is the entry of the share's directory, one path element.
 	Name string
+	// Dir says that the source is a directory, Size is the length of a regular
+	// file in bytes: as they were when the container was asked for.
+	Dir  bool
+	Size int64
 }
 
 // Resources is the part of the host a machine gets.

@@ -24,14 +24,43 @@ type BootConfig struct {
 	Options []Option
 	// Files are put in place of what the image has at their paths.
 	Files []BootFile
+	// Directories are made where the image lacks them.
+	Directories []string
+	// Volumes are mounted over the root.
+	Volumes []Volume
 }
 
 // Option is one order for the kernel. A Name with a dot, "en1.mtu", is one of
 // the group before it.
 type Option struct{ Name, Value string }
 
+// MaxBootFiles is how many bytes all Files of a BootConfig can have together.
+const MaxBootFiles = 1 << 20
+
 // BootFile is a small regular file of the host that the guest gets a copy of.
 type BootFile struct{ Path, Source string }
+
+// Volume is a part of the guest's file system on a disk of its own, which is
+// made before the guest boots.
+type Volume struct {
+	// Path is where it is mounted; what is missing of it is made.
+	Path string
+	// Source is the directory or the regular file of the host that it is a copy
+	// of. An empty one makes an empty directory.
+	Source string
+	// Recursive says that what is mounted below Source is part of it.
+	Recursive bool
+	// ReadOnly volumes cannot be written to. Others take what the guest writes,
+	// which is discarded with the container.
+	ReadOnly bool
+	// Size is about how many bytes can be written; 0 is as many as to the root.
+	Size int64
+	// MaxSource is how many bytes Source may have.
+	MaxSource int64
+	// Spare is for an empty volume where an empty directory of the root does as
+	// well: it has a disk only where the image has files.
+	Spare bool
+}
 
 // Watched is a machine whose guest has no control channel, as a Watcher sees it.
 type Watched interface {

@@ -25,10 +25,15 @@ func Plan(mounts []specs.Mount) ([]unikernel.SharedMount, error) {
 		if !isBind(m) {
 			continue
 		}
-		if err := check(m.Source); err != nil {
+		info, err := check(m.Source)
+		if err != nil {
 			return nil, fmt.Errorf("bind mount %s: %w", m.Destination, err)
 		}
-		shares = append(shares, unikernel.SharedMount{Mount: m, Name: strconv.Itoa(len(shares))})
+		s := unikernel.SharedMount{Mount: m, Name: strconv.Itoa(len(shares)), Dir: info.IsDir()}
+		if info.Mode().IsRegular() {
+			s.Size = info.Size()
+		}
+		shares = append(shares, s)
 	}
 	return shares, nil
 }
@@ -37,21 +42,21 @@ func isBind(m specs.Mount) bool {
 	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
 }
 
-// check says whether source is data that a guest can use.
-func check(source string) error {
+// check refuses a source that is no data that a guest can use.
+func check(source string) (os.FileInfo, error) {
 	path, err := filepath.EvalSymlinks(source)
 	if err != nil {
-		return fmt.Errorf("%w: source: %w", unikernel.ErrInvalid, err)
+		return nil, fmt.Errorf("%w: source: %w", unikernel.ErrInvalid, err)
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return fmt.Errorf("%w: source: %w", unikernel.ErrInvalid, err)
+		return nil, fmt.Errorf("%w: source: %w", unikernel.ErrInvalid, err)
 	}
 	if what := unshareable(path, info.Mode()); what != "" {
-		return fmt.Errorf("%w: source %s is %s: it works only on the host's kernel, and a machine has its own; leave the mount out",
+		return nil, fmt.Errorf("%w: source %s is %s: it works only on the host's kernel, and a machine has its own; leave the mount out",
 			unikernel.ErrNotImplemented, source, what)
 	}
-	return nil
+	return info, nil
 }
 
 func unshareable(path string, mode os.FileMode) string {

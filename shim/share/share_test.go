@@ -17,7 +17,7 @@ import (
 func TestPlan(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("12345"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	shares, err := Plan([]specs.Mount{
@@ -31,6 +31,9 @@ func TestPlan(t *testing.T) {
 	}
 	if len(shares) != 2 || shares[0].Name != "0" || shares[0].Mount.Destination != "/a" || shares[1].Name != "1" || shares[1].Mount.Destination != "/b" {
 		t.Errorf("shares %+v", shares)
+	}
+	if a, b := shares[0], shares[1]; !a.Dir || a.Size != 0 || b.Dir || b.Size != 5 {
+		t.Errorf("sources %+v", shares)
 	}
 }
 

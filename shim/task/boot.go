@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"containerd-shim-uni/shim/console"
 	"containerd-shim-uni/unikernel"
@@ -24,9 +25,9 @@ func (cr *creation) bootDisk(ctx context.Context) error {
 	return nil
 }
 
-// configureBoot makes the layer over the boot disk, if the guest has one. It is
-// called when hooks have run and the network is known.
-func (c *Container) configureBoot(app unikernel.App) error {
+// configureBoot makes the layer over the boot disk and its volumes, if the guest
+// has one. It is called when hooks have run and the network is known.
+func (c *Container) configureBoot(ctx context.Context, app unikernel.App) error {
 	w, ok := c.guest.(unikernel.Configurer)
 	if !ok || c.plan.Disk == nil {
 		return nil
@@ -35,7 +36,9 @@ func (c *Container) configureBoot(app unikernel.App) error {
 	if err != nil {
 		return err
 	}
-	return c.disks.Configure(unikernel.Disk{Path: c.names.bootDisk(), Format: c.rootFormat}, c.names.bootLayer(), c.cfg.Rootfs.WritableSize, boot)
+	defer c.took("configuration", time.Now())
+	c.volumes, err = c.disks.Configure(ctx, c.names.bootDisk(), c.names.bootLayer(), c.cfg.Rootfs.WritableSize, boot)
+	return err
 }
 
 // attachConsole begins to read the machine's console: for diagnosis, and for a

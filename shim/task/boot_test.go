@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -63,6 +64,35 @@ func TestBootFromRoot(t *testing.T) {
 	if got := b.wait(); got != 42 {
 		t.Errorf("exit %+v", got)
 	}
+	b.remove()
+	b.wantNothing()
+}
+
+// TestBootVolumes: a machine has its volumes' disks, the new ones where it is
+// made again, and nothing is left of them.
+func TestBootVolumes(t *testing.T) {
+	b, _ := newWatcherBench(t)
+	b.host.disks.record, b.host.disks.volumes = []byte{1}, 2
+	c := b.must(false)
+	b.host.networks.found = podNetwork
+	if _, err := b.Start(t.Context(), "c", ""); err != nil {
+		t.Fatal(err)
+	}
+	made := b.host.machines.made
+	if len(made) != 2 {
+		t.Fatalf("%d machines were made", len(made))
+	}
+	for _, m := range made {
+		var serials []string
+		for _, d := range m.Disks {
+			serials = append(serials, d.Serial)
+		}
+		if !slices.Equal(serials, []string{"volume-0", "volume-1", unikernel.SerialRoot}) {
+			t.Errorf("disks %v", serials)
+		}
+	}
+	b.host.machines.end(c.names.Domain(), unikernel.EndShutdown)
+	b.wait()
 	b.remove()
 	b.wantNothing()
 }

@@ -40,8 +40,6 @@ type Container struct {
 	app    unikernel.App
 	size   unikernel.Resources
 	plan   unikernel.Plan
-	// rootFormat is the format of the root disk or the boot disk.
-	rootFormat string
 	// netns is the network namespace's path; ownNetns says we made it.
 	netns    string
 	ownNetns bool
@@ -57,6 +55,8 @@ type Container struct {
 	// occupant stands for the container on the host when the hypervisor is not
 	// in its network namespace; else it is nil.
 	occupant *occupant
+	// volumes are disks beside the root. They change while the machine is made.
+	volumes []unikernel.Disk
 
 	// booted gets the outcome of the one attempt to start, and is closed.
 	booted chan boot

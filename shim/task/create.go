@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"containerd-shim-uni/config"
@@ -36,9 +37,7 @@ type creation struct {
 	*Container
 	host Host
 	fs   unikernel.Rootfs
-	// target is where fs is mounted if it must be.
-	target string
-	undo   undo
+	undo undo
 	// found is the network, part of app when all is prepared.
 	found unikernel.Network
 }
@@ -62,16 +61,8 @@ func create(ctx context.Context, host Host, sent Events, namespace string, r Cre
 	if err := cr.directories(ctx); err != nil {
 		return nil, err
 	}
-	if err := cr.rootFiles(r.Rootfs); err != nil {
-		return nil, err
-	}
 	if err := cr.prepare(ctx); err != nil {
 		return nil, err
-	}
-	if rootfs.Hidden(r.Rootfs) { // a finished disk is not opened, which would end the mount
-		if err := rootfs.Unmount(cr.target); err != nil {
-			return nil, err
-		}
 	}
 	if err := cr.machine(ctx); err != nil {
 		return nil, err
@@ -124,38 +115,8 @@ func (cr *creation) read(namespace string, r CreateRequest) error {
 	if spec.Root != nil && len(r.Rootfs) == 0 {
 		rootPath = spec.Root.Path
 	}
-	cr.target = rootfs.Path(r.Bundle, rootPath)
-	if rootfs.Hidden(r.Rootfs) {
-		return nil // see rootFiles
-	}
-	if cr.fs, err = rootfs.New(r.Rootfs, cr.target); err != nil {
-		return err
-	}
-	return cr.finished()
-}
-
-// finished takes over what a finished disk decides.
-func (cr *creation) finished() (err error) {
-	cr.rootFormat = "raw"
-	if cr.fs.Disk == nil {
-		return nil
-	}
-	cr.rootFormat = cr.fs.Disk.Format
-	cr.cfg, err = cr.cfg.ForGuest(cr.fs.Disk.Guest)
+	cr.fs, err = rootfs.New(r.Rootfs, rootfs.Path(r.Bundle, rootPath))
 	return err
-}
-
-// rootFiles mounts the root file system if its files cannot be seen otherwise:
-// what it holds decides what boots.
-func (cr *creation) rootFiles(mounts []*types.Mount) (err error) {
-	if !rootfs.Hidden(mounts) {
-		return nil
-	}
-	cr.undo.add("unmount root file system", func(context.Context) error { return rootfs.Unmount(cr.target) })
-	if cr.fs, err = rootfs.Mount(mounts, cr.target); err != nil {
-		return err
-	}
-	return cr.finished()
 }
 
 // directories makes the container's directories, after whatever an earlier
@@ -304,7 +265,7 @@ func (cr *creation) machine(ctx context.Context) error {
 	if err := cr.shares(); err != nil {
 		return err
 	}
-	if err := cr.configureBoot(cr.app); err != nil {
+	if err := cr.configureBoot(ctx, cr.app); err != nil {
 		return err
 	}
 	if err := cr.commandLine(cr.app.Network); err != nil {
@@ -349,9 +310,11 @@ func (c *Container) document(nics []unikernel.NIC) unikernel.Machine {
 	if c.plan.Image != nil {
 		m.Disks = c.imageDisks()
 	} else if c.plan.Disk != nil {
-		m.Disks = []unikernel.Disk{{Path: c.names.bootLayer(), Format: "qcow2", Serial: unikernel.SerialRoot, Ephemeral: true}}
+		// The root last: its kernel starts the program when the root is there, and
+		// should have met the others by then.
+		m.Disks = append(slices.Clone(c.volumes), unikernel.Disk{Path: c.names.bootLayer(), Format: "qcow2", Serial: unikernel.SerialRoot, Ephemeral: true})
 	} else {
-		m.Disks = []unikernel.Disk{{Path: c.names.root(), Format: c.rootFormat, Serial: unikernel.SerialRoot, ReadOnly: true}}
+		m.Disks = []unikernel.Disk{{Path: c.names.root(), Format: "raw", Serial: unikernel.SerialRoot, ReadOnly: true}}
 	}
 	if c.plan.Control != "" {
 		m.Channels = []unikernel.Channel{{Name: c.plan.Control, Socket: c.names.control()}}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -43,16 +44,14 @@ type fakeHost struct {
 	guest    *fakeGuest
 	watcher  unikernel.Guest // in place of guest
 	networks *fakeNetworks
-	err      error  // of Machines
-	asked    string // the guest that was asked for
+	err      error // of Machines
 }
 
 func (h *fakeHost) Machines(context.Context, config.Config) (Machines, error) {
 	return h.machines, h.err
 }
 func (h *fakeHost) Disks(config.Config) (Disks, error) { return h.disks, nil }
-func (h *fakeHost) Guest(cfg config.Config, _ Machines) (unikernel.Guest, error) {
-	h.asked = cfg.Guest
+func (h *fakeHost) Guest(config.Config, Machines) (unikernel.Guest, error) {
 	if h.watcher != nil {
 		return h.watcher, nil
 	}
@@ -197,7 +196,7 @@ type fakeDisks struct {
 	configured []unikernel.BootConfig
 	imageErr   error
 	taken      unikernel.ImageFiles
-	base       string // the format of what was configured
+	volumes    int // that are made with each layer
 }
 
 func (d *fakeDisks) BootDisk(_ context.Context, _ unikernel.Rootfs, _ unikernel.BootDisk, dst string) error {
@@ -207,20 +206,26 @@ func (d *fakeDisks) BootDisk(_ context.Context, _ unikernel.Rootfs, _ unikernel.
 	return os.WriteFile(dst, nil, 0o600)
 }
 
-func (d *fakeDisks) Configure(base unikernel.Disk, dst string, _ int64, c unikernel.BootConfig) error {
-	if _, err := os.Stat(base.Path); err != nil {
-		return err
+func (d *fakeDisks) Configure(_ context.Context, base, dst string, _ int64, c unikernel.BootConfig) (made []unikernel.Disk, err error) {
+	if _, err := os.Stat(base); err != nil {
+		return nil, err
 	}
-	d.base = base.Format
 	if d.configureErr != nil {
-		return d.configureErr
+		return nil, d.configureErr
 	}
 	d.configured = append(d.configured, c)
+	for i := range d.volumes {
+		v := unikernel.Disk{Path: filepath.Join(filepath.Dir(dst), fmt.Sprint("volume-", i)), Format: "raw", Serial: fmt.Sprint("volume-", i)}
+		if err := os.WriteFile(v.Path, nil, 0o600); err != nil {
+			return nil, err
+		}
+		made = append(made, v)
+	}
 	f, err := os.OpenFile(dst, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return f.Close()
+	return made, f.Close()
 }
 
 func (d *fakeDisks) ImageFiles(_ context.Context, _ unikernel.Rootfs, in, out unikernel.ImageFiles) error {
@@ -277,6 +282,9 @@ type fakeNetworks struct {
 
 func (n *fakeNetworks) New(string) error  { n.namespaces++; return n.newErr }
 func (n *fakeNetworks) Drop(string) error { n.namespaces = 0; return nil }
+func (n *fakeNetworks) Hold(string) (int, func(), error) {
+	return 4711, func() {}, nil
+}
 
 // Occupy implements Networks with a process that sleeps.
 func (n *fakeNetworks) Occupy(string) (int, func(), error) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"containerd-shim-uni/unikernel"
@@ -31,14 +30,9 @@ func (c *Container) watch() {
 	w := &watcher{c: c, machine: machine}
 	exit := w.wait()
 	c.collectExecs()
-	release := sync.OnceFunc(c.release)
-	if c.exitReported() {
-		// Whoever is told of an exit expects the pid to be gone.
-		within(exitPatience, release)
-	}
 	c.finish(exit, w.end)
 	c.killing.Wait()
-	release()
+	c.release()
 	if w.end == nil {
 		w.endWithin(lastWords)
 	}
@@ -239,26 +233,6 @@ func (c *Container) explain(exit unikernel.Exit, end *unikernel.End) {
 		entry = entry.WithField(fieldReason, end.Reason.String()).WithField("detail", end.Detail)
 	}
 	entry.WithField(fieldConsole, c.tail(consoleInLog)).Error("container ended without its guest reporting an exit")
-}
-
-// exitReported says whether the first process's exit is known from the guest.
-func (c *Container) exitReported() bool {
-	c.mu.Lock()
-	proc := c.process
-	c.mu.Unlock()
-	return proc != nil && reported(proc)
-}
-
-// within begins to do something, and returns when it is done or the time is up.
-func within(d time.Duration, do func()) {
-	done := make(chan struct{})
-	go func() { defer close(done); do() }()
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-done:
-	case <-timer.C:
-	}
 }
 
 // reported says whether a process's exit is known from the guest.

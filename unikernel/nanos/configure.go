@@ -23,8 +23,8 @@ func (g *Guest) Configure(app unikernel.App) (unikernel.BootConfig, error) {
 	if app.Spec.Root != nil && app.Spec.Root.Readonly {
 		c.Options = append(c.Options, unikernel.Option{Name: "readonly_rootfs", Value: "t"})
 	}
-	for _, s := range app.Shares {
-		c.Files = append(c.Files, unikernel.BootFile{Path: s.Mount.Destination, Source: s.Mount.Source})
+	if err := g.mounts(app, &c); err != nil {
+		return c, err
 	}
 	options, err := network(app.Network)
 	c.Options = append(c.Options, options...)

@@ -25,11 +25,27 @@
 // with ErrNotImplemented and the name of the guest that can. Users, capabilities,
 // seccomp and limits other than those of the machine are left out silently: they
 // divide what is in one kernel, and here is one program alone in a machine.
-// Mounts of proc, sysfs, devpts, mqueue, cgroup and tmpfs are left out too: the
-// kernel has its own /proc, /sys and /dev, and the root can be written to.
-// Bind mounts of small regular files become copies; others are refused.
+// Mounts of proc, sysfs, devpts, mqueue and cgroup are left out too: the kernel
+// has its own /proc, /sys and /dev.
 //
 // An interface gets one IPv4 and one IPv6 address, an MTU and a gateway of
 // IPv4, which need not be in its network. Routes that these cannot express are
 // refused: see network.go.
+//
+// # Mounts
+//
+// Nothing is shared with the host. A bind mount is a copy, made when the
+// container is created:
+//
+//	regular files    lie in the root, 1 MiB in all, and can be written to there
+//	larger files     a link to a file on a volume
+//	directories      a volume: a disk of its own, read-only where the mount is
+//	writable ones    refused, or a copy whose changes are lost: Config.CopyWritable
+//
+// The kernel mounts volumes on directories of its root and nowhere else, so a
+// mount in a mount is refused. A tmpfs is an empty directory of the root, which
+// is as ephemeral; it is an empty volume where the image has files, or the root
+// is read-only. The one at /run, which is in every specification, shows what the
+// image has there. Those below /dev are directories; shared memory is the
+// machine's own.
 package nanos

@@ -30,6 +30,11 @@ type Config struct {
 	Kernel string
 	// Machine is QEMU's machine type, "microvm" or "q35", or MachineAuto.
 	Machine string
+	// CopyWritable gives a container a copy of what it wants to write to on the
+	// host; else that is refused.
+	CopyWritable bool
+	// MaxVolume is how many bytes a bind mount can have that needs a disk.
+	MaxVolume int64
 }
 
 // Guest is the nanos guest.
@@ -48,11 +53,16 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 	if err := check(app.Spec); err != nil {
 		return unikernel.Plan{}, err
 	}
-	kind, r, err := machine(g.cfg.Machine, r)
+	c, err := g.Configure(app)
 	if err != nil {
 		return unikernel.Plan{}, err
 	}
-	if _, err := g.Configure(app); err != nil {
+	kind := g.cfg.Machine
+	if kind == MachineAuto && len(c.Volumes) > microVolumes {
+		kind = machineQ35
+	}
+	kind, r, err = machine(kind, r)
+	if err != nil {
 		return unikernel.Plan{}, err
 	}
 	kernel := filepath.Join(g.cfg.Kernel, KernelImage)

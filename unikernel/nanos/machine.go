@@ -8,7 +8,8 @@ import (
 
 // Values of Config.Machine beside QEMU's own names of types.
 const (
-	// MachineAuto is microvm for machines of comfortMiB and more, else q35.
+	// MachineAuto is microvm for machines of comfortMiB and more with up to
+	// microVolumes volumes, else q35.
 	MachineAuto = "auto"
 
 	machineMicroVM = "microvm"
@@ -30,6 +31,11 @@ const (
 	// 1024 entries and not 256.
 	comfortMiB = 128
 )
+
+// microVolumes is how many volumes microvm has room for beside the root, random
+// numbers and two network interfaces: QEMU gives it 8 devices with a single
+// interrupt controller, which is what the kernel knows.
+const microVolumes = 4
 
 // board is what ends a machine. With debug_exit the kernel writes a status to
 // port 0x501 and then pulls the keyboard controller's reset line (QEMU_HALT of

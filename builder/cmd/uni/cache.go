@@ -33,16 +33,6 @@ func openStore(cmd *cobra.Command, load func() (config.Config, error)) (*builder
 	return s, c, err
 }
 
-// cached lists what the configured cache holds.
-func cached(cmd *cobra.Command, load func() (config.Config, error)) ([]builder.Entry, config.Config, error) {
-	s, c, err := openStore(cmd, load)
-	if err != nil {
-		return nil, c, err
-	}
-	entries, err := s.Entries()
-	return entries, c, err
-}
-
 // cacheRow is one cached file in JSON.
 type cacheRow struct {
 	Kind      string    `json:"kind"`
@@ -58,7 +48,11 @@ func cacheList(load func() (config.Config, error)) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ls", Short: "List cached files, most recently used first", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			entries, _, err := cached(cmd, load)
+			s, _, err := openStore(cmd, load)
+			if err != nil {
+				return err
+			}
+			entries, err := s.Entries()
 			if err != nil {
 				return err
 			}
@@ -90,7 +84,11 @@ func cacheUsage(load func() (config.Config, error)) *cobra.Command {
 	return &cobra.Command{
 		Use: "du", Short: "Say how much the cache occupies", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			entries, c, err := cached(cmd, load)
+			s, c, err := openStore(cmd, load)
+			if err != nil {
+				return err
+			}
+			entries, err := s.Entries()
 			if err != nil {
 				return err
 			}

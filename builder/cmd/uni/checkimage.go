@@ -30,7 +30,15 @@ func checkImageCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return report(cmd.OutOrStdout(), output, findings)
+			if err := printFindings(cmd.OutOrStdout(), output, findings); err != nil {
+				return err
+			}
+			for _, f := range findings {
+				if f.Level == levelFail {
+					return errSilent
+				}
+			}
+			return nil
 		},
 	}
 	flags.add(cmd)

@@ -82,7 +82,10 @@ func (h *host) Guest(cfg config.Config, machines task.Machines) (unikernel.Guest
 	switch cfg.Guest {
 	case linux.Name:
 	case nanos.Name:
-		return nanos.New(nanos.Config{Kernel: resolve(cfg.Nanos.Kernel), Machine: cfg.Nanos.Machine}), nil
+		return nanos.New(nanos.Config{
+			Kernel: resolve(cfg.Nanos.Kernel), Machine: cfg.Nanos.Machine,
+			CopyWritable: cfg.Nanos.WritableBinds == config.WritableCopy, MaxVolume: cfg.Nanos.VolumeMaxSize,
+		}), nil
 	case prebuilt.Name:
 		return prebuilt.New(prebuilt.Config(cfg.Image)), nil
 	default:
