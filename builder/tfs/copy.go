@@ -214,9 +214,9 @@ func (w *worker) do(ctx context.Context, root *tree.Node, j *job) error {
 	}
 	select {
 	case at := <-j.turn:
-		start := at.end
-		w.out, start = w.place(&at)
+		out, start := w.place(&at)
 		j.next <- at
+		w.out = out
 		return w.write(start)
 	case <-ctx.Done():
 		return context.Cause(ctx)
