@@ -38,6 +38,9 @@ func (s *Store) bootDisk(ctx context.Context, root unikernel.Rootfs, d unikernel
 	if disk.Kernel, err = readKernel(d.Kernel); err != nil {
 		return err
 	}
+	if root.Disk != nil {
+		return s.adoptBoot(ctx, root, disk, dst)
+	}
 	build := func(ctx context.Context, f *os.File) error {
 		err := s.writeRoot(ctx, root, f, disk.WriteDir)
 		if errors.Is(err, tfs.ErrFormat) {
@@ -66,7 +69,7 @@ func sum(data []byte) string {
 }
 
 // Configure makes dst a container's own layer over base, which BootDisk made
-// beside it: it holds the configuration, and takes what the guest writes, up to
+// beside it, of the Format raw or that of a finished disk: it holds the configuration, and takes what the guest writes, up to
 // about sizeBytes. The disks of the volumes are made beside it, in place of
 // those of an earlier layer, and returned. dst must not exist; after an error
 // neither it nor a volume does.
@@ -76,22 +79,22 @@ func sum(data []byte) string {
 // source that is too large or missing is unikernel.ErrInvalid. Sources that did
 // not change for some seconds and lie on a file system that keeps track of
 // changes share their disks with other containers.
-func (s *Store) Configure(ctx context.Context, base, dst string, sizeBytes int64, c unikernel.BootConfig) ([]unikernel.Disk, error) {
+func (s *Store) Configure(ctx context.Context, base unikernel.Disk, dst string, sizeBytes int64, c unikernel.BootConfig) ([]unikernel.Disk, error) {
 	disks, err := s.configure(ctx, base, dst, sizeBytes, c)
 	return disks, wrap("configure boot disk", dst, err)
 }
 
-func (s *Store) configure(ctx context.Context, base, dst string, size int64, c unikernel.BootConfig) (_ []unikernel.Disk, err error) {
-	f, err := os.Open(base)
+func (s *Store) configure(ctx context.Context, base unikernel.Disk, dst string, size int64, c unikernel.BootConfig) (_ []unikernel.Disk, err error) {
+	f, err := os.Open(base.Path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
+	disk, diskSize, err := openFormat(f, base.Format)
 	if err != nil {
 		return nil, err
 	}
-	image, err := tfs.Open(f, st.Size())
+	image, err := tfs.Open(disk, diskSize)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +130,7 @@ func (s *Store) configure(ctx context.Context, base, dst string, size int64, c u
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", unikernel.ErrInvalid, err)
 	}
-	return add.disks(), s.writeLayer(base, dst, st.Size()+size, image, added)
+	return add.disks(), s.writeLayer(base, dst, diskSize+size, image, added)
 }
 
 func removeDisks(list []unikernel.Disk) {
@@ -139,7 +142,7 @@ func removeDisks(list []unikernel.Disk) {
 }
 
 // writeLayer writes a layer of about size bytes that holds chunks.
-func (s *Store) writeLayer(base, dst string, size int64, image *tfs.Image, added []tfs.Chunk) error {
+func (s *Store) writeLayer(base unikernel.Disk, dst string, size int64, image *tfs.Image, added []tfs.Chunk) error {
 	// The kernel's last words get a cluster of their own, so that the guest's
 	// writing them changes nothing else: Record can read them while QEMU runs.
 	chunks := []qcow2.Chunk{{Offset: image.LogOffset(), Data: make([]byte, tfs.LogSize)}}
@@ -148,7 +151,7 @@ func (s *Store) writeLayer(base, dst string, size int64, image *tfs.Image, added
 	}
 	size = (size + writableUnit - 1) / writableUnit * writableUnit
 	return s.newFile(dst, func(f *os.File) error {
-		return qcow2.Overlay{Size: size, Backing: filepath.Base(base), BackingFormat: "raw"}.WriteData(f, chunks)
+		return qcow2.Overlay{Size: size, Backing: filepath.Base(base.Path), BackingFormat: base.Format}.WriteData(f, chunks)
 	})
 }
 

@@ -96,6 +96,8 @@ func TestBootDiskRefuses(t *testing.T) {
 	}
 }
 
+func rawDisk(path string) unikernel.Disk { return unikernel.Disk{Path: path, Format: "raw"} }
+
 func TestConfigure(t *testing.T) {
 	s, base, layer := bootStore(t)
 	before, err := os.ReadFile(base)
@@ -107,7 +109,7 @@ func TestConfigure(t *testing.T) {
 	c := unikernel.BootConfig{Args: []string{"x", "1"}, Env: []string{"PATH=/sbin:/bin", "A=b=c", "odd"}, Cwd: "/",
 		Options: []unikernel.Option{{Name: "en1.mtu", Value: "1500"}, {Name: "o", Value: "t"}, {Name: "en1.ipaddr", Value: "10.0.0.1"}},
 		Files:   []unikernel.BootFile{{Path: "/etc/hosts", Source: hosts}}}
-	if _, err := s.Configure(t.Context(), base, layer, 1<<30, c); err != nil {
+	if _, err := s.Configure(t.Context(), rawDisk(base), layer, 1<<30, c); err != nil {
 		t.Fatal(err)
 	}
 	if after, _ := os.ReadFile(base); !bytes.Equal(before, after) {
@@ -117,7 +119,7 @@ func TestConfigure(t *testing.T) {
 	if err != nil || !bytes.Equal(record, make([]byte, tfs.LogSize)) {
 		t.Errorf("record: %v", err)
 	}
-	if _, err := s.Configure(t.Context(), base, layer, 1<<30, c); !errors.Is(err, os.ErrExist) {
+	if _, err := s.Configure(t.Context(), rawDisk(base), layer, 1<<30, c); !errors.Is(err, os.ErrExist) {
 		t.Errorf("a second time: %v", err)
 	}
 	if _, err := s.Record(base); err == nil {
@@ -148,7 +150,7 @@ func TestConfigureRefuses(t *testing.T) {
 		if tt.file != "" {
 			c.Files = []unikernel.BootFile{{Path: "/etc/f", Source: tt.file}}
 		}
-		if _, err := s.Configure(t.Context(), base, layer, 1<<30, c); !errors.Is(err, tt.want) {
+		if _, err := s.Configure(t.Context(), rawDisk(base), layer, 1<<30, c); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", name, err, tt.want)
 		}
 		if _, err := os.Stat(layer); err == nil {

@@ -7,6 +7,7 @@
 //	<dir>/cache/roots/<digest>.erofs     one image's files, read-only
 //	<dir>/cache/roots/<digest>.tfs       a disk to boot from with one image's files, read-only
 //	<dir>/cache/roots/<digest>.file      a kernel, initrd or disk out of an image, read-only
+//	<dir>/cache/roots/<digest>.disk      a copy of a finished disk, read-only
 //	<dir>/cache/volumes/<digest>.tfs     the files of a read-only bind mount
 //	<dir>/cache/templates/<digest>.ext4  an empty, formatted file system, sparse
 //	<dir>/containers/<key>/              the caller's; on the same file system
@@ -15,8 +16,10 @@
 // template.ext4 beside its writable.qcow2 a link of the template that the
 // overlay is backed by. A container that boots from its root has boot.tfs, a
 // link of a disk, and boot.qcow2, its configuration and what it writes; its
-// volumes are volume-0.tfs and so on, links where they are shared. So a cached file is in use exactly while its link count
-// is above one. Nothing has to be counted or released: removing the
+// volumes are volume-0.tfs and so on, links where they are shared. An image
+// that is a finished disk is linked from its snapshot, past the cache, and copied
+// to it only where that cannot be. So a cached file is in use exactly while its
+// link count is above one. Nothing has to be counted or released: removing the
 // container's directory does it, and a kill -9 at any time leaves nothing that
 // pins the cache.
 //

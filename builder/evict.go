@@ -17,7 +17,8 @@ import (
 // Entry is one cached file.
 type Entry struct {
 	// Kind is "root", "disk" (one to boot from), "volume" (of a bind mount), "file"
-	// (of an image that brings its kernel) or "template".
+	// (of an image that brings its kernel), "copy" (of a finished disk) or
+	// "template".
 	Kind string
 	// Digest names the file.
 	Digest string
@@ -47,6 +48,10 @@ func (s *Store) Entries() ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
+	copies, err := listEntries(s.rootsDir(), "copy", copySuffix)
+	if err != nil {
+		return nil, err
+	}
 	templates, err := listEntries(s.templatesDir(), "template", ".ext4")
 	if err != nil {
 		return nil, err
@@ -59,7 +64,7 @@ func (s *Store) Entries() ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := slices.Concat(roots, disks, files, volumes, templates)
+	all := slices.Concat(roots, disks, files, copies, volumes, templates)
 	slices.SortFunc(all, func(a, b Entry) int {
 		return cmp.Or(b.Used.Compare(a.Used), strings.Compare(a.Digest, b.Digest))
 	})

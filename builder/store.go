@@ -95,7 +95,12 @@ func makeDir(path string) error {
 // same key wait for it. A root without a key is built for dst alone. When the
 // disk is full, unused files leave the cache and the root is written once
 // more. After an error dst does not exist.
+//
+// A root that is a finished disk is taken as it is, and then has its format.
 func (s *Store) Root(ctx context.Context, root unikernel.Rootfs, dst string) error {
+	if root.Disk != nil {
+		return wrap("root disk", dst, s.adopt(ctx, root, erofsName, dst, checkRoot))
+	}
 	build := func(ctx context.Context, f *os.File) error { return s.writeRoot(ctx, root, f, s.writeTree) }
 	if root.Key == "" {
 		return wrap("build root disk", dst, s.private(ctx, dst, build))

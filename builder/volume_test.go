@@ -49,7 +49,7 @@ func (b *volumeBench) configure(volumes ...unikernel.Volume) ([]unikernel.Disk, 
 	if err := os.Link(b.base, base); err != nil {
 		b.Fatal(err)
 	}
-	disks, err := b.s.Configure(b.Context(), base, filepath.Join(dir, "boot.qcow2"), 64<<20,
+	disks, err := b.s.Configure(b.Context(), rawDisk(base), filepath.Join(dir, "boot.qcow2"), 64<<20,
 		unikernel.BootConfig{Args: []string{"/bin/x"}, Cwd: "/", Volumes: volumes})
 	left, _ := filepath.Glob(filepath.Join(dir, "volume-*"))
 	if err != nil && len(left) > 0 {
@@ -345,7 +345,7 @@ func TestProgramOnVolume(t *testing.T) {
 		if tt.copies != "" {
 			c.Files = []unikernel.BootFile{{Path: "/app/run", Source: tt.copies}}
 		}
-		if _, err := s.Configure(t.Context(), base, layer, 1<<20, c); !errors.Is(err, tt.want) {
+		if _, err := s.Configure(t.Context(), rawDisk(base), layer, 1<<20, c); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", name, err, tt.want)
 		}
 		_ = os.Remove(layer)
@@ -357,7 +357,7 @@ func TestVolumesAgain(t *testing.T) {
 	s, base, layer := bootStore(t)
 	dir := bindSource(t)
 	for range 2 {
-		disks, err := s.Configure(t.Context(), base, layer, 1<<20,
+		disks, err := s.Configure(t.Context(), rawDisk(base), layer, 1<<20,
 			unikernel.BootConfig{Args: []string{"/bin/x"}, Cwd: "/", Volumes: []unikernel.Volume{readOnly("/a", dir)}})
 		if err != nil {
 			t.Fatal(err)

@@ -61,8 +61,8 @@ func (c Config) ForGuest(guest string) (Config, error) {
 	switch {
 	case guest == c.Guest:
 		return c, nil
-	case !slices.Contains(Guests(), guest):
-		return Config{}, fmt.Errorf("the image is for the guest %q, known are %s: %w", guest, strings.Join(Guests(), ", "), ErrInvalid)
+	case !slices.Contains(Guests(), guest) || guest == GuestImage:
+		return Config{}, fmt.Errorf("the image is a disk for the guest %q, known are %s: %w", guest, strings.Join(Guests(), ", "), ErrInvalid)
 	case c.GuestNamed:
 		return Config{}, fmt.Errorf("the image is for the guest %q, and %q is asked for by the annotation %sguest or the configuration key guest: leave that out, or take an image for %[2]s: %[4]w",
 			guest, c.Guest, AnnotationPrefix, ErrInvalid)

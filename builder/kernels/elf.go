@@ -1,13 +1,13 @@
 package kernels
 
 import (
-	"bytes"
 	"debug/elf"
 	"encoding/binary"
 	"fmt"
 	"io"
 
 	"containerd-shim-uni/unikernel"
+	"containerd-shim-uni/unikernel/prebuilt"
 )
 
 // CheckPVH says whether QEMU can enter a kernel directly: an ELF file for
@@ -28,19 +28,10 @@ func openPVH(kernel io.ReaderAt) (*elf.File, error) {
 	if image.Machine != elf.EM_X86_64 || image.Class != elf.ELFCLASS64 {
 		return nil, invalid("it is for %v (%v), and only x86-64 is supported", image.Machine, image.Class)
 	}
-	for _, p := range image.Progs {
-		if p.Type != elf.PT_NOTE || p.Filesz > 1<<20 {
-			continue
-		}
-		notes := make([]byte, p.Filesz)
-		if _, err := p.ReadAt(notes, 0); err != nil {
-			return nil, fmt.Errorf("read notes: %w: %w", unikernel.ErrInvalid, err)
-		}
-		if hasNote(notes, "Xen\x00", phys32Entry) {
-			return image, nil
-		}
+	if how, err := prebuilt.Detect(kernel); err != nil || how != prebuilt.PVH {
+		return nil, invalid("it has no PVH entry point")
 	}
-	return nil, invalid("it has no PVH entry point")
+	return image, nil
 }
 
 func invalid(format string, args ...any) error {
@@ -53,31 +44,6 @@ func isARM64Image(kernel io.ReaderAt) bool {
 	magic := make([]byte, 4)
 	_, err := kernel.ReadAt(magic, 56)
 	return err == nil && string(magic) == "ARM\x64"
-}
-
-// phys32Entry is the type of the ELF note that says where a kernel is entered
-// by PVH boot: XEN_ELFNOTE_PHYS32_ENTRY of Xen's public/elfnote.h.
-const phys32Entry = 18
-
-// hasNote walks ELF notes: sizes of name and description, type, then both,
-// each padded to four bytes.
-func hasNote(data []byte, name string, kind uint32) bool {
-	for len(data) >= 12 {
-		le := binary.LittleEndian
-		nameSize, descSize, typ := uint64(le.Uint32(data)), uint64(le.Uint32(data[4:])), le.Uint32(data[8:])
-		total := 12 + (nameSize+3)/4*4 + (descSize+3)/4*4
-		if 12+nameSize > uint64(len(data)) {
-			return false
-		}
-		if typ == kind && bytes.Equal(data[12:12+nameSize], []byte(name)) {
-			return true
-		}
-		if total > uint64(len(data)) {
-			return false
-		}
-		data = data[total:]
-	}
-	return false
 }
 
 // commit returns the source revision that a Nanos kernel was built from, empty

@@ -72,16 +72,6 @@ func FuzzKernel(f *testing.F) {
 	})
 }
 
-func FuzzHasNote(f *testing.F) {
-	f.Add([]byte("\x04\x00\x00\x00\x08\x00\x00\x00\x12\x00\x00\x00Xen\x0012345678"))
-	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 18, 0, 0, 0})
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if hasNote(data, "Xen\x00", phys32Entry) && !strings.Contains(string(data), "Xen\x00") {
-			t.Error("found a name that is not there")
-		}
-	})
-}
-
 func TestLinuxVersion(t *testing.T) {
 	const banner = "Linux version 6.12.117-uni (gcc) #1"
 	pad := func(n int) string { return strings.Repeat("x", n) }

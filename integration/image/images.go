@@ -38,8 +38,8 @@ func Busybox(name, busybox string) (Image, error) {
 			w.dir(dir, 0o755)
 		}
 		w.dir("tmp/", 0o1777)
-		w.text("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\nuser:x:1000:1000:user:/tmp:/bin/sh\n")
-		w.text("etc/group", 0o644, "root:x:0:\nnogroup:x:65534:\nuser:x:1000:\nextra:x:2000:user\n")
+		w.text("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\nbin:x:2:2:bin:/bin:/bin/false\nsys:x:3:3:sys:/dev:/bin/false\nwww-data:x:33:33:www-data:/var/www:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\nuser:x:1000:1000:user:/tmp:/bin/sh\n")
+		w.text("etc/group", 0o644, "root:x:0:\ndaemon:x:1:\nbin:x:2:\nsys:x:3:\nwww-data:x:33:\nnogroup:x:65534:\nuser:x:1000:\nextra:x:2000:user\n")
 		w.text("etc/notexec", 0o644, "not a program\n")
 		w.text("etc/noformat", 0o755, "not a program either\n")
 		w.file("bin/busybox", 0o755, busybox)

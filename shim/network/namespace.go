@@ -18,27 +18,6 @@ func (Linker) New(path string) error { return NewNamespace(path) }
 // Drop undoes New, see RemoveNamespace.
 func (Linker) Drop(path string) error { return RemoveNamespace(path) }
 
-// Hold keeps a thread in the namespace at path until release and returns its
-// number. /proc/NUMBER/ns/net then is the namespace, as it is for a process in
-// there, which is what OCI hooks look for; only such a process does not exist
-// before there is a machine.
-func (Linker) Hold(path string) (tid int, release func(), err error) {
-	done := make(chan struct{})
-	held := make(chan error)
-	go func() {
-		held <- Within(path, func() error {
-			tid = unix.Gettid()
-			held <- nil
-			<-done
-			return nil
-		})
-	}()
-	if err := <-held; err != nil {
-		return 0, nil, err
-	}
-	return tid, func() { close(done); <-held }, nil
-}
-
 // NewNamespace makes a network namespace with its loopback interface up and
 // keeps it by a bind mount at path, as ip-netns(8) does.
 func NewNamespace(path string) error {

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -316,6 +318,11 @@ func TestOccupy(t *testing.T) {
 	proc := fmt.Sprintf("/proc/%d/ns/net", pid)
 	if want, got := inode(t, path), inode(t, proc); got != want {
 		t.Errorf("the process is in namespace %d, want %d", got, want)
+	}
+	// A thread has a directory in /proc too, but is not listed there, and ps
+	// does not know it.
+	if all, err := os.ReadDir("/proc"); err != nil || !slices.ContainsFunc(all, func(e fs.DirEntry) bool { return e.Name() == strconv.Itoa(pid) }) {
+		t.Errorf("%d is no process: %v", pid, err)
 	}
 	end()
 	if _, err := os.Stat(proc); !errors.Is(err, os.ErrNotExist) {

@@ -37,7 +37,7 @@ func (c *Container) configureBoot(ctx context.Context, app unikernel.App) error 
 		return err
 	}
 	defer c.took("configuration", time.Now())
-	c.volumes, err = c.disks.Configure(ctx, c.names.bootDisk(), c.names.bootLayer(), c.cfg.Rootfs.WritableSize, boot)
+	c.volumes, err = c.disks.Configure(ctx, unikernel.Disk{Path: c.names.bootDisk(), Format: c.rootFormat}, c.names.bootLayer(), c.cfg.Rootfs.WritableSize, boot)
 	return err
 }
 

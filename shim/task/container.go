@@ -40,6 +40,8 @@ type Container struct {
 	app    unikernel.App
 	size   unikernel.Resources
 	plan   unikernel.Plan
+	// rootFormat is the format of the root disk or the boot disk.
+	rootFormat string
 	// netns is the network namespace's path; ownNetns says we made it.
 	netns    string
 	ownNetns bool

@@ -37,7 +37,9 @@ type creation struct {
 	*Container
 	host Host
 	fs   unikernel.Rootfs
-	undo undo
+	// target is where fs is mounted if it must be.
+	target string
+	undo   undo
 	// found is the network, part of app when all is prepared.
 	found unikernel.Network
 }
@@ -61,8 +63,16 @@ func create(ctx context.Context, host Host, sent Events, namespace string, r Cre
 	if err := cr.directories(ctx); err != nil {
 		return nil, err
 	}
+	if err := cr.rootFiles(r.Rootfs); err != nil {
+		return nil, err
+	}
 	if err := cr.prepare(ctx); err != nil {
 		return nil, err
+	}
+	if rootfs.Hidden(r.Rootfs) { // a finished disk is not opened, which would end the mount
+		if err := rootfs.Unmount(cr.target); err != nil {
+			return nil, err
+		}
 	}
 	if err := cr.machine(ctx); err != nil {
 		return nil, err
@@ -115,8 +125,38 @@ func (cr *creation) read(namespace string, r CreateRequest) error {
 	if spec.Root != nil && len(r.Rootfs) == 0 {
 		rootPath = spec.Root.Path
 	}
-	cr.fs, err = rootfs.New(r.Rootfs, rootfs.Path(r.Bundle, rootPath))
+	cr.target = rootfs.Path(r.Bundle, rootPath)
+	if rootfs.Hidden(r.Rootfs) {
+		return nil // see rootFiles
+	}
+	if cr.fs, err = rootfs.New(r.Rootfs, cr.target); err != nil {
+		return err
+	}
+	return cr.finished()
+}
+
+// finished takes over what a finished disk decides.
+func (cr *creation) finished() (err error) {
+	cr.rootFormat = "raw"
+	if cr.fs.Disk == nil {
+		return nil
+	}
+	cr.rootFormat = cr.fs.Disk.Format
+	cr.cfg, err = cr.cfg.ForGuest(cr.fs.Disk.Guest)
 	return err
+}
+
+// rootFiles mounts the root file system if its files cannot be seen otherwise:
+// what it holds decides what boots.
+func (cr *creation) rootFiles(mounts []*types.Mount) (err error) {
+	if !rootfs.Hidden(mounts) {
+		return nil
+	}
+	cr.undo.add("unmount root file system", func(context.Context) error { return rootfs.Unmount(cr.target) })
+	if cr.fs, err = rootfs.Mount(mounts, cr.target); err != nil {
+		return err
+	}
+	return cr.finished()
 }
 
 // directories makes the container's directories, after whatever an earlier
@@ -314,7 +354,7 @@ func (c *Container) document(nics []unikernel.NIC) unikernel.Machine {
 		// should have met the others by then.
 		m.Disks = append(slices.Clone(c.volumes), unikernel.Disk{Path: c.names.bootLayer(), Format: "qcow2", Serial: unikernel.SerialRoot, Ephemeral: true})
 	} else {
-		m.Disks = []unikernel.Disk{{Path: c.names.root(), Format: "raw", Serial: unikernel.SerialRoot, ReadOnly: true}}
+		m.Disks = []unikernel.Disk{{Path: c.names.root(), Format: c.rootFormat, Serial: unikernel.SerialRoot, ReadOnly: true}}
 	}
 	if c.plan.Control != "" {
 		m.Channels = []unikernel.Channel{{Name: c.plan.Control, Socket: c.names.control()}}

@@ -44,14 +44,16 @@ type fakeHost struct {
 	guest    *fakeGuest
 	watcher  unikernel.Guest // in place of guest
 	networks *fakeNetworks
-	err      error // of Machines
+	err      error  // of Machines
+	asked    string // the guest that was asked for
 }
 
 func (h *fakeHost) Machines(context.Context, config.Config) (Machines, error) {
 	return h.machines, h.err
 }
 func (h *fakeHost) Disks(config.Config) (Disks, error) { return h.disks, nil }
-func (h *fakeHost) Guest(config.Config, Machines) (unikernel.Guest, error) {
+func (h *fakeHost) Guest(cfg config.Config, _ Machines) (unikernel.Guest, error) {
+	h.asked = cfg.Guest
 	if h.watcher != nil {
 		return h.watcher, nil
 	}
@@ -196,7 +198,8 @@ type fakeDisks struct {
 	configured []unikernel.BootConfig
 	imageErr   error
 	taken      unikernel.ImageFiles
-	volumes    int // that are made with each layer
+	base       string // the format of what was configured
+	volumes    int    // that are made with each layer
 }
 
 func (d *fakeDisks) BootDisk(_ context.Context, _ unikernel.Rootfs, _ unikernel.BootDisk, dst string) error {
@@ -206,10 +209,11 @@ func (d *fakeDisks) BootDisk(_ context.Context, _ unikernel.Rootfs, _ unikernel.
 	return os.WriteFile(dst, nil, 0o600)
 }
 
-func (d *fakeDisks) Configure(_ context.Context, base, dst string, _ int64, c unikernel.BootConfig) (made []unikernel.Disk, err error) {
-	if _, err := os.Stat(base); err != nil {
+func (d *fakeDisks) Configure(_ context.Context, base unikernel.Disk, dst string, _ int64, c unikernel.BootConfig) (made []unikernel.Disk, err error) {
+	if _, err := os.Stat(base.Path); err != nil {
 		return nil, err
 	}
+	d.base = base.Format
 	if d.configureErr != nil {
 		return nil, d.configureErr
 	}
@@ -282,9 +286,6 @@ type fakeNetworks struct {
 
 func (n *fakeNetworks) New(string) error  { n.namespaces++; return n.newErr }
 func (n *fakeNetworks) Drop(string) error { n.namespaces = 0; return nil }
-func (n *fakeNetworks) Hold(string) (int, func(), error) {
-	return 4711, func() {}, nil
-}
 
 // Occupy implements Networks with a process that sleeps.
 func (n *fakeNetworks) Occupy(string) (int, func(), error) {

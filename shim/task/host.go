@@ -31,16 +31,18 @@ type Machines interface {
 
 // Disks makes the disks of machines.
 type Disks interface {
-	// Root makes the read-only disk dst hold the files of fs.
+	// Root makes the read-only disk dst hold the files of fs. It is raw, or has
+	// the format of fs.Disk; that holds for BootDisk, too.
 	Root(ctx context.Context, fs unikernel.Rootfs, dst string) error
 	// Writable makes dst an empty writable layer.
 	Writable(ctx context.Context, dst string, bytes int64) error
 	// BootDisk makes dst a read-only disk that boots and holds the files of fs.
 	BootDisk(ctx context.Context, fs unikernel.Rootfs, d unikernel.BootDisk, dst string) error
-	// Configure makes dst a layer over a boot disk base, with a configuration
-	// and room for what the guest writes, and beside it the disks of the
-	// configuration's volumes, in place of earlier ones. dst must not exist.
-	Configure(ctx context.Context, base, dst string, bytes int64, c unikernel.BootConfig) ([]unikernel.Disk, error)
+	// Configure makes dst a layer over a boot disk base, of which Path and
+	// Format matter, with a configuration and room for what the guest writes,
+	// and beside it the disks of the configuration's volumes, in place of earlier
+	// ones. dst must not exist.
+	Configure(ctx context.Context, base unikernel.Disk, dst string, bytes int64, c unikernel.BootConfig) ([]unikernel.Disk, error)
 	// ImageFiles copies the files of fs that in names to those that out names.
 	ImageFiles(ctx context.Context, fs unikernel.Rootfs, in, out unikernel.ImageFiles) error
 	// DiskLayer makes dst a layer over base, a raw disk beside it, for what the
@@ -56,9 +58,6 @@ type Networks interface {
 	// need be there to drop.
 	New(path string) error
 	Drop(path string) error
-	// Hold returns a number by which /proc shows the namespace at path as that
-	// of a process, until release.
-	Hold(path string) (pid int, release func(), err error)
 	// Occupy starts a process in the namespace at path that does nothing. It
 	// ends at the call of end, or with ours.
 	Occupy(path string) (pid int, end func(), err error)

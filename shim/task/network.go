@@ -28,16 +28,17 @@ func (cr *creation) network(ctx context.Context) error {
 }
 
 // hooks runs the hooks of creation. They know the container by a process in
-// its network namespace; there is none yet, so a thread stands in for it.
+// its network namespace; there is none yet, so one that does nothing stands in
+// for it.
 func (cr *creation) hooks(ctx context.Context) error {
 	if cr.app.Spec.Hooks == nil {
 		return nil
 	}
-	pid, release, err := cr.networks.Hold(cr.netns)
+	pid, end, err := cr.networks.Occupy(cr.netns)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer end()
 	cr.undo.add("run poststop hooks", func(ctx context.Context) error { return hooks.Stopped(ctx, cr.app, cr.bundle) })
 	return hooks.Create(ctx, cr.app, cr.bundle, pid)
 }

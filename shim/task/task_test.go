@@ -395,6 +395,23 @@ func TestExitDoesNotWaitForReaders(t *testing.T) {
 	b.wantNothing()
 }
 
+// Who waited for a container takes its pid for free, as after runc.
+func TestMachineIsGoneWhenTheExitIsTold(t *testing.T) {
+	defer func(d time.Duration) { exitPatience = d }(exitPatience)
+	exitPatience = time.Minute
+	b := newBench(t)
+	b.must(true)
+	b.session.init.end(3)
+	if got := b.wait(); got != 3 {
+		t.Errorf("status %d", got)
+	}
+	if n := b.host.machines.alive(); n > 0 {
+		t.Error("the machine is still there")
+	}
+	b.remove()
+	b.wantNothing()
+}
+
 func TestUpdate(t *testing.T) {
 	b := newBench(t)
 	c := b.must(true)

@@ -13,6 +13,10 @@ var (
 	// drainTimeout bounds waiting for a reader of the output of a container
 	// that has exited and is not deleted, while its machine stays.
 	drainTimeout = time.Minute
+	// exitPatience bounds waiting for the machine to go before the exit of its
+	// first process is announced. It goes within 20 ms, unless somebody has
+	// yet to read the output.
+	exitPatience = 100 * time.Millisecond
 	// consoleTimeout bounds waiting for the end of the console.
 	consoleTimeout = 200 * time.Millisecond
 	// shutdownTimeout bounds telling the guest that it may power off.

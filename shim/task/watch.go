@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"containerd-shim-uni/unikernel"
@@ -30,9 +31,14 @@ func (c *Container) watch() {
 	w := &watcher{c: c, machine: machine}
 	exit := w.wait()
 	c.collectExecs()
+	release := sync.OnceFunc(c.release)
+	if c.exitReported() {
+		// Whoever is told of an exit expects the pid to be gone.
+		within(exitPatience, release)
+	}
 	c.finish(exit, w.end)
 	c.killing.Wait()
-	c.release()
+	release()
 	if w.end == nil {
 		w.endWithin(lastWords)
 	}
@@ -233,6 +239,26 @@ func (c *Container) explain(exit unikernel.Exit, end *unikernel.End) {
 		entry = entry.WithField(fieldReason, end.Reason.String()).WithField("detail", end.Detail)
 	}
 	entry.WithField(fieldConsole, c.tail(consoleInLog)).Error("container ended without its guest reporting an exit")
+}
+
+// exitReported says whether the first process's exit is known from the guest.
+func (c *Container) exitReported() bool {
+	c.mu.Lock()
+	proc := c.process
+	c.mu.Unlock()
+	return proc != nil && reported(proc)
+}
+
+// within begins to do something, and returns when it is done or the time is up.
+func within(d time.Duration, do func()) {
+	done := make(chan struct{})
+	go func() { defer close(done); do() }()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
 }
 
 // reported says whether a process's exit is known from the guest.

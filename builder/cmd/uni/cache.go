@@ -33,6 +33,16 @@ func openStore(cmd *cobra.Command, load func() (config.Config, error)) (*builder
 	return s, c, err
 }
 
+// cached lists what the configured cache holds.
+func cached(cmd *cobra.Command, load func() (config.Config, error)) ([]builder.Entry, config.Config, error) {
+	s, c, err := openStore(cmd, load)
+	if err != nil {
+		return nil, c, err
+	}
+	entries, err := s.Entries()
+	return entries, c, err
+}
+
 // cacheRow is one cached file in JSON.
 type cacheRow struct {
 	Kind      string    `json:"kind"`
@@ -48,11 +58,7 @@ func cacheList(load func() (config.Config, error)) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ls", Short: "List cached files, most recently used first", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, _, err := openStore(cmd, load)
-			if err != nil {
-				return err
-			}
-			entries, err := s.Entries()
+			entries, _, err := cached(cmd, load)
 			if err != nil {
 				return err
 			}
@@ -84,11 +90,7 @@ func cacheUsage(load func() (config.Config, error)) *cobra.Command {
 	return &cobra.Command{
 		Use: "du", Short: "Say how much the cache occupies", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, c, err := openStore(cmd, load)
-			if err != nil {
-				return err
-			}
-			entries, err := s.Entries()
+			entries, c, err := cached(cmd, load)
 			if err != nil {
 				return err
 			}

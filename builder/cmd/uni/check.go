@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -70,15 +71,7 @@ func checkCommand(path *string) *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			findings := examine(cmd.Context(), realHost(), *path)
-			if err := printFindings(cmd.OutOrStdout(), output, findings); err != nil {
-				return err
-			}
-			for _, f := range findings {
-				if f.Level == levelFail {
-					return errSilent
-				}
-			}
-			return nil
+			return report(cmd.OutOrStdout(), output, findings)
 		},
 	}
 	outputFlag(cmd, &output)
@@ -102,6 +95,17 @@ func examine(ctx context.Context, h host, path string) []finding {
 		findings = append(findings, f)
 	}
 	return findings
+}
+
+// report prints findings and is an error if one of them is a failure.
+func report(w io.Writer, output string, findings []finding) error {
+	if err := printFindings(w, output, findings); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(findings, func(f finding) bool { return f.Level == levelFail }) {
+		return errSilent
+	}
+	return nil
 }
 
 func printFindings(w io.Writer, output string, findings []finding) error {

@@ -30,15 +30,7 @@ func checkImageCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := printFindings(cmd.OutOrStdout(), output, findings); err != nil {
-				return err
-			}
-			for _, f := range findings {
-				if f.Level == levelFail {
-					return errSilent
-				}
-			}
-			return nil
+			return report(cmd.OutOrStdout(), output, findings)
 		},
 	}
 	flags.add(cmd)

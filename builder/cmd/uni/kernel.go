@@ -36,6 +36,18 @@ func openKernels(cmd *cobra.Command, load func() (config.Config, error), o kerne
 	return kernels.New(c.Storage.NanosDir(), o), c, nil
 }
 
+// withKernels makes a command's function of one that works on the installed
+// kernels.
+func withKernels(load func() (config.Config, error), run func(*cobra.Command, []string, *kernels.Store, config.Config) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		s, c, err := openKernels(cmd, load, kernels.Options{})
+		if err != nil {
+			return err
+		}
+		return run(cmd, args, s, c)
+	}
+}
+
 // releases is where official ones are; tests have their own.
 var releases = kernels.OfficialBase
 
@@ -90,16 +102,9 @@ func printInstalled(cmd *cobra.Command, k kernels.Installed, c config.Config) er
 	w := cmd.OutOrStdout()
 	fmt.Fprintf(w, "nanos %s: %d files, %s, in %s\n", k.Version, len(k.Files), human(k.Size()), k.Dir)
 	if a := k.Archive; a != nil {
-		fmt.Fprintf(w, "archive sha256:%s, %s\n", a.SHA256, cmp.Or(prefixed("its digest is ", a.Checked), "compared with no digest"))
+		fmt.Fprintf(w, "archive sha256:%s, compared with %s\n", a.SHA256, cmp.Or(a.Checked, "no digest"))
 	}
 	return tellDefault(cmd, k, c)
-}
-
-func prefixed(prefix, s string) string {
-	if s == "" {
-		return ""
-	}
-	return prefix + s
 }
 
 // tellDefault says what containers boot from now on.
@@ -119,13 +124,7 @@ func tellDefault(cmd *cobra.Command, k kernels.Installed, c config.Config) error
 func kernelUse(load func() (config.Config, error)) *cobra.Command {
 	return &cobra.Command{
 		Use: "use VERSION", Short: "Make an installed version the default", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s, _, err := openKernels(cmd, load, kernels.Options{})
-			if err != nil {
-				return err
-			}
-			return s.Use(args[0])
-		},
+		RunE: withKernels(load, func(_ *cobra.Command, args []string, s *kernels.Store, _ config.Config) error { return s.Use(args[0]) }),
 	}
 }
 
@@ -136,13 +135,9 @@ func kernelRemove(load func() (config.Config, error)) *cobra.Command {
 		Long: "Remove an installed version. The default one is kept while there are others: choose another with\n" +
 			"uni kernel use first. Containers that run do not mind.",
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s, _, err := openKernels(cmd, load, kernels.Options{})
-			if err != nil {
-				return err
-			}
+		RunE: withKernels(load, func(_ *cobra.Command, args []string, s *kernels.Store, _ config.Config) error {
 			return s.Remove(args[0], force)
-		},
+		}),
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "remove the default too; there is none then")
 	return cmd
@@ -154,11 +149,7 @@ func kernelVerify(load func() (config.Config, error)) *cobra.Command {
 		Long: "Compare the files of a version, or of all, with the digests they were installed with. The status is 1\n" +
 			"if a file is missing, changed or new.",
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s, _, err := openKernels(cmd, load, kernels.Options{})
-			if err != nil {
-				return err
-			}
+		RunE: withKernels(load, func(cmd *cobra.Command, args []string, s *kernels.Store, _ config.Config) error {
 			if len(args) == 0 {
 				all, err := s.List()
 				if err != nil {
@@ -173,7 +164,7 @@ func kernelVerify(load func() (config.Config, error)) *cobra.Command {
 				}
 			}
 			return verifyKernels(cmd, s, args)
-		},
+		}),
 	}
 }
 
@@ -213,17 +204,13 @@ func kernelList(load func() (config.Config, error)) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use: "ls", Short: "List kernels, newest first, and that of the linux guest", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, c, err := openKernels(cmd, load, kernels.Options{})
-			if err != nil {
-				return err
-			}
+		RunE: withKernels(load, func(cmd *cobra.Command, _ []string, s *kernels.Store, c config.Config) error {
 			list, err := s.List()
 			if err != nil {
 				return err
 			}
 			return printKernels(cmd.OutOrStdout(), output, kernelRows(list, c))
-		},
+		}),
 	}
 	outputFlag(cmd, &output)
 	return cmd

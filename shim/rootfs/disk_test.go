@@ -1,0 +1,158 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"containerd-shim-uni/unikernel"
+
+	"github.com/containerd/containerd/api/types"
+	"golang.org/x/sys/unix"
+)
+
+// addDisk puts a finished disk into a layer.
+func addDisk(t *testing.T, layer string) {
+	t.Helper()
+	must(t, os.MkdirAll(filepath.Join(layer, ".uni"), 0o755))
+	must(t, os.WriteFile(filepath.Join(layer, unikernel.DiskFile), []byte("disk"), 0o444))
+	must(t, os.WriteFile(filepath.Join(layer, unikernel.DiskInfoFile),
+		[]byte(`{"version":1,"guest":"nanos","filesystem":"tfs","format":"qcow2","size":4}`), 0o444))
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFinishedDisk(t *testing.T) {
+	lowers, upper := snapshots(t, t.TempDir(), 1)
+	for name, mounts := range map[string][]*types.Mount{
+		"overlay":   overlay(lowers, upper),
+		"view":      {{Type: "bind", Source: lowers[0], Options: []string{"ro", "rbind"}}},
+		"copy":      {{Type: "bind", Source: lowers[0], Options: []string{"rw", "rbind"}}},
+		"by client": nil,
+	} {
+		if fs, err := New(mounts, lowers[0]); err != nil || fs.Disk != nil {
+			t.Errorf("%s without a disk: %+v, %v", name, fs.Disk, err)
+		}
+	}
+	addDisk(t, lowers[0])
+	for name, mounts := range map[string][]*types.Mount{
+		"overlay":   overlay(lowers, upper),
+		"view":      {{Type: "bind", Source: lowers[0], Options: []string{"ro", "rbind"}}},
+		"copy":      {{Type: "bind", Source: lowers[0], Options: []string{"rw", "rbind"}}},
+		"by client": nil,
+	} {
+		fs, err := New(mounts, lowers[0])
+		if err != nil || fs.Disk == nil || fs.Disk.Guest != "nanos" || fs.Disk.Format != "qcow2" {
+			t.Fatalf("%s: %+v, %v", name, fs.Disk, err)
+		}
+		f, err := fs.Disk.Open()
+		must(t, err)
+		if data, err := io.ReadAll(f); err != nil || string(data) != "disk" {
+			t.Errorf("%s: %q, %v", name, data, err)
+		}
+		f.Close()
+	}
+}
+
+func TestFinishedDiskAmongLayers(t *testing.T) {
+	lowers, upper := snapshots(t, t.TempDir(), 2)
+	addDisk(t, lowers[1])
+	if _, err := New(overlay(lowers, upper), ""); !errors.Is(err, unikernel.ErrInvalid) || !strings.Contains(err.Error(), "layers beside") {
+		t.Errorf("another layer: %v", err)
+	}
+	must(t, os.WriteFile(filepath.Join(upper, "f"), nil, 0o600))
+	if _, err := New(overlay(lowers[1:], upper), ""); !errors.Is(err, unikernel.ErrNotImplemented) || !strings.Contains(err.Error(), "container's layer") {
+		t.Errorf("own layer: %v", err)
+	}
+	// A file in place of the directory hides it, as a whiteout would.
+	must(t, os.WriteFile(filepath.Join(lowers[0], ".uni"), nil, 0o600))
+	if fs, err := New(overlay(lowers, ""), ""); err != nil || fs.Disk != nil {
+		t.Errorf("hidden: %+v, %v", fs.Disk, err)
+	}
+}
+
+func TestFinishedDiskRefused(t *testing.T) {
+	disk, info := unikernel.DiskFile, unikernel.DiskInfoFile
+	for name, tt := range map[string]struct {
+		spoil func(layer string) error
+		want  error
+	}{
+		"truncated": {func(l string) error { return os.Truncate(filepath.Join(l, disk), 3) }, unikernel.ErrInvalid},
+		"no disk":   {func(l string) error { return os.Remove(filepath.Join(l, disk)) }, unikernel.ErrInvalid},
+		"no JSON":   {func(l string) error { return os.WriteFile(filepath.Join(l, info), nil, 0o600) }, unikernel.ErrInvalid},
+		"newer": {func(l string) error {
+			return os.WriteFile(filepath.Join(l, info), []byte(`{"version":9}`), 0o600)
+		}, unikernel.ErrNotImplemented},
+		"large": {func(l string) error { return os.Truncate(filepath.Join(l, info), maxInfo+1) }, unikernel.ErrInvalid},
+		"link": {func(l string) error {
+			return errors.Join(os.Remove(filepath.Join(l, disk)), os.Symlink("/etc/passwd", filepath.Join(l, disk)))
+		}, unikernel.ErrInvalid},
+		"link of the JSON": {func(l string) error {
+			return errors.Join(os.Remove(filepath.Join(l, info)), os.Symlink("disk.img", filepath.Join(l, info)))
+		}, unikernel.ErrInvalid},
+		"linked directory": {func(l string) error {
+			return errors.Join(os.Rename(filepath.Join(l, ".uni"), filepath.Join(l, "x")), os.Symlink("x", filepath.Join(l, ".uni")))
+		}, unikernel.ErrInvalid},
+		"pipe": {func(l string) error {
+			return errors.Join(os.Remove(filepath.Join(l, disk)), unix.Mkfifo(filepath.Join(l, disk), 0o600))
+		}, unikernel.ErrInvalid},
+		"directory": {func(l string) error {
+			return errors.Join(os.Remove(filepath.Join(l, disk)), os.Mkdir(filepath.Join(l, disk), 0o700))
+		}, unikernel.ErrInvalid},
+	} {
+		lowers, upper := snapshots(t, t.TempDir(), 1)
+		addDisk(t, lowers[0])
+		must(t, os.Chmod(filepath.Join(lowers[0], disk), 0o600))
+		must(t, os.Chmod(filepath.Join(lowers[0], info), 0o600))
+		must(t, tt.spoil(lowers[0]))
+		if _, err := New(overlay(lowers, upper), ""); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestHidden(t *testing.T) {
+	lowers, upper := snapshots(t, t.TempDir(), 2)
+	for name, tt := range map[string]struct {
+		mounts []*types.Mount
+		want   bool
+	}{
+		"by client":      {nil, false},
+		"overlay":        {overlay(lowers, upper), false},
+		"bind":           {[]*types.Mount{{Type: "bind", Source: lowers[0]}}, false},
+		"a device":       {[]*types.Mount{{Type: "ext4", Source: "/dev/x"}}, true},
+		"two mounts":     {append(overlay(lowers, upper), &types.Mount{Type: "bind", Source: upper}), true},
+		"escaped names":  {overlay([]string{lowers[0] + `\:x`}, upper), true},
+		"relative names": {overlay([]string{"1/fs"}, upper), true},
+	} {
+		if got := Hidden(tt.mounts); got != tt.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// The layers of an ordinary image are looked at once each.
+func BenchmarkFinished(b *testing.B) {
+	var lowers []string
+	for i := range 20 {
+		lowers = append(lowers, filepath.Join(b.TempDir(), fmt.Sprint(i)))
+		if err := os.Mkdir(lowers[i], 0o755); err != nil {
+			b.Fatal(err)
+		}
+	}
+	mounts := convert(overlay(lowers, ""))
+	for b.Loop() {
+		if disk, err := finished(mounts); disk != nil || err != nil {
+			b.Fatal(err)
+		}
+	}
+}
