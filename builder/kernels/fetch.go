@@ -57,7 +57,7 @@ func newClient() *http.Client {
 
 // openOfficial fetches a release of the authors, the latest if version is empty.
 func (s *Store) openOfficial(ctx context.Context, version, want string) (_ *release, err error) {
-	defer func() { err = s.adviseOffline(err, version) }()
+	defer func() { err = s.adviseOffline(ctx, err, version) }()
 	if version == "" {
 		if version, err = s.fetchText(ctx, s.opts.Base+"latest.txt"); err != nil {
 			return nil, fmt.Errorf("look up the latest release: %w", err)
@@ -88,9 +88,9 @@ func (s *Store) archiveURL(version string) string {
 }
 
 // adviseOffline adds how to do without a network to its errors.
-func (s *Store) adviseOffline(err error, version string) error {
+func (s *Store) adviseOffline(ctx context.Context, err error, version string) error {
 	var e *url.Error
-	if !errors.As(err, &e) || errors.Is(err, context.Canceled) {
+	if !errors.As(err, &e) || ctx.Err() != nil {
 		return err
 	}
 	file := s.archiveURL(cmp.Or(version, "VERSION"))

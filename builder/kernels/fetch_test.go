@@ -137,19 +137,20 @@ func TestFetchFailures(t *testing.T) {
 
 // An operator who loses patience leaves nothing behind.
 func TestFetchIsCancelled(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	impatient := errors.New("interrupted")
+	defer cancel(nil)
 	s := serve(t, func(p map[string]http.HandlerFunc) {
 		p[archiveName] = func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "100000")
 			fmt.Fprint(w, "the beginning")
 			w.(http.Flusher).Flush()
-			cancel()
+			cancel(impatient)
 			<-r.Context().Done()
 		}
 	})
 	_, err := s.Install(ctx, Request{})
-	if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "--from") {
+	if !errors.Is(err, impatient) || strings.Contains(err.Error(), "--from") {
 		t.Errorf("%v", err)
 	}
 	if got := names(t, s); len(got) > 0 {

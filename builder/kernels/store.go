@@ -187,7 +187,7 @@ func (s *Store) Remove(version string, force bool) error {
 	}
 	if i.Default {
 		if len(all) > 1 && !force {
-			return fmt.Errorf("nanos %s %w, and others are installed", version, ErrDefault)
+			return fmt.Errorf("nanos %s %w: choose another with uni kernel use, or force it", version, ErrDefault)
 		}
 		if err := os.Remove(s.currentPath()); err != nil {
 			return fmt.Errorf("remove default: %w", err)

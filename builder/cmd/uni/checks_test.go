@@ -78,9 +78,9 @@ func TestChecks(t *testing.T) {
 		return func(_ *testing.T, _ *host, c *config.Config) { c.Libvirt.URI = uri }
 	}
 	// nanosAs puts a kernel of nanos where the default is and qboot.rom beside QEMU.
-	nanosAs := func(guest string, without ...string) func(*testing.T, *host, *config.Config) {
+	nanosAs := func(guest, machine string, without ...string) func(*testing.T, *host, *config.Config) {
 		return func(t *testing.T, h *host, c *config.Config) {
-			c.Guest = guest
+			c.Guest, c.Nanos.Machine = guest, machine
 			kerneltest.Write(t, h.root+filepath.Join(c.Storage.NanosDir(), "0.1.55"), kerneltest.Release(""))
 			if err := os.Symlink("0.1.55", h.root+c.Storage.CurrentNanos()); err != nil {
 				t.Fatal(err)
@@ -127,11 +127,13 @@ func TestChecks(t *testing.T) {
 		{"nanos", nothing, levelOK, "not installed, and not needed by the guest \"linux\" (uni kernel install nanos)"},
 		{"nanos", func(_ *testing.T, _ *host, c *config.Config) { c.Guest = "nanos" }, levelFail, "run uni kernel install nanos"},
 		{"nanos", func(_ *testing.T, _ *host, c *config.Config) { c.Nanos.Kernel = "/my/nanos" }, levelWarn, "/my/nanos"},
-		{"nanos", nanosAs("nanos"), levelOK, "version 0.1.55, built from 0123456789ab"},
-		{"nanos", nanosAs("nanos", qbootPath), levelFail, "install qemu-system-data"},
-		{"nanos", nanosAs("linux", qbootPath), levelWarn, "install qemu-system-data"},
-		{"nanos", nanosAs("nanos", nanosDir+"/boot.img"), levelFail, "boot.img"},
-		{"nanos", nanosAs("linux", nanosDir), levelOK, "not installed"},
+		{"nanos", nanosAs("nanos", "auto"), levelOK, "version 0.1.55, built from 0123456789ab"},
+		{"nanos", nanosAs("nanos", "q35", qbootPath), levelFail, "install qemu-system-data"},
+		{"nanos", nanosAs("linux", "q35", qbootPath), levelWarn, "install qemu-system-data"},
+		{"nanos", nanosAs("nanos", "auto", qbootPath), levelWarn, "machines of type q35, as small ones"},
+		{"nanos", nanosAs("nanos", "microvm", qbootPath), levelOK, "version 0.1.55"},
+		{"nanos", nanosAs("nanos", "auto", nanosDir+"/boot.img"), levelFail, "boot.img"},
+		{"nanos", nanosAs("linux", "auto", nanosDir), levelOK, "not installed"},
 		{"mke2fs", remove("/usr/sbin/mke2fs"), levelFail, "install e2fsprogs"},
 		{"virtiofsd", remove("/usr/share/qemu/vhost-user/50.json"), levelWarn, "no virtiofsd is described"},
 		{"virtiofsd", remove("/usr/lib/qemu/virtiofsd"), levelWarn, "names /usr/lib/qemu/virtiofsd, which is not there"},
