@@ -221,7 +221,7 @@ func TestFinishedDiskRefused(t *testing.T) {
 func TestFinishedBootDisk(t *testing.T) {
 	s, base, _ := bootStore(t)
 	files := t.TempDir()
-	writeFile(t, filepath.Join(files, "bin/x"), []byte("\x7fELF"))
+	writeFile(t, filepath.Join(files, "bin/x"), []byte(elfProgram))
 	kernel := fakeKernel(t)
 	made := filepath.Join(filepath.Dir(base), "made")
 	if err := s.BootDisk(t.Context(), rootAt(files), kernel, made); err != nil {

@@ -69,14 +69,16 @@ func sum(data []byte) string {
 }
 
 // Configure makes dst a container's own layer over base, which BootDisk made
-// beside it, of the Format raw or that of a finished disk: it holds the configuration, and takes what the guest writes, up to
-// about sizeBytes. The disks of the volumes are made beside it, in place of
-// those of an earlier layer, and returned. dst must not exist; after an error
-// neither it nor a volume does.
+// beside it, of the Format raw or that of a finished disk: it holds the
+// configuration, and takes what the guest writes, up to about sizeBytes. The
+// disks of the volumes are made beside it, in place of those of an earlier
+// layer, and returned. dst must not exist; after an error neither it nor a
+// volume does.
 //
-// A program that is not there is unikernel.ErrNotFound, one that is no ELF file
-// unikernel.ErrNotImplemented; so is a mount in another one. A bind mount's
-// source that is too large or missing is unikernel.ErrInvalid. Sources that did
+// A program that is not there is unikernel.ErrNotFound, one that only another
+// guest can run ErrNotImplemented, one that none can, because its loader or a
+// library is missing, ErrInvalid. A mount in another one is ErrNotImplemented. A
+// bind mount's source that is too large or missing is unikernel.ErrInvalid. Sources that did
 // not change for some seconds and lie on a file system that keeps track of
 // changes share their disks with other containers.
 func (s *Store) Configure(ctx context.Context, base unikernel.Disk, dst string, sizeBytes int64, c unikernel.BootConfig) ([]unikernel.Disk, error) {
@@ -119,6 +121,9 @@ func (s *Store) configure(ctx context.Context, base unikernel.Disk, dst string, 
 	}
 	program, err := findProgram(v, c)
 	if err != nil {
+		return nil, err
+	}
+	if err := judge(viewFiles{v}, program, c); err != nil {
 		return nil, err
 	}
 	files, err := readFiles(c.Files)

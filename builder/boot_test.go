@@ -3,9 +3,11 @@ package builder
 import (
 	"bytes"
 	"context"
+	"debug/elf"
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"containerd-shim-uni/builder/tfs"
@@ -32,6 +34,17 @@ func writeFile(t *testing.T, path string, data []byte) {
 	}
 }
 
+// elfProgram is the header of a static program for x86-64, with nothing behind
+// it.
+var elfProgram = elfHeader(elf.EM_X86_64)
+
+func elfHeader(machine elf.Machine) string {
+	b := make([]byte, 64)
+	copy(b, elf.ELFMAG+string([]byte{byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), 1}))
+	b[16], b[18], b[20] = byte(elf.ET_EXEC), byte(machine), 1
+	return string(b)
+}
+
 // bootStore has a container's directory with a boot disk in it.
 func bootStore(t *testing.T) (s *Store, base, layer string) {
 	t.Helper()
@@ -41,7 +54,7 @@ func bootStore(t *testing.T) (s *Store, base, layer string) {
 		t.Fatal(err)
 	}
 	files := t.TempDir()
-	for name, data := range map[string]string{"bin/x": "\x7fELF", "bin/s": "#!/bin/x", "bin/t": "text", "bin/e": "", "etc/hosts": "old"} {
+	for name, data := range map[string]string{"bin/x": elfProgram, "bin/s": "#!/bin/x", "bin/t": "text", "bin/e": "", "bin/arm": elfHeader(elf.EM_AARCH64), "bin/sh": elfProgram, "etc/hosts": "old"} {
 		writeFile(t, filepath.Join(files, name), []byte(data))
 	}
 	base = filepath.Join(dir, "containers", "c", "boot.tfs")
@@ -141,12 +154,14 @@ func TestConfigureRefuses(t *testing.T) {
 		"script":            {"/bin/s", "", unikernel.ErrNotImplemented},
 		"text":              {"t", "", unikernel.ErrInvalid},
 		"empty":             {"bin/e", "", unikernel.ErrInvalid},
+		"another machine":   {"arm", "", unikernel.ErrInvalid},
+		"shell":             {"sh -c x", "", unikernel.ErrNotImplemented},
 		"directory":         {"/bin", "", unikernel.ErrInvalid},
 		"directory mounted": {"x", filepath.Dir(big), unikernel.ErrNotImplemented},
 		"large file":        {"x", big, unikernel.ErrNotImplemented},
 		"no file":           {"x", "/nonexistent", unikernel.ErrInvalid},
 	} {
-		c := unikernel.BootConfig{Args: []string{tt.arg}, Cwd: "/"}
+		c := unikernel.BootConfig{Args: strings.Split(tt.arg, " "), Cwd: "/"}
 		if tt.file != "" {
 			c.Files = []unikernel.BootFile{{Path: "/etc/f", Source: tt.file}}
 		}

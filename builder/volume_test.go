@@ -167,7 +167,7 @@ func sameFile(t *testing.T, path string, f tfs.File) {
 func bindSource(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for name, text := range map[string]string{"a/b/c": "deep", "dev/null": "a file", "proc/x": "y", "empty": "", "bin/x": "\x7fELF"} {
+	for name, text := range map[string]string{"a/b/c": "deep", "dev/null": "a file", "proc/x": "y", "empty": "", "bin/x": elfProgram} {
 		writeFile(t, filepath.Join(dir, name), []byte(text))
 	}
 	writeFile(t, filepath.Join(dir, "large"), bytes.Repeat([]byte("0123456789"), 300_000))

@@ -42,7 +42,14 @@ type Image struct {
 	Env          []string
 	User         string
 	WorkingDir   string
-	Root         *tree.Node
+	Root         Files
+}
+
+// Files are an image's; a *tree.Node is its own.
+type Files interface {
+	// Lookup follows a path from the root, as tree.Node.Lookup does. A
+	// directory's entries need no nodes.
+	Lookup(name string) (n *tree.Node, at string, err error)
 }
 
 const useLinux = "use the guest linux (--annotation io.containerd.uni.guest=linux)"
@@ -63,9 +70,31 @@ func Check(i Image, guest string) []Finding {
 	return c.findings
 }
 
+// Problem returns what certainly keeps the image's program from running; ok is
+// false when nothing does. It reads the headers of the program and its libraries
+// and no more, so that it can be asked before every start.
+func Problem(i Image, guest string) (f Finding, ok bool) {
+	c := checker{image: i, single: guest == Nanos, certain: true}
+	c.program()
+	n := slices.IndexFunc(c.findings, func(f Finding) bool { return f.Level == Fail })
+	if n < 0 {
+		return Finding{}, false
+	}
+	return c.findings[n], true
+}
+
+// String is the finding in one sentence.
+func (f Finding) String() string {
+	if f.Action == "" {
+		return f.Detail
+	}
+	return f.Detail + ": " + f.Action
+}
+
 type checker struct {
 	image    Image
 	single   bool // the guest runs a single process
+	certain  bool // only what certainly fails is asked for
 	findings []Finding
 }
 
@@ -200,7 +229,7 @@ func (c *checker) program() {
 			c.add("program", Fail, "chmod +x it in the image", "%s (%s) is no executable file", name, at)
 			return
 		}
-		if c.single && isShell(name, at) {
+		if c.single && isShell(name, at) && (!c.certain || c.startsProgram(at, c.image.Args)) {
 			c.add("program", Fail, "make the program itself the entry point (exec form), or "+useLinux,
 				"%s is a shell, which starts other processes; nanos runs one", name)
 			return
@@ -255,7 +284,11 @@ func isShell(name, at string) bool {
 func (c *checker) setuid() {
 	var first string
 	count := 0
-	_ = c.image.Root.Walk(func(at string, n *tree.Node) error { // never fails
+	root, ok := c.image.Root.(*tree.Node)
+	if !ok {
+		return
+	}
+	_ = root.Walk(func(at string, n *tree.Node) error { // never fails
 		if n.IsFile() && n.Mode&0o6000 != 0 && n.Mode&0o111 != 0 {
 			if count++; first == "" {
 				first = at

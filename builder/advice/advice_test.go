@@ -156,6 +156,62 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+func TestProblem(t *testing.T) {
+	static := string(program{}.bytes(t))
+	dynamic := string(program{interp: glibc, needed: []string{"liba.so.1"}, imports: []string{"fork"}}.bytes(t))
+	library := string(program{}.bytes(t))
+	loader := map[string]string{"lib64/ld-linux-x86-64.so.2": static}
+	shell := map[string]string{"bin/dash*": static, "bin/sh": ">dash", "bin/busybox*": static, "bin/ls": ">busybox", "usr/bin/app*": static}
+	sh := func(args ...string) Image {
+		return Image{Args: append([]string{"/bin/sh"}, args...), Env: []string{"PATH=/bin:/usr/bin"}}
+	}
+	for name, tt := range map[string]struct {
+		image Image
+		files map[string]string
+		nanos string // part of the problem; empty for none
+		linux string
+	}{
+		"static":         {Image{Args: []string{"/app"}}, map[string]string{"app*": static}, "", ""},
+		"missing":        {Image{Args: []string{"/app"}}, nil, "/app: no such file", "/app: no such file"},
+		"library":        {Image{Args: []string{"/app"}}, map[string]string{"app*": dynamic}, "needs liba.so.1", "needs liba.so.1"},
+		"forks":          {Image{Args: []string{"/app"}}, map[string]string{"app*": dynamic, "lib/liba.so.1": library}, "", ""},
+		"in the cache":   {Image{Args: []string{"/app"}}, map[string]string{"app*": dynamic, "opt/x/liba.so.1": library, "etc/ld.so.cache": "liba.so.1\x00/opt/x/liba.so.1\x00"}, "", ""},
+		"by the loader":  {Image{Args: []string{"/app"}}, map[string]string{"app*": string(program{interp: "/store/ld.so.2", needed: []string{"liba.so.1"}}.bytes(t)), "store/ld.so.2*": static, "store/liba.so.1": library}, "", ""},
+		"script":         {Image{Args: []string{"/run"}}, map[string]string{"run*": "#!/app", "app*": static}, "does not start /app", ""},
+		"shell script":   {sh("-c", "app x"), shell, "is a shell", ""},
+		"exec":           {sh("-ec", "set -u; A=1 exec /usr/bin/app"), shell, "is a shell", ""},
+		"then":           {sh("-c", "cd /tmp && export X\napp"), shell, "is a shell", ""},
+		"path":           {sh("-x", "-c", "/usr/bin/app"), shell, "is a shell", ""},
+		"only a shell":   {sh(), shell, "", ""},
+		"a file":         {sh("/run"), shell, "", ""},
+		"builtins":       {sh("-c", "echo 1; exit 7"), shell, "", ""},
+		"builtins first": {sh("-c", "echo 1; app"), shell, "", ""},
+		"expansion":      {sh("-c", "$app"), shell, "", ""},
+		"quotes":         {sh("-c", "'app'"), shell, "", ""},
+		"no program":     {sh("-c", "nothing"), shell, "", ""},
+		"option":         {sh("-o", "-c", "app"), shell, "", ""},
+		"busybox":        {sh("-c", "ls"), shell, "", ""},
+		"itself":         {sh("-c", "dash"), shell, "", ""},
+	} {
+		all := map[string]string{}
+		for _, m := range []map[string]string{loader, tt.files} {
+			for name, body := range m {
+				all[name] = body
+			}
+		}
+		tt.image.Root = files(all)
+		for guest, want := range map[string]string{Nanos: tt.nanos, Linux: tt.linux} {
+			f, bad := Problem(tt.image, guest)
+			if bad != (want != "") || !strings.Contains(f.String(), want) {
+				t.Errorf("%s on %s: %v, %v, want %q", name, guest, f, bad, want)
+			}
+			if bad && !strings.Contains(f.String(), ": ") {
+				t.Errorf("%s: %q does not say what to do", name, f)
+			}
+		}
+	}
+}
+
 func TestProgram(t *testing.T) {
 	root := files(map[string]string{"opt/app*": "x", "bin/app": ">../opt/app", "usr/bin/app": "not to be run"})
 	for name, want := range map[string]string{"app": "/bin/app", "/opt/../bin/app": "/opt/../bin/app", "./app": "/opt/app", "no": "no", "/no": "/no", "": ""} {

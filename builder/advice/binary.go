@@ -1,6 +1,7 @@
 package advice
 
 import (
+	"bytes"
 	"debug/elf"
 	"path"
 	"slices"
@@ -22,7 +23,7 @@ func (c *checker) binary(n *tree.Node, at string) {
 		return
 	}
 	c.add("program", OK, "", "%s", at)
-	l := linker{checker: c, seen: map[string]bool{}, missing: map[string]string{}, starts: map[string][]string{}}
+	l := linker{checker: c, seen: map[string]bool{}, missing: map[string]string{}, starts: map[string][]string{}, sonames: map[string]bool{}}
 	loader := interp(f)
 	if loader == "" {
 		c.add("libraries", OK, "", "none, the program is static")
@@ -30,13 +31,15 @@ func (c *checker) binary(n *tree.Node, at string) {
 		l.reportStarts()
 		return
 	}
-	if ld, _, err := c.image.Root.Lookup(loader); err != nil || !ld.IsFile() {
+	ld, ldAt, err := c.image.Root.Lookup(loader)
+	if err != nil || !ld.IsFile() {
 		c.add("loader", Fail, "use a base image with the C library that the program was built for, or link it statically",
 			"%s needs %s, which is not in the image", at, loader)
 		return
 	}
 	l.musl = strings.Contains(path.Base(loader), "musl")
-	l.system = l.systemDirs()
+	// Where the loader is, the library that it belongs to is found, too.
+	l.system = append(l.systemDirs(), path.Dir(loader), path.Dir(ldAt))
 	l.load(at, f, nil)
 	l.report()
 	l.reportStarts()
@@ -80,6 +83,7 @@ type linker struct {
 	system  []string
 	seen    map[string]bool     // by name
 	missing map[string]string   // library to who needs it
+	sonames map[string]bool     // what libraries call themselves
 	starts  map[string][]string // file to what it imports
 	count   int
 }
@@ -90,36 +94,74 @@ const maxLibraries = 1000
 // load follows the libraries of a file; rpath is what those that loaded it add.
 func (l *linker) load(at string, f *elf.File, rpath []string) {
 	l.note(at, f)
-	own, runpath := dirs(f, elf.DT_RPATH, at), dirs(f, elf.DT_RUNPATH, at)
-	rpath = slices.Concat(own, rpath)
+	dynamic := readDynamic(f)
+	for _, name := range dynamic[elf.DT_SONAME] {
+		l.sonames[name] = true
+	}
+	rpath = slices.Concat(dirs(dynamic[elf.DT_RPATH], at), rpath)
+	runpath := dirs(dynamic[elf.DT_RUNPATH], at)
 	search := slices.Concat(rpath, l.envDirs(), l.system)
 	if len(runpath) > 0 {
 		search = slices.Concat(l.envDirs(), runpath, l.system)
 	}
-	needed, _ := f.ImportedLibraries() // an error is a file without any
-	for _, name := range needed {
+	for _, name := range dynamic[elf.DT_NEEDED] {
 		if l.seen[name] || len(l.seen) == maxLibraries {
 			continue
 		}
 		l.seen[name] = true
-		n, lib := l.library(name, search)
-		if n == nil {
+		kid, lib, done := l.library(name, search)
+		if kid == nil {
 			l.missing[name] = at
 			continue
 		}
 		l.count++
-		if kid, done, err := openELF(n); err == nil {
-			l.load(lib, kid, rpath)
-			done()
-		}
+		l.load(lib, kid, rpath)
+		done()
 	}
 }
 
-// library finds a library for this machine.
-func (l *linker) library(name string, search []string) (*tree.Node, string) {
+// readDynamic returns the strings of a file's dynamic section by their tags;
+// nothing for a file without one, or with one that makes no sense.
+func readDynamic(f *elf.File) map[elf.DynTag][]string {
+	section := f.SectionByType(elf.SHT_DYNAMIC)
+	if section == nil || int(section.Link) >= len(f.Sections) {
+		return nil
+	}
+	data, err := section.Data()
+	if err != nil {
+		return nil
+	}
+	text, err := f.Sections[section.Link].Data()
+	if err != nil {
+		return nil
+	}
+	all := map[elf.DynTag][]string{}
+	const size = 16 // of an entry: a tag and a value
+	for ; len(data) >= size; data = data[size:] {
+		tag, at := elf.DynTag(f.ByteOrder.Uint64(data)), f.ByteOrder.Uint64(data[8:])
+		switch tag {
+		case elf.DT_NEEDED, elf.DT_SONAME, elf.DT_RPATH, elf.DT_RUNPATH:
+			if at < uint64(len(text)) {
+				s, _, _ := bytes.Cut(text[at:], []byte{0})
+				all[tag] = append(all[tag], string(s))
+			}
+		}
+	}
+	return all
+}
+
+// library opens a library for this machine.
+func (l *linker) library(name string, search []string) (f *elf.File, at string, done func()) {
 	if strings.Contains(name, "/") {
 		search = []string{""}
 	}
+	if f, at, done = l.libraryIn(name, search); f == nil {
+		f, at, done = l.libraryIn(name, l.cached(name))
+	}
+	return f, at, done
+}
+
+func (l *linker) libraryIn(name string, search []string) (*elf.File, string, func()) {
 	for _, dir := range search {
 		n, at, err := l.image.Root.Lookup(path.Join("/", dir, name))
 		if err != nil || !n.IsFile() {
@@ -129,18 +171,37 @@ func (l *linker) library(name string, search []string) (*tree.Node, string) {
 		if err != nil {
 			continue
 		}
-		machine := f.Machine
-		done()
-		if machine == elf.EM_X86_64 {
-			return n, at
+		if f.Machine == elf.EM_X86_64 && f.Class == elf.ELFCLASS64 {
+			return f, at, done
 		}
+		done()
 	}
-	return nil, ""
+	return nil, "", nil
 }
 
-// dirs returns the directories of a tag of the dynamic section.
-func dirs(f *elf.File, tag elf.DynTag, at string) []string {
-	values, _ := f.DynString(tag) // an error is a file without any
+// cached returns the directories in which glibc's cache has a library: those
+// that were given to ldconfig(8) are in no configuration. A path in the cache
+// ends with a zero byte, and one is before it.
+func (l *linker) cached(name string) []string {
+	if l.musl {
+		return nil
+	}
+	var all []string
+	text := l.text("/etc/ld.so.cache")
+	for {
+		before, after, ok := strings.Cut(text, "/"+name+"\x00")
+		if !ok {
+			return all
+		}
+		if dir := before[strings.LastIndexByte(before, 0)+1:]; strings.HasPrefix(dir, "/") {
+			all = append(all, dir)
+		}
+		text = after
+	}
+}
+
+// dirs returns the directories that strings of the dynamic section list.
+func dirs(values []string, at string) []string {
 	var all []string
 	for _, v := range values {
 		for dir := range strings.SplitSeq(v, ":") {
@@ -214,6 +275,9 @@ func (l *linker) include(from, pattern string, depth int) []string {
 }
 
 func (l *linker) report() {
+	for name := range l.sonames { // a library that is loaded is not looked for
+		delete(l.missing, name)
+	}
 	if len(l.missing) == 0 {
 		l.add("libraries", OK, "", "%d, all in the image", l.count)
 		return
@@ -235,7 +299,7 @@ var starters = []string{"fork", "vfork", "clone", "execve", "execv", "execvp", "
 // note remembers which of them a file calls. The C library defines them.
 func (l *linker) note(at string, f *elf.File) {
 	base := path.Base(at)
-	if !l.single || strings.HasPrefix(base, "libc.") || strings.HasPrefix(base, "libc-") || strings.HasPrefix(base, "ld-") ||
+	if !l.single || l.certain || strings.HasPrefix(base, "libc.") || strings.HasPrefix(base, "libc-") || strings.HasPrefix(base, "ld-") ||
 		strings.HasPrefix(base, "libpthread") || strings.HasPrefix(base, "libutil") {
 		return
 	}
@@ -261,7 +325,7 @@ func (l *linker) note(at string, f *elf.File) {
 }
 
 func (l *linker) reportStarts() {
-	if !l.single {
+	if !l.single || l.certain {
 		return
 	}
 	files := make([]string, 0, len(l.starts))

@@ -200,6 +200,7 @@ type fakeDisks struct {
 	taken      unikernel.ImageFiles
 	base       string // the format of what was configured
 	volumes    int    // that are made with each layer
+	advice     string
 }
 
 func (d *fakeDisks) BootDisk(_ context.Context, _ unikernel.Rootfs, _ unikernel.BootDisk, dst string) error {
@@ -253,6 +254,13 @@ func (d *fakeDisks) DiskLayer(base, dst string) error {
 		return err
 	}
 	return os.WriteFile(dst, nil, 0o600)
+}
+
+func (d *fakeDisks) Advise(_ context.Context, root unikernel.Disk, args, _ []string, _ string) string {
+	if _, err := os.Stat(root.Path); err != nil || len(args) == 0 {
+		return ""
+	}
+	return d.advice
 }
 
 func (d *fakeDisks) Record(layer string) ([]byte, error) {

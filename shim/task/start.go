@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"containerd-shim-uni/shim/console"
@@ -140,6 +141,10 @@ func (c *Container) ran(proc unikernel.Process) error {
 // startFailed leaves it to watch to end the container, waits until it has, and
 // returns what the client is told.
 func (c *Container) startFailed(err error) error {
+	advice := ""
+	if _, ok := unstartable(err); ok {
+		advice = c.advice() // while the disk is there
+	}
 	c.mu.Lock()
 	c.startErr = err
 	c.mu.Unlock()
@@ -151,7 +156,7 @@ func (c *Container) startFailed(err error) error {
 	// for a container that is not there.
 	text := err.Error()
 	if _, ok := unstartable(err); ok {
-		return fmt.Errorf("OCI runtime start failed: unable to start container process: %s", text)
+		return fmt.Errorf("OCI runtime start failed: unable to start container process: %s%s", text, advice)
 	}
 	if errors.Is(err, unikernel.ErrNotImplemented) {
 		return fmt.Errorf("OCI runtime start failed: %w", err)
@@ -166,6 +171,31 @@ func (c *Container) startFailed(err error) error {
 	}
 	return fmt.Errorf("OCI runtime start failed: container %s: %s", c.names.ID, text)
 }
+
+// advice is what to do about a program that could not be started, to follow the
+// guest's own words. What bind mounts bring is not on the disk: no advice is
+// better than a wrong one.
+func (c *Container) advice() string {
+	if c.plan.Disk != nil || c.disks == nil {
+		return ""
+	}
+	for _, s := range c.app.Shares {
+		if !strings.HasPrefix(s.Mount.Destination, "/etc/") {
+			return ""
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), adviceTimeout)
+	defer cancel()
+	p := c.app.Spec.Process
+	text := c.disks.Advise(ctx, unikernel.Disk{Path: c.names.root(), Format: c.rootFormat}, p.Args, p.Env, p.Cwd)
+	if text == "" {
+		return ""
+	}
+	return "; " + text
+}
+
+// adviceTimeout bounds reading the disk for it.
+const adviceTimeout = 2 * time.Second
 
 // consoleInError and consoleInLog are how many lines of the console go there.
 const (

@@ -222,6 +222,10 @@ func TestStartFails(t *testing.T) {
 			`unable to start container process: exec: "nosuch": executable file not found in $PATH`},
 		"program not executable": {func(b *bench) { b.session.runErr = fmt.Errorf("permission denied: %w", unikernel.ErrInvalid) },
 			126, "permission denied"},
+		"program with advice": {func(b *bench) {
+			b.session.runErr = missing
+			b.host.disks.advice = "nosuch is missing: add it"
+		}, 127, `executable file not found in $PATH: not found; nosuch is missing: add it`},
 		"killed while booting": {func(b *bench) {
 			b.host.guest.attach = func(ctx context.Context) error {
 				b.kill(syscall.SIGKILL)
@@ -254,6 +258,31 @@ func TestStartFails(t *testing.T) {
 			b.wantNothing()
 		})
 	}
+}
+
+// TestNoAdviceAboutBindMounts: the program may be in one, and not on the disk.
+func TestNoAdviceAboutBindMounts(t *testing.T) {
+	b := newBench(t)
+	b.session.runErr = unikernel.ErrNotFound
+	b.host.disks.advice = "add it to the image"
+	b.spec.Mounts = []specs.Mount{{Destination: "/opt", Source: b.bundle, Type: "bind"}}
+	b.host.guest.attach = func(context.Context) error { return nil }
+	c := b.must(false)
+	if len(c.app.Shares) != 1 {
+		t.Fatalf("shares %+v", c.app.Shares)
+	}
+	if text := c.advice(); text != "" {
+		t.Errorf("advice %q", text)
+	}
+	c.app.Shares[0].Mount.Destination = "/etc/hosts"
+	if text := c.advice(); text != "; add it to the image" {
+		t.Errorf("advice %q", text)
+	}
+	if _, err := b.Start(t.Context(), "c", ""); err == nil {
+		t.Error("started")
+	}
+	b.remove()
+	b.wantNothing()
 }
 
 func TestStartOutlivesItsCaller(t *testing.T) {
