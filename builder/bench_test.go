@@ -1,10 +1,13 @@
 package builder
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"containerd-shim-uni/unikernel"
 )
 
 // BenchmarkRoot measures a container's start when the root is cached, and when
@@ -36,6 +39,38 @@ func BenchmarkRoot(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkConfigure measures a container's own layer over a disk with 4,286
+// files, as many as an image with an interpreter and its libraries has.
+func BenchmarkConfigure(b *testing.B) {
+	files := b.TempDir()
+	writeFile(b, filepath.Join(files, "usr/bin/app"), []byte("\x7fELF"))
+	for i := range 4285 {
+		writeFile(b, filepath.Join(files, fmt.Sprintf("usr/lib/d%d/file%d", i/50, i)), []byte("x"))
+	}
+	dir := b.TempDir()
+	s, err := Open(dir, Options{MaxSize: large})
+	if err != nil {
+		b.Fatal(err)
+	}
+	base, layer := filepath.Join(dir, "boot.tfs"), filepath.Join(dir, "boot.qcow2")
+	if err := s.BootDisk(b.Context(), rootAt(files), fakeKernel(b), base); err != nil {
+		b.Fatal(err)
+	}
+	hosts := filepath.Join(b.TempDir(), "hosts")
+	writeFile(b, hosts, []byte("127.0.0.1 localhost\n"))
+	c := unikernel.BootConfig{Args: []string{"app", "x"}, Env: []string{"PATH=/bin:/usr/bin", "HOME=/"}, Cwd: "/",
+		Options: []unikernel.Option{{Name: "en1.ipaddr", Value: "10.0.0.2"}},
+		Files:   []unikernel.BootFile{{Path: "/etc/hosts", Source: hosts}, {Path: "/etc/resolv.conf", Source: hosts}}}
+	for b.Loop() {
+		if _, err := s.Configure(b.Context(), base, layer, 1<<30, c); err != nil {
+			b.Fatal(err)
+		}
+		if err := os.Remove(layer); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

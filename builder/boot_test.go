@@ -15,7 +15,7 @@ import (
 )
 
 // fakeKernel makes files that pass for a boot image and a kernel.
-func fakeKernel(t *testing.T) unikernel.BootDisk {
+func fakeKernel(t testing.TB) unikernel.BootDisk {
 	t.Helper()
 	dir := t.TempDir()
 	d := unikernel.BootDisk{Boot: filepath.Join(dir, "boot.img"), Kernel: filepath.Join(dir, "kernel.img")}
@@ -24,7 +24,7 @@ func fakeKernel(t *testing.T) unikernel.BootDisk {
 	return d
 }
 
-func writeFile(t *testing.T, path string, data []byte) {
+func writeFile(t testing.TB, path string, data []byte) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
