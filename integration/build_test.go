@@ -2,12 +2,14 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // uniCommand runs the operator's command as a user.
@@ -66,6 +68,30 @@ func TestCheckImage(t *testing.T) {
 		out, err := uniCommand(t, 0, "check-image", archive(tt.name), "--guest", tt.guest)
 		if (err == nil) != tt.ok || !strings.Contains(out, tt.want) {
 			t.Errorf("%s for %s: %v, %s", tt.name, tt.guest, err, out)
+		}
+	}
+}
+
+// A disk for nanos boots by itself, in QEMU and nothing else, and starts the
+// image's program.
+func TestNanosDiskBootsByItself(t *testing.T) {
+	nanosOnly(t)
+	for _, format := range []string{"raw", "qcow2"} {
+		disk := filepath.Join(t.TempDir(), "disk")
+		out, err := uniCommand(t, 0, "build", archive(hello), "-o", disk, "--guest", "nanos", "--kernel", os.Getenv("UNI_NANOS_DIR"), "--format", format)
+		if err != nil || strings.Contains(out, "warning") {
+			t.Fatalf("build: %v, %s", err, out)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg", "-m", "128", "-nic", "none", "-display", "none",
+			"-serial", "stdio", "-no-reboot", "-drive", "file="+disk+",if=virtio,format="+format)
+		console, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(console), "hello from a static program") {
+			t.Errorf("%s: %v, console %q", format, err, console)
+		}
+		if out, err := uniCommand(t, 0, "inspect", disk); err != nil || !strings.Contains(out, "program:      /hello") {
+			t.Errorf("%s, once it ran: %v, %s", format, err, out)
 		}
 	}
 }

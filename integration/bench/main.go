@@ -84,6 +84,9 @@ func (b *bench) measure(ctx context.Context, runs int) error {
 	if err := b.disk(ctx, &t); err != nil {
 		return err
 	}
+	if err := b.library(ctx, &t); err != nil {
+		return err
+	}
 	return b.network(ctx, &t)
 }
 
