@@ -74,7 +74,7 @@ func (c *Config) implyGuest(set map[string]string) error {
 		return nil
 	}
 	if !named && !c.GuestNamed && slices.Contains(c.Annotations.Allowed, "guest") {
-		c.Guest = GuestImage
+		c.Guest, c.GuestNamed = GuestImage, true
 		return nil
 	}
 	if !named {

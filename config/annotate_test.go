@@ -35,7 +35,7 @@ func TestAnnotate(t *testing.T) {
 			c.Guest, c.GuestNamed, c.Image.Kernel, c.Image.Machine = "image", true, "/k", "pc"
 		}},
 		{"image implied", map[string]string{"kernel": "/k", "initrd": "/i", "disk": "/d", "cmdline": "{args} x", "machine": "q35"}, func(c *Config) {
-			c.Guest, c.Image = "image", Image{Kernel: "/k", Initrd: "/i", Disk: "/d", Cmdline: "{args} x", Machine: "q35"}
+			c.Guest, c.GuestNamed, c.Image = "image", true, Image{Kernel: "/k", Initrd: "/i", Disk: "/d", Cmdline: "{args} x", Machine: "q35"}
 		}},
 		{"timeout", map[string]string{"boot-timeout": "5s"}, func(c *Config) { c.Machine.BootTimeout = 5 * time.Second }},
 		{"writable", map[string]string{"writable-size": "1GiB"}, func(c *Config) { c.Rootfs.WritableSize = 1 << 30 }},

@@ -212,6 +212,12 @@ func TestGrant(t *testing.T) {
 	}
 	me := account{name: "me", uid: os.Getuid(), gid: os.Getgid(), groups: []int{os.Getgid()}}
 	other := account{name: "other", uid: 12345, gid: 12345, groups: []int{12345}}
+	mate := account{name: "mate", uid: 12345, gid: os.Getgid(), groups: []int{os.Getgid()}}
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	private := filepath.Join(dir, "private")
+	write(t, private, "", 0o600)
 	tests := []struct {
 		name string
 		a    account
@@ -224,6 +230,8 @@ func TestGrant(t *testing.T) {
 		{"kernel is a directory", me, func(m *unikernel.Machine) { m.Kernel = dir }, unikernel.ErrInvalid},
 		{"no disk", me, func(m *unikernel.Machine) { m.Disks[0].Path += "x" }, unikernel.ErrNotFound},
 		{"no qcow2", me, func(m *unikernel.Machine) { m.Disks[0].Format = "qcow2" }, unikernel.ErrInvalid},
+		{"somebody's kernel", mate, func(m *unikernel.Machine) { m.Initrd = private }, unikernel.ErrInvalid},
+		{"the machine's own", mate, func(m *unikernel.Machine) { m.Initrd, m.OwnKernel = private, true }, nil},
 		{"closed directory", other, func(m *unikernel.Machine) {
 			m.Kernel = filepath.Join(dir, "closed/vmlinux")
 			write(t, m.Kernel, "", 0o644)

@@ -4,8 +4,9 @@
 // (Guest, Session, Process).
 //
 // A guest is what boots in the machine: package unikernel/linux is a minimal
-// Linux kernel with our own PID 1. A guest plans from an App what must boot,
-// without touching the host, and speaks to the booted machine over its control
-// channel. The package imports nothing else of this module; every other
+// Linux kernel with our own PID 1, unikernel/nanos a kernel that runs one program
+// from the container's files, unikernel/prebuilt a kernel that is one of these
+// files. A guest plans from an App what must boot, without touching the host,
+// and speaks to the booted machine over its control channel, or watches it. The package imports nothing else of this module; every other
 // package imports this one and none of each other.
 package unikernel

@@ -124,6 +124,9 @@ func (g *Guest) check(s *specs.Spec) error {
 	if err := watch.Check(s, refuse); err != nil {
 		return err
 	}
+	if len(s.Linux.Devices) > 0 {
+		return refuse(fmt.Sprintf("no devices of the host, as asked for with %s (and no --privileged)", s.Linux.Devices[0].Path))
+	}
 	for _, m := range s.Mounts {
 		if err := checkMount(m); err != nil {
 			return err

@@ -34,6 +34,7 @@ func TestPlanRefuses(t *testing.T) {
 		"no kernel":  {func(_ *unikernel.App, c *Config) { c.Kernel = "" }, invalid, "io.containerd.uni.kernel"},
 		"relative":   {func(_ *unikernel.App, c *Config) { c.Initrd = "i" }, invalid, "absolute"},
 		"template":   {func(_ *unikernel.App, c *Config) { c.Cmdline = "{x}" }, invalid, "placeholder"},
+		"device":     {func(a *unikernel.App, _ *Config) { a.Spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/fuse"}} }, no, "/dev/fuse"},
 		"terminal":   {func(a *unikernel.App, _ *Config) { a.Spec.Process.Terminal = true }, no, `"linux"`},
 		"bind mount": {func(a *unikernel.App, _ *Config) { a.Spec.Mounts = []specs.Mount{{Destination: "/data", Type: "bind"}} }, no, "/data"},
 		"bind by option": {func(a *unikernel.App, _ *Config) {
