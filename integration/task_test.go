@@ -158,35 +158,42 @@ func TestExecEndsWithContainer(t *testing.T) {
 
 func TestPauseAndResume(t *testing.T) {
 	on(t, func(t *testing.T, h *host) {
-		log := filepath.Join(t.TempDir(), "log")
-		h.detach(t, container{flags: []string{"--log-uri", "file://" + log}}, "sh", "-c", "while :; do echo tick; sleep 0.02; done")
-		size := func() int64 {
-			info, err := os.Stat(log)
-			if err != nil {
-				return 0
-			}
-			return info.Size()
-		}
-		eventually(t, "the container writes", func() bool { return size() > 0 })
-		h.ok(t, "tasks", "pause", "c1")
-		if got := h.status(t, "c1"); got != "PAUSED" {
-			t.Errorf("paused, it is %q", got)
-		}
-		// What was under way when it paused arrives; then nothing does.
-		var before int64
-		eventually(t, "the output stands still", func() bool {
-			last := before
-			before = size()
-			h.ok(t, "tasks", "ls")
-			return last == before
-		})
-		h.ok(t, "tasks", "resume", "c1")
-		if got := h.status(t, "c1"); got != "RUNNING" {
-			t.Errorf("resumed, it is %q", got)
-		}
-		eventually(t, "the container writes again", func() bool { return size() > before })
-		h.remove(t, "c1")
+		h.pauseAndResume(t, container{}, "sh", "-c", "while :; do echo tick; sleep 0.02; done")
 	})
+}
+
+// pauseAndResume runs a container whose program writes all the time.
+func (h *host) pauseAndResume(t *testing.T, c container, command ...string) {
+	t.Helper()
+	log := filepath.Join(t.TempDir(), "log")
+	c.flags = append(c.flags, "--log-uri", "file://"+log)
+	h.detach(t, c, command...)
+	size := func() int64 {
+		info, err := os.Stat(log)
+		if err != nil {
+			return 0
+		}
+		return info.Size()
+	}
+	eventually(t, "the container writes", func() bool { return size() > 0 })
+	h.ok(t, "tasks", "pause", "c1")
+	if got := h.status(t, "c1"); got != "PAUSED" {
+		t.Errorf("paused, it is %q", got)
+	}
+	// What was under way when it paused arrives; then nothing does.
+	var before int64
+	eventually(t, "the output stands still", func() bool {
+		last := before
+		before = size()
+		h.ok(t, "tasks", "ls")
+		return last == before
+	})
+	h.ok(t, "tasks", "resume", "c1")
+	if got := h.status(t, "c1"); got != "RUNNING" {
+		t.Errorf("resumed, it is %q", got)
+	}
+	eventually(t, "the container writes again", func() bool { return size() > before })
+	h.remove(t, "c1")
 }
 
 func TestListPsMetrics(t *testing.T) {
@@ -198,16 +205,26 @@ func TestListPsMetrics(t *testing.T) {
 		if ps := h.ok(t, "tasks", "ps", "c1"); !regexp.MustCompile(`(?m)^[1-9][0-9]*\s`).MatchString(ps) {
 			t.Errorf("tasks ps: %q", ps)
 		}
-		metrics := h.ok(t, "tasks", "metrics", "c1")
-		m := regexp.MustCompile(`memory\.usage(?:_in_bytes)?\s+([0-9]+)`).FindStringSubmatch(metrics)
-		if m == nil {
-			t.Fatalf("tasks metrics: %q", metrics)
-		}
-		if n, err := strconv.ParseUint(m[1], 10, 64); err != nil || n == 0 {
-			t.Errorf("memory usage is %q", m[1])
+		if h.metric(t, "c1", `memory\.usage(?:_in_bytes)?`) == 0 {
+			t.Error("the container uses no memory")
 		}
 		h.remove(t, "c1")
 	})
+}
+
+// metric is a number that "ctr tasks metrics" prints, by a pattern of its name.
+func (h *host) metric(t *testing.T, id, name string) uint64 {
+	t.Helper()
+	metrics := h.ok(t, "tasks", "metrics", id)
+	m := regexp.MustCompile(name + `\s+([0-9]+)`).FindStringSubmatch(metrics)
+	if m == nil {
+		t.Fatalf("tasks metrics: %q", metrics)
+	}
+	n, err := strconv.ParseUint(m[1], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func TestContainerIsStartedAgain(t *testing.T) {

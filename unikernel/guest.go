@@ -42,6 +42,9 @@ type Plan struct {
 	// Control is the name of the guest's control channel; empty for a guest
 	// without one, which is a Watcher.
 	Control string
+	// Without lists what the container asks for and does without, because the
+	// guest has no such thing and the program may not notice. It is for the log.
+	Without []string
 	// ShareTag is the tag under which the guest mounts the Share that holds
 	// App.Shares; empty when the guest wants none.
 	ShareTag string

@@ -5,16 +5,31 @@ import (
 	"encoding/binary"
 )
 
-// HangingKernel is a kernel that QEMU boots by PVH and that does nothing at
-// all: an ELF file whose code halts for ever. The entry point is named by the
+// halt is code that does nothing for ever: cli; hlt; jmp to the hlt.
+var halt = []byte{0xfa, 0xf4, 0xeb, 0xfd}
+
+// HangingKernel is a kernel that does nothing at all.
+func HangingKernel() []byte { return kernel(halt) }
+
+// EndingKernel is a kernel that ends its machine as Nanos does without leaving a
+// record: it writes a status to port 0x501 and pulls the keyboard controller's
+// reset line.
+func EndingKernel(status byte) []byte {
+	return kernel(append([]byte{
+		0x66, 0xba, 0x01, 0x05, // mov dx, 0x501
+		0xb0, status, 0xee, // mov al, status; out dx, al
+		0xb0, 0xfe, 0xe6, 0x64, // mov al, 0xfe; out 0x64, al
+	}, halt...))
+}
+
+// kernel is an ELF file that QEMU boots by PVH: its entry point is named by the
 // note XEN_ELFNOTE_PHYS32_ENTRY, see Xen's public/elfnote.h.
-func HangingKernel() []byte {
+func kernel(code []byte) []byte {
 	const (
 		headers = 64 + 2*56
 		entry   = 0x100000 // physical, in 32-bit mode
 		phys32  = 18       // XEN_ELFNOTE_PHYS32_ENTRY
 	)
-	code := []byte{0xfa, 0xf4, 0xeb, 0xfd} // cli; hlt; jmp to the hlt
 	var note bytes.Buffer
 	put := func(b *bytes.Buffer, values ...any) {
 		for _, v := range values {

@@ -22,9 +22,17 @@
 //
 // There are no processes, users, terminals, standard input, devices and mounts.
 // What a specification asks of these is refused where a program would notice,
-// with ErrNotImplemented and the name of the guest that can. Users, capabilities,
-// seccomp and limits other than those of the machine are left out silently: they
-// divide what is in one kernel, and here is one program alone in a machine.
+// with ErrNotImplemented and the name of the guest that can.
+//
+// Users, capabilities, limits other than those of the machine, sysctls and seccomp
+// filters divide what is in one kernel, and guard that kernel's other users. Here
+// is one program alone in a machine, and the machine is what guards the host, so
+// none of them is refused: a container that asks for a user, capabilities, limits
+// or sysctls other than clients ask for of their own accord is told of it in the
+// shim's log (Plan.Without). Seccomp, AppArmor, SELinux, no_new_privileges and
+// masked paths go without saying. What a container asks for to guard its own
+// files, a read-only root, is done.
+//
 // Mounts of proc, sysfs, devpts, mqueue and cgroup are left out too: the kernel
 // has its own /proc, /sys and /dev.
 //

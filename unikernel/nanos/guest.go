@@ -68,7 +68,8 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 	kernel := filepath.Join(g.cfg.Kernel, KernelImage)
 	return unikernel.Plan{
 		Machine: kind, Kernel: kernel, Resources: r, Board: board,
-		Disk: &unikernel.BootDisk{Boot: filepath.Join(g.cfg.Kernel, BootImage), Kernel: kernel},
+		Disk:    &unikernel.BootDisk{Boot: filepath.Join(g.cfg.Kernel, BootImage), Kernel: kernel},
+		Without: without(app.Spec),
 	}, nil
 }
 
@@ -113,6 +114,9 @@ func check(s *specs.Spec) error {
 		return fmt.Errorf("%w: the specification has no program", unikernel.ErrInvalid)
 	case s.Process.Cwd != "" && !strings.HasPrefix(s.Process.Cwd, "/"):
 		return fmt.Errorf("%w: the working directory %q is not absolute", unikernel.ErrInvalid, s.Process.Cwd)
+	}
+	if err := checkDevices(s.Linux.Devices); err != nil {
+		return err
 	}
 	return checkMounts(s.Mounts)
 }
