@@ -46,7 +46,7 @@ func BenchmarkRoot(b *testing.B) {
 // files, as many as an image with an interpreter and its libraries has.
 func BenchmarkConfigure(b *testing.B) {
 	files := b.TempDir()
-	writeFile(b, filepath.Join(files, "usr/bin/app"), []byte("\x7fELF"))
+	writeFile(b, filepath.Join(files, "usr/bin/app"), []byte(elfProgram))
 	for i := range 4285 {
 		writeFile(b, filepath.Join(files, fmt.Sprintf("usr/lib/d%d/file%d", i/50, i)), []byte("x"))
 	}
@@ -65,7 +65,7 @@ func BenchmarkConfigure(b *testing.B) {
 		Options: []unikernel.Option{{Name: "en1.ipaddr", Value: "10.0.0.2"}},
 		Files:   []unikernel.BootFile{{Path: "/etc/hosts", Source: hosts}, {Path: "/etc/resolv.conf", Source: hosts}}}
 	for b.Loop() {
-		if _, err := s.Configure(b.Context(), base, layer, 1<<30, c); err != nil {
+		if _, err := s.Configure(b.Context(), rawDisk(base), layer, 1<<30, c); err != nil {
 			b.Fatal(err)
 		}
 		if err := os.Remove(layer); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"containerd-shim-uni/builder/advice"
 	"containerd-shim-uni/builder/erofs/reader"
+	"containerd-shim-uni/builder/tfs"
 	"containerd-shim-uni/builder/tree"
 	"containerd-shim-uni/unikernel"
 )
@@ -66,30 +67,45 @@ type hostCopy string
 // Open implements tree.Opener.
 func (h hostCopy) Open() (tree.Content, error) { return os.Open(string(h)) }
 
-// Advise returns what keeps a program from running on the guest linux with a
-// root disk that Root made, and what to do about it, in one sentence; nothing if
-// that cannot be told.
-func (s *Store) Advise(ctx context.Context, root unikernel.Disk, args, env []string, cwd string) string {
+// Advise returns what keeps a program from running on a guest with a disk that
+// Root or BootDisk made, or may do so, and what to do about it, in one sentence;
+// nothing if that cannot be told. It reads as much of the disk as it needs, and
+// is for a program that has failed.
+func (s *Store) Advise(ctx context.Context, guest string, root unikernel.Disk, args, env []string, cwd string) string {
 	f, err := os.Open(root.Path)
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
-	disk, size, err := openFormat(f, root.Format)
+	files, err := diskFiles(ctx, guest, f, root.Format)
 	if err != nil {
 		return ""
+	}
+	i := advice.Image{Architecture: "amd64", Args: args, Env: env, WorkingDir: cwd, Root: files}
+	for _, f := range advice.Check(i, guest) {
+		if f.Level != advice.OK && f.Check != "setuid" {
+			return f.String()
+		}
+	}
+	return ""
+}
+
+// diskFiles are the files of a guest's disk.
+func diskFiles(ctx context.Context, guest string, f *os.File, format string) (advice.Files, error) {
+	disk, size, err := openFormat(f, format)
+	if err != nil {
+		return nil, err
+	}
+	if guest == advice.Nanos {
+		image, err := tfs.Open(disk, size)
+		if err != nil {
+			return nil, err
+		}
+		return viewFiles{newView(image.Root)}, nil
 	}
 	fs, err := reader.Open(disk, size)
 	if err != nil {
-		return ""
+		return nil, err
 	}
-	files, err := fs.Tree(ctx)
-	if err != nil {
-		return ""
-	}
-	found, bad := advice.Problem(advice.Image{Args: args, Env: env, WorkingDir: cwd, Root: files}, advice.Linux)
-	if !bad {
-		return ""
-	}
-	return found.String()
+	return fs.Tree(ctx)
 }

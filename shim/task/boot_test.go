@@ -60,6 +60,7 @@ func TestBootFromRoot(t *testing.T) {
 	if err := w.watched.PowerButton(t.Context()); err != nil || len(b.host.machines.pressed) != 1 {
 		t.Errorf("power button: %v, pressed %v", err, b.host.machines.pressed)
 	}
+	b.host.disks.advice = "it starts processes"
 	b.host.machines.end(c.names.Domain(), unikernel.EndShutdown)
 	if got := b.wait(); got != 42 {
 		t.Errorf("exit %+v", got)

@@ -27,6 +27,7 @@ const (
 	fieldExec      = "exec"
 	fieldReason    = "reason"
 	fieldConsole   = "console"
+	fieldStatus    = "status"
 	fieldStage     = "stage"
 )
 

@@ -201,6 +201,7 @@ type fakeDisks struct {
 	base       string // the format of what was configured
 	volumes    int    // that are made with each layer
 	advice     string
+	advised    int
 }
 
 func (d *fakeDisks) BootDisk(_ context.Context, _ unikernel.Rootfs, _ unikernel.BootDisk, dst string) error {
@@ -256,7 +257,8 @@ func (d *fakeDisks) DiskLayer(base, dst string) error {
 	return os.WriteFile(dst, nil, 0o600)
 }
 
-func (d *fakeDisks) Advise(_ context.Context, root unikernel.Disk, args, _ []string, _ string) string {
+func (d *fakeDisks) Advise(_ context.Context, _ string, root unikernel.Disk, args, _ []string, _ string) string {
+	d.advised++
 	if _, err := os.Stat(root.Path); err != nil || len(args) == 0 {
 		return ""
 	}

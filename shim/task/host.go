@@ -48,9 +48,10 @@ type Disks interface {
 	// DiskLayer makes dst a layer over base, a raw disk beside it, for what the
 	// guest writes. dst must not exist.
 	DiskLayer(base, dst string) error
-	// Advise says in one sentence what keeps a program from running with a disk
-	// that Root made, and what to do; nothing if that cannot be told.
-	Advise(ctx context.Context, root unikernel.Disk, args, env []string, cwd string) string
+	// Advise says in one sentence what keeps a program from running on a guest
+	// with a disk that Root or BootDisk made, or may do so, and what to do;
+	// nothing if that cannot be told.
+	Advise(ctx context.Context, guest string, root unikernel.Disk, args, env []string, cwd string) string
 	// Record returns what the guest left in such a layer for its host.
 	Record(layer string) ([]byte, error)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"containerd-shim-uni/shim/console"
@@ -143,7 +142,9 @@ func (c *Container) ran(proc unikernel.Process) error {
 func (c *Container) startFailed(err error) error {
 	advice := ""
 	if _, ok := unstartable(err); ok {
-		advice = c.advice() // while the disk is there
+		if text := c.advice(); text != "" { // while the disk is there
+			advice = "; " + text
+		}
 	}
 	c.mu.Lock()
 	c.startErr = err
@@ -171,31 +172,6 @@ func (c *Container) startFailed(err error) error {
 	}
 	return fmt.Errorf("OCI runtime start failed: container %s: %s", c.names.ID, text)
 }
-
-// advice is what to do about a program that could not be started, to follow the
-// guest's own words. What bind mounts bring is not on the disk: no advice is
-// better than a wrong one.
-func (c *Container) advice() string {
-	if c.plan.Disk != nil || c.disks == nil {
-		return ""
-	}
-	for _, s := range c.app.Shares {
-		if !strings.HasPrefix(s.Mount.Destination, "/etc/") {
-			return ""
-		}
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), adviceTimeout)
-	defer cancel()
-	p := c.app.Spec.Process
-	text := c.disks.Advise(ctx, unikernel.Disk{Path: c.names.root(), Format: c.rootFormat}, p.Args, p.Env, p.Cwd)
-	if text == "" {
-		return ""
-	}
-	return "; " + text
-}
-
-// adviceTimeout bounds reading the disk for it.
-const adviceTimeout = 2 * time.Second
 
 // consoleInError and consoleInLog are how many lines of the console go there.
 const (

@@ -275,7 +275,7 @@ func TestNoAdviceAboutBindMounts(t *testing.T) {
 		t.Errorf("advice %q", text)
 	}
 	c.app.Shares[0].Mount.Destination = "/etc/hosts"
-	if text := c.advice(); text != "; add it to the image" {
+	if text := c.advice(); text != "add it to the image" {
 		t.Errorf("advice %q", text)
 	}
 	if _, err := b.Start(t.Context(), "c", ""); err == nil {

@@ -48,6 +48,7 @@ func (c *Container) watch() {
 	}
 	c.vm.close()
 	c.occupant.close()
+	c.adviseFailed(exit.Status)
 	close(c.released)
 }
 
