@@ -6,7 +6,8 @@
 //   - the boot of the same kernel and disk in a bare QEMU, and what is ours on top;
 //   - the host memory of a running machine beyond the guest's own RAM;
 //   - the time from a 100 MB image to a disk;
-//   - latency and throughput of its network, against the bare tap and runc.
+//   - latency and throughput of its network, against the bare tap and runc, and
+//     of both guests if UNI_NANOS_DIR names a directory with a Nanos kernel.
 //
 // It measures from outside: files that appear, containerd's events, the first
 // byte of output. It needs root, out/ ("make build guest") and the newest

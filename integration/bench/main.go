@@ -24,12 +24,17 @@ const (
 	hello   = "uni.local/hello:latest"
 	python  = "uni.local/python:latest"
 	busybox = "uni.local/busybox:latest"
+	probe   = "uni.local/probe:latest"
+
+	// nanosDir is the variable that names the directory with a Nanos kernel.
+	nanosDir = "UNI_NANOS_DIR"
 )
 
 func main() {
+	only := flag.String("only", "", "measure this alone: network")
 	runs := flag.Int("runs", 10, "runs of each kind; the table shows medians")
 	flag.Parse()
-	if err := run(*runs); err != nil {
+	if err := run(*runs, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -41,7 +46,7 @@ type bench struct {
 	out, state, data string
 }
 
-func run(runs int) (err error) {
+func run(runs int, only string) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("root is needed")
 	}
@@ -62,14 +67,17 @@ func run(runs int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Stop(), os.RemoveAll(b.state)) }()
-	return b.measure(ctx, runs)
+	return b.measure(ctx, runs, only)
 }
 
-func (b *bench) measure(ctx context.Context, runs int) error {
+func (b *bench) measure(ctx context.Context, runs int, only string) error {
 	t := table{w: os.Stdout}
 	t.host(ctx)
 	if err := b.warm(ctx); err != nil {
 		return err
+	}
+	if only == "network" {
+		return b.network(ctx, &t)
 	}
 	bare, err := b.machine(ctx, &t)
 	if err != nil {
@@ -109,6 +117,9 @@ func start(ctx context.Context, dir string) (*bench, error) {
 	config := filepath.Join(dir, "uni.toml")
 	text := fmt.Sprintf("[linux]\nkernel = %q\ninitrd = %q\n[storage]\nstate_dir = %q\ndata_dir = %q\n",
 		out+"/guest/vmlinux", out+"/guest/initrd.img", b.state, b.data)
+	if kernel := os.Getenv(nanosDir); kernel != "" {
+		text += fmt.Sprintf("[nanos]\nkernel = %q\n", kernel)
+	}
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
@@ -148,7 +159,11 @@ func (b *bench) images(ctx context.Context, dir, cache string) error {
 	if err != nil {
 		return err
 	}
-	for _, i := range []image.Image{image.Single(hello, program), py, box} {
+	prober, err := image.Build(dir, "probe", "amd64")
+	if err != nil {
+		return err
+	}
+	for _, i := range []image.Image{image.Single(hello, program), image.Single(probe, prober), py, box} {
 		archive := filepath.Join(dir, "image.tar")
 		if err := i.WriteFile(archive); err != nil {
 			return err

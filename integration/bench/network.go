@@ -15,11 +15,39 @@ import (
 // transferMB is how much each measurement of throughput moves.
 const transferMB = 64
 
-// serve is what the container runs: a file to fetch.
-var serve = fmt.Sprintf(`dd if=/dev/zero of=/tmp/f bs=1M count=%d 2>/dev/null; exec httpd -f -p 80 -h /tmp`, transferMB)
+// server is a container that serves a file of transferMB.
+type server struct {
+	name, image string
+	flags       []string
+	command     []string
+	path        string // of the file
+	bare        bool   // also measure it without what connects it
+}
 
-// network measures one machine behind a veth, as CNI plugins connect it, then
-// the same machine on its bare tap, and runc behind the same veth.
+// servers are what is measured: a server in C under both runtimes and, if there
+// is a kernel for it, one in Go in each guest.
+func servers() []server {
+	script := fmt.Sprintf(`dd if=/dev/zero of=/tmp/f bs=1M count=%d 2>/dev/null; exec httpd -f -p 80 -h /tmp`, transferMB)
+	httpd := []string{"sh", "-c", script}
+	list := []server{
+		{name: uni, image: busybox, flags: []string{"--runtime", uni}, command: httpd, path: "/f", bare: true},
+		{name: runc, image: busybox, flags: []string{"--runtime", runc}, command: httpd, path: "/f"},
+	}
+	if os.Getenv(nanosDir) == "" {
+		return list
+	}
+	inGo, zeros := []string{"/probe", "serve", ":80"}, fmt.Sprintf("/zeros/%d", transferMB<<20)
+	for _, guest := range []string{"linux", "nanos"} {
+		list = append(list, server{
+			name: "in Go, guest " + guest, image: probe, command: inGo, path: zeros, bare: guest == "nanos",
+			flags: []string{"--runtime", uni, "--annotation", "io.containerd.uni.guest=" + guest},
+		})
+	}
+	return append(list, server{name: "in Go, " + runc, image: probe, flags: []string{"--runtime", runc}, command: inGo, path: zeros})
+}
+
+// network measures each server behind a veth, as CNI plugins connect it, and
+// some of the same machines on their bare taps.
 func (b *bench) network(ctx context.Context, t *table) error {
 	b.RemoveAll(ctx)
 	n, err := newWire()
@@ -28,19 +56,20 @@ func (b *bench) network(ctx context.Context, t *table) error {
 	}
 	defer n.close()
 	t.head(fmt.Sprintf("network between the host and a container (median of 100 pings; %d MB by HTTP)", transferMB))
-	for _, runtime := range []string{uni, runc} {
-		r := b.Ctr(ctx, nil, "run", "-d", "--runtime", runtime, "--with-ns", "network:"+n.pod, busybox, "net", "sh", "-c", serve)
+	for _, s := range servers() {
+		args := append([]string{"run", "-d", "--with-ns", "network:" + n.pod}, s.flags...)
+		r := b.Ctr(ctx, nil, append(append(args, s.image, "net"), s.command...)...)
 		if r.Code != 0 {
-			return fmt.Errorf("start a server with %s: %s", runtime, r.Stderr)
+			return fmt.Errorf("start a server with %s: %s", s.name, r.Stderr)
 		}
-		if err := n.measure(ctx, t, runtime); err != nil {
+		if err := n.measure(ctx, t, s.name, s.path); err != nil {
 			return err
 		}
-		if runtime == uni {
+		if s.bare {
 			if err := n.bare(); err != nil {
 				return err
 			}
-			if err := n.measure(ctx, t, "same machine, bare tap"); err != nil {
+			if err := n.measure(ctx, t, "  same machine, bare tap", s.path); err != nil {
 				return err
 			}
 			if err := n.restore(); err != nil {
@@ -110,8 +139,8 @@ func (w *wire) restore() error {
 
 var roundTrip = regexp.MustCompile(`time=([0-9.]+) ms`)
 
-func (w *wire) measure(ctx context.Context, t *table, name string) error {
-	if err := w.await(ctx); err != nil {
+func (w *wire) measure(ctx context.Context, t *table, name, path string) error {
+	if err := w.await(ctx, path); err != nil {
 		return err
 	}
 	out, err := w.sh(w.peer, `busybox ping -c 100 -i 0.02 10.0.0.2`)
@@ -129,7 +158,7 @@ func (w *wire) measure(ctx context.Context, t *table, name string) error {
 	if len(times) == 0 {
 		return fmt.Errorf("no answer to ping: %s", out)
 	}
-	took, err := w.timed(`busybox wget -q -O /dev/null http://10.0.0.2/f`)
+	took, err := w.timed(`busybox wget -q -O /dev/null http://10.0.0.2` + path)
 	if err != nil {
 		return err
 	}
@@ -138,9 +167,9 @@ func (w *wire) measure(ctx context.Context, t *table, name string) error {
 }
 
 // await returns when the container serves.
-func (w *wire) await(ctx context.Context) error {
+func (w *wire) await(ctx context.Context, path string) error {
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline) && ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
-		if out, err := w.sh(w.peer, `busybox wget -q -O - http://10.0.0.2/f | head -c 1 | wc -c`); err == nil && strings.TrimSpace(out) == "1" {
+		if out, err := w.sh(w.peer, `timeout 5 busybox wget -q -O - http://10.0.0.2`+path+` | head -c 1 | wc -c`); err == nil && strings.TrimSpace(out) == "1" {
 			return nil
 		}
 	}

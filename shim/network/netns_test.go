@@ -300,7 +300,7 @@ func arp(mac, sender net.HardwareAddr, ip netip.Addr) []byte {
 // TestMain is also what Occupy starts: a process that waits for its standard
 // input to end.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == "occupy" {
+	if len(os.Args) == 3 && os.Args[1] == "occupy" {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		return
 	}

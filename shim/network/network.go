@@ -34,7 +34,8 @@ type Linker struct {
 	// AllowSpoofing turns off the filter on source addresses.
 	AllowSpoofing bool
 	// Occupant is the program that Occupy starts, and its arguments from the
-	// zeroth on. It must end when its standard input does.
+	// zeroth on; the namespace's path is added. It must end when its standard
+	// input does.
 	Occupant []string
 }
 

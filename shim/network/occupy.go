@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"syscall"
 )
 
@@ -16,8 +17,9 @@ func (l Linker) Occupy(path string) (pid int, end func(), err error) {
 		return 0, nil, errors.New("no program is known that occupies a network namespace")
 	}
 	cmd := &exec.Cmd{
-		Path: l.Occupant[0], Args: l.Occupant[1:],
-		Dir:         "/", // not the bundle, which has to go
+		Path:        l.Occupant[0],
+		Args:        append(slices.Clone(l.Occupant[1:]), path), // for who wonders what it is
+		Dir:         "/",                                        // not the bundle, which has to go
 		Env:         []string{},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}

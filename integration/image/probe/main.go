@@ -9,7 +9,8 @@
 //	loopback           connects to itself on 127.0.0.1
 //	cat FILE…          what is in each
 //	hostname
-//	serve ADDRESS…     answers for ever: HTTP with the client's address, UDP with what came
+//	serve ADDRESS…     answers for ever: HTTP with the client's address, at /zeros/N
+//	                   with so many bytes; UDP with what came
 package main
 
 import (
@@ -166,10 +167,12 @@ func loopback(ctx context.Context) error {
 // serve answers on each address over both protocols.
 func serve(addresses []string) error {
 	failed := make(chan error)
-	hello := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	answers := http.NewServeMux()
+	answers.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
 		fmt.Fprintf(w, "you are %s\n", host)
 	})
+	answers.HandleFunc("/zeros/{n}", zeros)
 	for _, a := range addresses {
 		l, err := net.Listen("tcp", a)
 		if err != nil {
@@ -179,11 +182,26 @@ func serve(addresses []string) error {
 		if err != nil {
 			return err
 		}
-		go func() { failed <- http.Serve(l, hello) }()
+		go func() { failed <- http.Serve(l, answers) }()
 		go func() { failed <- echo(p) }()
 	}
 	fmt.Println("serving")
 	return <-failed
+}
+
+// zeros answers with a body of the size that the path names.
+func zeros(w http.ResponseWriter, r *http.Request) {
+	n, err := strconv.Atoi(r.PathValue("n"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Length", strconv.Itoa(n))
+	for buf := make([]byte, 1<<16); n > 0; n -= len(buf) {
+		if _, err := w.Write(buf[:min(n, len(buf))]); err != nil {
+			return // the client is gone
+		}
+	}
 }
 
 func echo(p net.PacketConn) error {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 
@@ -112,7 +111,7 @@ func resolve(dir string) string {
 func (h *host) Networks(cfg config.Config) task.Networks {
 	return network.Linker{
 		AllowSpoofing: !cfg.Network.SourceFilter,
-		Occupant:      []string{"/proc/self/exe", filepath.Base(os.Args[0]), frontend.Occupy},
+		Occupant:      []string{"/proc/self/exe", "uni-netns", frontend.Occupy},
 	}
 }
 
