@@ -98,6 +98,36 @@ func TestBootVolumes(t *testing.T) {
 	b.wantNothing()
 }
 
+// TestBootThatEndsAtOnce: a program that has ended before its machine is known to
+// run was started all the same.
+func TestBootThatEndsAtOnce(t *testing.T) {
+	b, _ := newWatcherBench(t)
+	b.host.disks.record = []byte{42}
+	b.host.machines.onResume = func(name string) { b.host.machines.end(name, unikernel.EndShutdown) }
+	b.must(true)
+	if got := b.wait(); got != 42 {
+		t.Errorf("exit %d", got)
+	}
+	b.remove()
+	b.wantNothing()
+	b.wantEvents("create", "start", "exit", "delete")
+}
+
+// TestBootThatFailsAtOnce: a machine that its guest did not end never ran it.
+func TestBootThatFailsAtOnce(t *testing.T) {
+	b, _ := newWatcherBench(t)
+	b.host.machines.onResume = func(name string) { b.host.machines.end(name, unikernel.EndFailed) }
+	b.must(false)
+	if _, err := b.Start(t.Context(), "c", ""); err == nil {
+		t.Error("the start of a machine that failed succeeded")
+	}
+	if got := b.wait(); got != 137 {
+		t.Errorf("exit %d", got)
+	}
+	b.remove()
+	b.wantNothing()
+}
+
 func TestBootFromRootKilled(t *testing.T) {
 	b, _ := newWatcherBench(t)
 	c := b.must(true)

@@ -64,7 +64,7 @@ func (c *Container) boot(ctx context.Context) (unikernel.Process, error) {
 		return nil, err
 	}
 	began := time.Now()
-	if err := c.machines.Resume(ctx, c.names.Domain()); err != nil {
+	if err := c.resume(ctx); err != nil {
 		return nil, fmt.Errorf("resume machine: %w", err)
 	}
 	session, err := c.attach(ctx)
@@ -85,6 +85,36 @@ func (c *Container) boot(ctx context.Context) (unikernel.Process, error) {
 		return nil, &programError{err}
 	}
 	return proc, nil
+}
+
+// resume lets the machine run. A guest that is watched may be at its end before
+// the call is: then its program ran, and how it ended is known.
+func (c *Container) resume(ctx context.Context) error {
+	err := c.machines.Resume(ctx, c.names.Domain())
+	if err == nil || !c.isWatched() {
+		return err
+	}
+	endCtx, cancel := context.WithTimeout(ctx, lastWords)
+	defer cancel()
+	if end, endErr := c.machines.Wait(endCtx, c.names.Domain()); endErr == nil && byGuest(end) {
+		return nil
+	}
+	return err
+}
+
+// isWatched says that the guest has no control channel.
+func (c *Container) isWatched() bool {
+	_, ok := c.guest.(unikernel.Watcher)
+	return ok
+}
+
+// byGuest says that the guest made its machine end.
+func byGuest(end unikernel.End) bool {
+	switch end.Reason {
+	case unikernel.EndShutdown, unikernel.EndExited, unikernel.EndPanicked:
+		return true
+	}
+	return false
 }
 
 // programError is what a booted guest said of the program it was to run. What
