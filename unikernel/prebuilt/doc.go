@@ -38,7 +38,7 @@
 //
 // What the specification says of users, capabilities, limits, the working
 // directory, seccomp and mounts of kernel file systems is left out, as for all
-// guests that run one program. Bind mounts are refused, but for those that
+// guests that run one program; of what is unusual of it the log tells. Bind mounts are refused, but for those that
 // clients add by themselves, see leftOut. There is no DHCP server: a guest
 // learns its addresses from its command line.
 package prebuilt

@@ -55,8 +55,8 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 		return unikernel.Plan{}, err
 	}
 	return unikernel.Plan{
-		Resources: r,
-		Image:     &unikernel.ImageFiles{Kernel: g.cfg.Kernel, Initrd: g.cfg.Initrd, Disk: g.cfg.Disk},
+		Resources: r, Without: watch.Without(app.Spec),
+		Image: &unikernel.ImageFiles{Kernel: g.cfg.Kernel, Initrd: g.cfg.Initrd, Disk: g.cfg.Disk},
 	}, nil
 }
 

@@ -16,9 +16,10 @@ var size = unikernel.Resources{MemoryMiB: 64, VCPUs: 1}
 
 func TestPlan(t *testing.T) {
 	a := app("x")
+	a.Spec.Process.User.UID = 7
 	a.Spec.Mounts = []specs.Mount{{Destination: "/proc", Type: "proc"}, {Destination: "/etc/hosts", Type: "bind", Source: "/h"}}
 	got, err := New(Config{Kernel: "/k", Initrd: "/i", Disk: "/d"}).Plan(a, size)
-	want := unikernel.Plan{Resources: size, Image: &unikernel.ImageFiles{Kernel: "/k", Initrd: "/i", Disk: "/d"}}
+	want := unikernel.Plan{Resources: size, Without: []string{"user 7:0"}, Image: &unikernel.ImageFiles{Kernel: "/k", Initrd: "/i", Disk: "/d"}}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
