@@ -16,6 +16,7 @@
 //
 //	sector 0     the boot loader's first stage with the partition table
 //	1 …          the boot loader's second stage
+//	…            nothing: package image has its manifest here, up to LogOffset
 //	1 MiB-4 KiB  the kernel's last words, see LogOffset
 //	1 MiB        partition 1: a file system of 12 MiB with the kernel
 //	13 MiB       partition 2: the root file system

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"containerd-shim-uni/builder/tree"
 )
 
 // smallDisk is a disk to begin with, as short as it can be.
@@ -45,11 +47,51 @@ func FuzzLog(f *testing.F) {
 			return
 		}
 		walk(t, fs.Top(), 0)
+		readTree(t, fs)
 		for _, path := range []string{"a/b", "/f", "l/../l"} {
 			_, _ = fs.Lookup(path)
 			_, _, _ = fs.place(path)
 		}
 	})
+}
+
+// readTree reads all of a tree that is one, as far as contents are not long.
+func readTree(t *testing.T, fs *FS) {
+	root, err := fs.Tree(t.Context())
+	if err != nil {
+		if !errors.Is(err, ErrFormat) {
+			t.Fatalf("%v is no ErrFormat", err)
+		}
+		return
+	}
+	must(t, root.Walk(func(path string, n *tree.Node) error {
+		if n.Data == nil {
+			return nil
+		}
+		c, err := n.Data.Open()
+		if err != nil {
+			return nil
+		}
+		for pos := int64(0); pos < n.Size && pos < 1<<20; {
+			start, end, err := c.(tree.Sparse).NextData(pos, n.Size)
+			if err != nil || start < pos || end > n.Size || start < n.Size && end <= start {
+				t.Fatalf("%q: data from %d to %d behind %d of %d, %v", path, start, end, pos, n.Size, err)
+			}
+			_, _ = c.ReadAt(make([]byte, 4096), start)
+			pos = max(end, pos+1)
+		}
+		return nil
+	}))
+	_ = Volume{}.Write(t.Context(), create(t), withoutContents(root))
+}
+
+// withoutContents empties the files of a tree.
+func withoutContents(root *tree.Node) *tree.Node {
+	_ = root.Walk(func(_ string, n *tree.Node) error { // never fails
+		n.Size, n.Data = 0, nil
+		return nil
+	})
+	return root
 }
 
 // walk reads a little of everything; a tree may hold itself.
@@ -87,6 +129,7 @@ func FuzzDisk(f *testing.F) {
 			}
 			return
 		}
+		readTree(t, m.Root)
 		_, _ = m.Append(Config{Files: []NewFile{{Path: "/a/b", Data: []byte("x")}, {Path: "/a/c", Target: "b"}}, Directories: []string{"/a/d"}})
 	})
 }

@@ -38,7 +38,7 @@ func makeTree(t testing.TB, reverse bool) string {
 	sizes := map[string]int{"a/f": 3, "!first": 1, "-": 2, "empty": 0, "sector": 512, "page": 4096, "page+1": 4097,
 		"dir/big": 3<<20 + 5, "new\nline": 7, "not\xff\xfeutf8": 9, strings.Repeat("n", 255): 11,
 		"dir/sub/deep/er": 100, "etc/hosts": 20, "123": 5, "children": 6, "extents": 0}
-	for i := range 3000 { // several records of one directory
+	for i := range 1000 { // several records of one directory
 		sizes[fmt.Sprintf("many/%s%04d", strings.Repeat("x", i%50), i)] = i % 7
 	}
 	names := slices.Sorted(maps.Keys(sizes))
