@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"containerd-shim-uni/unikernel"
 )
@@ -71,6 +72,45 @@ func BenchmarkConfigure(b *testing.B) {
 		if err := os.Remove(layer); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkVolume measures what a read-only bind mount of 4,286 files, 50 MiB,
+// adds to that, with its disk in the cache or not to be shared.
+func BenchmarkVolume(b *testing.B) {
+	source := b.TempDir()
+	for i := range 4286 {
+		writeFile(b, filepath.Join(source, fmt.Sprintf("d%d/file%d", i/50, i)), make([]byte, 12<<10))
+	}
+	dir := b.TempDir()
+	s, err := Open(dir, Options{MaxSize: large})
+	if err != nil {
+		b.Fatal(err)
+	}
+	base, layer := filepath.Join(dir, "boot.tfs"), filepath.Join(dir, "boot.qcow2")
+	files := b.TempDir()
+	writeFile(b, filepath.Join(files, "x"), []byte(elfProgram))
+	if err := s.BootDisk(b.Context(), rootAt(files), fakeKernel(b), base); err != nil {
+		b.Fatal(err)
+	}
+	c := unikernel.BootConfig{Args: []string{"/x"}, Cwd: "/", Volumes: []unikernel.Volume{
+		{Path: "/v", Source: source, Recursive: true, ReadOnly: true, MaxSource: large}}}
+	for name, age := range map[string]time.Duration{"shared": time.Hour, "private": -time.Hour} {
+		b.Run(name, func(b *testing.B) {
+			s.now = func() time.Time { return time.Now().Add(age) }
+			configure := func() {
+				if _, err := s.Configure(b.Context(), rawDisk(base), layer, 1<<30, c); err != nil {
+					b.Fatal(err)
+				}
+				if err := os.Remove(layer); err != nil {
+					b.Fatal(err)
+				}
+			}
+			configure()
+			for b.Loop() {
+				configure()
+			}
+		})
 	}
 }
 
