@@ -1,7 +1,6 @@
 package builder
 
 import (
-	"context"
 	"fmt"
 	"os"
 
@@ -69,43 +68,52 @@ func (h hostCopy) Open() (tree.Content, error) { return os.Open(string(h)) }
 
 // Advise returns what keeps a program from running on a guest with a disk that
 // Root or BootDisk made, or may do so, and what to do about it, in one sentence;
-// nothing if that cannot be told. It reads as much of the disk as it needs, and
-// is for a program that has failed.
-func (s *Store) Advise(ctx context.Context, guest string, root unikernel.Disk, args, env []string, cwd string) string {
-	f, err := os.Open(root.Path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	files, err := diskFiles(ctx, guest, f, root.Format)
-	if err != nil {
-		return ""
-	}
-	i := advice.Image{Architecture: "amd64", Args: args, Env: env, WorkingDir: cwd, Root: files}
-	for _, f := range advice.Check(i, guest) {
-		if f.Level != advice.OK && f.Check != "setuid" {
-			return f.String()
+// nothing if that cannot be told. It is for a program that has failed.
+func (s *Store) Advise(guest string, root unikernel.Disk, args, env []string, cwd string) (advised string) {
+	_ = withFiles(guest, root, func(files advice.Files) error {
+		i := advice.Image{Architecture: "amd64", Args: args, Env: env, WorkingDir: cwd, Root: files}
+		for _, f := range advice.Check(i, guest) {
+			if f.Level != advice.OK && f.Check != "setuid" {
+				advised = f.String()
+				break
+			}
 		}
-	}
-	return ""
+		return nil
+	})
+	return advised
 }
 
-// diskFiles are the files of a guest's disk.
-func diskFiles(ctx context.Context, guest string, f *os.File, format string) (advice.Files, error) {
-	disk, size, err := openFormat(f, format)
+// Missing says that a program is certainly not on a disk that Root made. It
+// reads the directories where it could be.
+func (s *Store) Missing(root unikernel.Disk, args, env []string, cwd string) (missing bool) {
+	_ = withFiles(advice.Linux, root, func(files advice.Files) error {
+		missing = advice.Image{Args: args, Env: env, WorkingDir: cwd, Root: files}.Missing()
+		return nil
+	})
+	return missing
+}
+
+// withFiles opens the files of a guest's disk.
+func withFiles(guest string, d unikernel.Disk, use func(advice.Files) error) error {
+	f, err := os.Open(d.Path)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	defer f.Close()
+	disk, size, err := openFormat(f, d.Format)
+	if err != nil {
+		return err
 	}
 	if guest == advice.Nanos {
 		image, err := tfs.Open(disk, size)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		return viewFiles{newView(image.Root)}, nil
+		return use(viewFiles{newView(image.Root)})
 	}
-	fs, err := reader.Open(disk, size)
+	files, err := reader.Open(disk, size)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return fs.Tree(ctx)
+	return use(files)
 }

@@ -1,11 +1,11 @@
 package builder
 
 import (
+	"debug/elf"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"debug/elf"
 
 	"containerd-shim-uni/unikernel"
 )
@@ -37,9 +37,57 @@ func TestAdvise(t *testing.T) {
 		{"linux", nanos, "x", ""}, // another file system
 		{"linux", rawDisk("/nonexistent"), "x", ""},
 	} {
-		got := s.Advise(t.Context(), tt.guest, tt.disk, []string{"/bin/" + tt.arg}, nil, "/")
+		got := s.Advise(tt.guest, tt.disk, []string{"/bin/" + tt.arg}, nil, "/")
 		if (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) {
 			t.Errorf("%s of %s: %q, want %q", tt.arg, tt.guest, got, tt.want)
+		}
+	}
+}
+
+// A program is missing only where that is certain.
+func TestMissing(t *testing.T) {
+	s, base, _ := bootStore(t)
+	files := t.TempDir()
+	writeFile(t, filepath.Join(files, "usr/bin/x"), []byte(elfProgram))
+	for _, err := range []error{
+		os.Chmod(filepath.Join(files, "usr/bin/x"), 0o755),
+		os.Symlink("usr/bin", filepath.Join(files, "bin")),
+		os.Symlink("/usr/../bin/x", filepath.Join(files, "x")),
+		os.Symlink("gone", filepath.Join(files, "dangling")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	disk := rawDisk(filepath.Join(filepath.Dir(base), "root"))
+	if err := s.Root(t.Context(), rootAt(files), disk.Path); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		program, path, cwd string
+		want               bool
+	}{
+		{"x", "", "/", false},
+		{"x", "/sbin:/bin", "/", false},
+		{"x", "/sbin", "/", true},
+		{"y", "", "/", true},
+		{"/x", "", "/", false},
+		{"./x", "", "/bin", false},
+		{"./x", "", "/usr", true},
+		{"/x/y", "", "/", true},
+		{"/dangling", "", "/", true},
+	} {
+		env := []string{}
+		if tt.path != "" {
+			env = append(env, "PATH="+tt.path)
+		}
+		if got := s.Missing(disk, []string{tt.program}, env, tt.cwd); got != tt.want {
+			t.Errorf("%q with PATH %q in %s: missing is %v", tt.program, tt.path, tt.cwd, got)
+		}
+	}
+	for _, d := range []unikernel.Disk{rawDisk(base), rawDisk("/nonexistent")} {
+		if s.Missing(d, []string{"y"}, nil, "/") {
+			t.Errorf("missing on %s, which cannot be read", d.Path)
 		}
 	}
 }

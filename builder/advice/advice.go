@@ -2,6 +2,7 @@ package advice
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -191,8 +192,12 @@ func (i Image) find(name string) (n *tree.Node, at, full string, err error) {
 	for dir := range strings.SplitSeq(cmp.Or(i.env("PATH"), defaultPath), ":") {
 		full = path.Join("/", dir, name)
 		n, at, err := i.Root.Lookup(full)
-		if err == nil && n.IsFile() && n.Mode&0o111 != 0 {
+		var absent unix.Errno
+		switch {
+		case err == nil && n.IsFile() && n.Mode&0o111 != 0:
 			return n, at, full, nil
+		case err != nil && !errors.As(err, &absent): // who knows
+			return nil, "", "", err
 		}
 	}
 	return nil, "", "", unix.ENOENT
@@ -206,6 +211,15 @@ func (i Image) Program() string {
 	}
 	_, _, full, _ := i.find(i.Args[0])
 	return cmp.Or(full, i.Args[0])
+}
+
+// Missing says that the image's program is certainly not among its files.
+func (i Image) Missing() bool {
+	if len(i.Args) == 0 || i.Args[0] == "" {
+		return false
+	}
+	_, _, _, err := i.find(i.Args[0])
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
 }
 
 // maxScripts is how many interpreters may be scripts themselves, Linux's own

@@ -150,8 +150,19 @@ const maxLinks = 40
 // included, and never leaves the tree. It returns the node and its path without
 // links. Errors are unix.ENOENT, ENOTDIR and ELOOP.
 func (n *Node) Lookup(name string) (*Node, string, error) {
+	return Follow(n, name, func(dir *Node, name string) (*Node, error) {
+		if kid := dir.Child(name); kid != nil {
+			return kid, nil
+		}
+		return nil, unix.ENOENT
+	})
+}
+
+// Follow is Lookup for a tree that is read on the way: child returns the entry
+// of a directory, and its errors are Follow's.
+func Follow(root *Node, name string, child func(dir *Node, name string) (*Node, error)) (*Node, string, error) {
 	todo := strings.Split(name, "/")
-	stack := []*Node{n}
+	stack := []*Node{root}
 	names := []string{""}
 	for links := 0; len(todo) > 0; {
 		part := todo[0]
@@ -169,9 +180,9 @@ func (n *Node) Lookup(name string) (*Node, string, error) {
 			}
 			continue
 		}
-		kid := here.Child(part)
-		if kid == nil {
-			return nil, "", unix.ENOENT
+		kid, err := child(here, part)
+		if err != nil {
+			return nil, "", err
 		}
 		if !kid.IsLink() {
 			stack, names = append(stack, kid), append(names, part)

@@ -1,36 +1,57 @@
 package task
 
 import (
-	"context"
+	"fmt"
 	"strings"
-	"time"
 
+	"containerd-shim-uni/config"
 	"containerd-shim-uni/unikernel"
 )
 
-// adviceTimeout bounds reading a disk for advice.
-const adviceTimeout = 2 * time.Second
-
-// advice is what to do about a program that could not be started, or failed; it
-// follows the guest's own words. What bind mounts bring is not on the disk: no
-// advice is better than a wrong one.
-func (c *Container) advice() string {
-	if c.disks == nil {
-		return ""
+// checkProgram refuses a container whose program is not there, in runc's words:
+// runc too finds that out before the start.
+func (cr *creation) checkProgram() error {
+	p := cr.app.Spec.Process
+	if len(p.Args) == 0 || cr.bindsFiles() || !cr.disks.Missing(cr.rootDisk(), p.Args, p.Env, p.Cwd) {
+		return nil
 	}
+	text := "executable file not found in $PATH"
+	if strings.Contains(p.Args[0], "/") {
+		text = "stat " + p.Args[0] + ": no such file or directory"
+	}
+	// Not unikernel.ErrNotFound, which containerd takes for a container that
+	// is not there.
+	return fmt.Errorf("OCI runtime create failed: unable to start container process: exec: %q: %s; %s", p.Args[0], text, cr.advice())
+}
+
+// rootDisk is the disk with the files of the image.
+func (c *Container) rootDisk() unikernel.Disk {
+	d := unikernel.Disk{Path: c.names.root(), Format: c.rootFormat}
+	if c.cfg.Guest == config.GuestNanos {
+		d.Path = c.names.bootDisk()
+	}
+	return d
+}
+
+// bindsFiles says whether the program or what it needs may be in bind mounts,
+// and so not on the disk: no word is better than a wrong one.
+func (c *Container) bindsFiles() bool {
 	for _, s := range c.app.Shares {
 		if !strings.HasPrefix(s.Mount.Destination, "/etc/") {
-			return ""
+			return true
 		}
 	}
-	root := unikernel.Disk{Path: c.names.root(), Format: c.rootFormat}
-	if c.plan.Disk != nil {
-		root.Path = c.names.bootDisk()
+	return false
+}
+
+// advice is what to do about a program that could not be started, or failed; it
+// follows the guest's own words.
+func (c *Container) advice() string {
+	if c.disks == nil || c.bindsFiles() {
+		return ""
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), adviceTimeout)
-	defer cancel()
 	p := c.app.Spec.Process
-	return c.disks.Advise(ctx, c.guest.Name(), root, p.Args, p.Env, p.Cwd)
+	return c.disks.Advise(c.cfg.Guest, c.rootDisk(), p.Args, p.Env, p.Cwd)
 }
 
 // adviseFailed logs advice about a program that failed on a guest where it may

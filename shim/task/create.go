@@ -220,7 +220,7 @@ func (cr *creation) root(ctx context.Context) error {
 	if err := disks.Root(ctx, cr.fs, cr.names.root()); err != nil {
 		return fmt.Errorf("root disk: %w", err)
 	}
-	return nil
+	return cr.checkProgram()
 }
 
 // rootDisks returns the maker of disks, to make one of the root file system.

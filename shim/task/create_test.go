@@ -71,6 +71,14 @@ func TestCreateRefuses(t *testing.T) {
 			config.ErrInvalid, "colour"},
 		"bad memory": {func(b *bench) { b.spec.Annotations = map[string]string{"io.containerd.uni.memory": "much"} },
 			config.ErrInvalid, "much"},
+		"program not there": {func(b *bench) {
+			b.spec.Process.Args = []string{"nosuch"}
+			b.host.disks.missing, b.host.disks.advice = "nosuch", "add it"
+		}, nil, `OCI runtime create failed: unable to start container process: exec: "nosuch": executable file not found in $PATH; add it`},
+		"path not there": {func(b *bench) {
+			b.spec.Process.Args = []string{"/no/such"}
+			b.host.disks.missing = "/no/such"
+		}, nil, `exec: "/no/such": stat /no/such: no such file or directory`},
 		"host network": {func(b *bench) { b.spec.Linux.Namespaces = nil }, unikernel.ErrNotImplemented, "host's network"},
 		"no process":   {func(b *bench) { b.spec.Process = nil }, unikernel.ErrInvalid, "no process"},
 		"hooks inside": {func(b *bench) { b.spec.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/true"}}} },
@@ -89,8 +97,11 @@ func TestCreateRefuses(t *testing.T) {
 			b := newBench(t)
 			test.change(b)
 			_, err := b.create()
-			if !errors.Is(err, test.class) || !strings.Contains(err.Error(), test.text) {
+			if err == nil || !strings.Contains(err.Error(), test.text) {
 				t.Errorf("error %v, want %q", err, test.text)
+			}
+			if test.class != nil && !errors.Is(err, test.class) || test.class == nil && errors.Is(err, unikernel.ErrNotFound) {
+				t.Errorf("error %v, want one of class %v", err, test.class)
 			}
 			b.wantNothing()
 		})

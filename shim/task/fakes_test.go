@@ -202,6 +202,7 @@ type fakeDisks struct {
 	volumes    int    // that are made with each layer
 	advice     string
 	advised    int
+	missing    string // a program
 }
 
 func (d *fakeDisks) BootDisk(_ context.Context, _ unikernel.Rootfs, _ unikernel.BootDisk, dst string) error {
@@ -257,7 +258,11 @@ func (d *fakeDisks) DiskLayer(base, dst string) error {
 	return os.WriteFile(dst, nil, 0o600)
 }
 
-func (d *fakeDisks) Advise(_ context.Context, _ string, root unikernel.Disk, args, _ []string, _ string) string {
+func (d *fakeDisks) Missing(_ unikernel.Disk, args, _ []string, _ string) bool {
+	return args[0] == d.missing
+}
+
+func (d *fakeDisks) Advise(_ string, root unikernel.Disk, args, _ []string, _ string) string {
 	d.advised++
 	if _, err := os.Stat(root.Path); err != nil || len(args) == 0 {
 		return ""

@@ -51,7 +51,9 @@ type Disks interface {
 	// Advise says in one sentence what keeps a program from running on a guest
 	// with a disk that Root or BootDisk made, or may do so, and what to do;
 	// nothing if that cannot be told.
-	Advise(ctx context.Context, guest string, root unikernel.Disk, args, env []string, cwd string) string
+	Advise(guest string, root unikernel.Disk, args, env []string, cwd string) string
+	// Missing says that a program is certainly not on a disk that Root made.
+	Missing(root unikernel.Disk, args, env []string, cwd string) bool
 	// Record returns what the guest left in such a layer for its host.
 	Record(layer string) ([]byte, error)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +17,8 @@ import (
 	"containerd-shim-uni/builder/erofs/reader"
 	"containerd-shim-uni/builder/tree"
 	"containerd-shim-uni/builder/tree/treetest"
+
+	"golang.org/x/sys/unix"
 )
 
 // sample makes a small directory with most kinds of nodes.
@@ -170,6 +173,42 @@ func TestMkfs(t *testing.T) {
 	}
 }
 
+// Lookup finds what is found in the whole tree.
+func TestLookup(t *testing.T) {
+	data := image(t, sample(t))
+	fs, err := reader.Open(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := fs.Tree(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"/", "a", "/a/b/", "/a/../hard", "/a/inline", "a/b/empty", "/a/inline/x", "/none", "/a/link", ""} {
+		want, wantAt, wantErr := root.Lookup(name)
+		got, at, err := fs.Lookup(name)
+		if err != wantErr || at != wantAt {
+			t.Errorf("%q: %q, %v, want %q, %v", name, at, err, wantAt, wantErr)
+			continue
+		}
+		if err != nil {
+			continue
+		}
+		if got.Mode != want.Mode || got.Size != want.Size || got.Mtime != want.Mtime {
+			t.Errorf("%q: %+v, want %+v", name, got, want)
+		}
+		names := func(n *tree.Node) (list []string) {
+			for _, e := range n.Entries {
+				list = append(list, e.Name)
+			}
+			return list
+		}
+		if g, w := names(got), names(want); !slices.Equal(g, w) {
+			t.Errorf("%q holds %q, want %q", name, g, w)
+		}
+	}
+}
+
 func FuzzTree(f *testing.F) {
 	data := image(f, sample(f))
 	f.Add(data)
@@ -180,6 +219,12 @@ func FuzzTree(f *testing.F) {
 		}
 		if err := readAll(t, data); err != nil && !errors.Is(err, reader.ErrFormat) {
 			t.Errorf("error %v is no ErrFormat", err)
+		}
+		if fs, err := reader.Open(bytes.NewReader(data), int64(len(data))); err == nil {
+			var absent unix.Errno
+			if _, _, err := fs.Lookup("/a/link/../b"); err != nil && !errors.Is(err, reader.ErrFormat) && !errors.As(err, &absent) {
+				t.Errorf("error %v is no ErrFormat", err)
+			}
 		}
 	})
 }
