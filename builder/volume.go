@@ -72,13 +72,10 @@ func (s *Store) makeVolume(ctx context.Context, m *mount, keys map[string]int, s
 		return err
 	}
 	if m.ReadOnly {
-		key := known.Key(s.now())
-		if key == "" {
-			return s.private(ctx, m.disk.Path, s.copying(path, m))
-		}
-		err := s.sharedVolume(ctx, m, path, key, keys)
-		if !errors.Is(err, hostfs.ErrChanged) {
-			return err
+		if key := known.Key(s.now()); key != "" {
+			if err := s.sharedVolume(ctx, m, path, key, keys); !isChanged(err) {
+				return err
+			}
 		}
 		return s.private(ctx, m.disk.Path, s.copying(path, m))
 	}
@@ -112,7 +109,7 @@ func (s *Store) tell(m *mount, known *hostfs.Survey) error {
 }
 
 // sharedVolume gets a volume from the cache, where it is put first if need be.
-// A source that changes meanwhile is hostfs.ErrChanged.
+// A source that changes meanwhile is an error of isChanged.
 func (s *Store) sharedVolume(ctx context.Context, m *mount, path, key string, keys map[string]int) error {
 	nth := strconv.Itoa(keys[key])
 	keys[key]++
@@ -133,6 +130,12 @@ func (s *Store) sharedVolume(ctx context.Context, m *mount, path, key string, ke
 	})
 }
 
+// isChanged says whether an error comes of a source that changes while it is
+// read: a file has another size, or is gone.
+func isChanged(err error) bool {
+	return errors.Is(err, hostfs.ErrChanged) || errors.Is(err, fs.ErrNotExist)
+}
+
 // copying writes a volume's files, and again where they change meanwhile.
 func (s *Store) copying(path string, m *mount) buildFunc {
 	return func(ctx context.Context, f *os.File) error {
@@ -142,7 +145,7 @@ func (s *Store) copying(path string, m *mount) buildFunc {
 				return err
 			}
 			err = s.writeVolume(ctx, f, path, m)
-			if !errors.Is(err, hostfs.ErrChanged) && !errors.Is(err, fs.ErrNotExist) {
+			if !isChanged(err) {
 				return err
 			}
 		}

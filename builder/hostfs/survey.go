@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"os"
@@ -85,7 +86,12 @@ func (s *surveyor) add(path, name string) error {
 		return nil
 	}
 	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
+	err := unix.Lstat(path, &st)
+	if errors.Is(err, unix.ENOENT) && name != "" { // it was there a moment ago
+		s.honest = false
+		return nil
+	}
+	if err != nil {
 		return &os.PathError{Op: "lstat", Path: path, Err: err}
 	}
 	system, err := s.system(path, &st)
