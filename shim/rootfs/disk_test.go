@@ -156,3 +156,50 @@ func BenchmarkFinished(b *testing.B) {
 		}
 	}
 }
+
+// Files that only show when they are mounted: two mounts, one in the other.
+func TestMountToSee(t *testing.T) {
+	if os.Getenv("UNI_QEMU_TESTS") != "1" {
+		t.Skip("mounts; set UNI_QEMU_TESTS=1")
+	}
+	lowers, _ := snapshots(t, t.TempDir(), 2)
+	must(t, os.Mkdir(filepath.Join(lowers[0], "etc"), 0o755))
+	mounts := []*types.Mount{
+		{Type: "bind", Source: lowers[0], Options: []string{"ro", "bind"}},
+		{Type: "bind", Source: lowers[1], Target: "etc", Options: []string{"ro", "bind"}},
+	}
+	for _, finished := range []bool{false, true} {
+		if finished {
+			addDisk(t, lowers[0])
+		}
+		target := filepath.Join(t.TempDir(), "rootfs")
+		fs, err := Mount(mounts, target)
+		if err != nil || (fs.Disk != nil) != finished || fs.Key != "" {
+			t.Fatalf("%+v, %v", fs, err)
+		}
+		dir, done, err := fs.Open(t.Context())
+		if err != nil || dir != target {
+			t.Fatalf("%s, %v", dir, err)
+		}
+		if finished {
+			f, err := fs.Disk.Open()
+			must(t, err)
+			must(t, f.Close())
+		}
+		must(t, done())
+		must(t, Unmount(target)) // once more: nothing is mounted
+		if left, err := os.ReadDir(target); err != nil || len(left) > 0 {
+			t.Errorf("still mounted: %v, %v", left, err)
+		}
+	}
+	// What is wrong is found, and nothing stays mounted.
+	must(t, os.Chmod(filepath.Join(lowers[0], unikernel.DiskFile), 0o600))
+	must(t, os.Truncate(filepath.Join(lowers[0], unikernel.DiskFile), 3))
+	target := filepath.Join(t.TempDir(), "rootfs")
+	if _, err := Mount(mounts, target); !errors.Is(err, unikernel.ErrInvalid) {
+		t.Errorf("truncated: %v", err)
+	}
+	if left, err := os.ReadDir(target); err != nil || len(left) > 0 {
+		t.Errorf("still mounted: %v, %v", left, err)
+	}
+}

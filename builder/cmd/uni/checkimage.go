@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -23,7 +24,7 @@ func checkImageCommand() *cobra.Command {
 			"is run. " + imageHelp,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if !slices.Contains([]string{advice.Linux, advice.Nanos}, guest) {
+			if guest != "" && !slices.Contains([]string{advice.Linux, advice.Nanos}, guest) {
 				return fmt.Errorf("--guest %q is not one of: %s, %s", guest, advice.Linux, advice.Nanos)
 			}
 			findings, err := flags.checkImage(cmd, args[0], args[1:], guest)
@@ -35,7 +36,7 @@ func checkImageCommand() *cobra.Command {
 	}
 	flags.add(cmd)
 	outputFlag(cmd, &output)
-	cmd.Flags().StringVar(&guest, "guest", advice.Linux, "`GUEST` that shall run it: linux or nanos")
+	cmd.Flags().StringVar(&guest, "guest", "", "`GUEST` that shall run it: linux or nanos (default the disk's, linux for an image)")
 	return cmd
 }
 
@@ -56,6 +57,9 @@ func (f *imageFlags) checkImage(cmd *cobra.Command, name string, args []string, 
 		return nil, fmt.Errorf("%s: %w: only an image or a disk of uni build says what to run", name, image.ErrNoManifest)
 	}
 	var findings []finding
+	if guest == "" {
+		guest = cmp.Or(m.Guest, advice.Linux)
+	}
 	for _, f := range advice.Check(adviceOf(m, c.root, args), guest) {
 		findings = append(findings, finding(f))
 	}
