@@ -56,6 +56,7 @@ func TestImageKernel(t *testing.T) {
 	for name, readOnly := range map[string]bool{"written": false, "read-only": true} {
 		b, g := newLoaderBench(t)
 		b.spec.Root = &specs.Root{Path: "rootfs", Readonly: readOnly}
+		b.host.disks.missing = b.spec.Process.Args[0] // no program, but words for the kernel
 		c := b.must(true)
 		if b.host.disks.taken != g.files {
 			t.Errorf("%s: taken from the image: %+v", name, b.host.disks.taken)
