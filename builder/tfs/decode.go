@@ -10,8 +10,15 @@ import (
 // Limits of what is read: a log can hold anything.
 const (
 	maxNesting = 1024
-	maxLog     = 256 << 20 // bytes
+	// maxAgain is how deep attributes of an earlier tuple can be in a value:
+	// what the kernel writes has them outermost.
+	maxAgain = 16
+	maxLog   = 256 << 20 // bytes
 )
+
+// maxItems bounds what records make and refer to: a hostile log has one for each
+// byte. Each takes some 24 bytes of memory. Tests lower it.
+var maxItems = 32 << 20
 
 var errShort = errors.New("it ends too early")
 
@@ -24,6 +31,7 @@ type decoder struct {
 	text       []byte // all records, one after the other
 	dictionary []item
 	more       map[uint64][]segment // of tuples and vectors that come again
+	again      int                  // segments in more
 	tuples     map[uint64]*Tuple    // that somebody asked for
 
 	seed  maphash.Seed
@@ -34,6 +42,9 @@ type decoder struct {
 type item struct {
 	kind byte // typeBuffer for a symbol, whose name has n bytes
 	segment
+	// end is where a tuple or vector ends in the text, after how many indices
+	// were given by then: the way over it is short, however much is in it.
+	end, after uint32
 }
 
 // segment is a part of a record: attributes of a tuple or items of a vector.
@@ -174,7 +185,7 @@ func (w *walker) header() (immediate bool, kind byte, n uint64, err error) {
 func (w *walker) add(kind byte, at int, n uint64) uint64 {
 	w.count++
 	if w.isNew {
-		w.d.dictionary = append(w.d.dictionary, item{kind, newSegment(at, n, w.count)})
+		w.d.dictionary = append(w.d.dictionary, item{kind: kind, segment: newSegment(at, n, w.count)})
 	}
 	return w.count
 }
@@ -212,17 +223,41 @@ func (w *walker) value(depth int) (kind byte, err error) {
 	if depth > maxNesting {
 		return 0, errors.New("values are nested too deep")
 	}
+	if w.isNew && len(w.d.dictionary)+w.d.again > maxItems {
+		return 0, fmt.Errorf("more than %d tuples, vectors and names", maxItems)
+	}
 	immediate, kind, n, err := w.header()
 	if err != nil {
 		return 0, err
 	}
 	if kind == typeTuple || kind == typeVector {
-		if _, err := w.begin(immediate, kind, n); err != nil {
-			return 0, err
+		if !immediate && n > 0 && depth > maxAgain {
+			return 0, errors.New("attributes of earlier tuples are nested too deep")
 		}
-		return kind, w.contents(kind, n, depth)
+		_, err := w.composite(immediate, kind, n, depth)
+		return kind, err
 	}
 	return kind, w.scalar(immediate, kind, n)
+}
+
+// composite goes over a tuple or vector and returns its index.
+func (w *walker) composite(immediate bool, kind byte, n uint64, depth int) (index uint64, err error) {
+	if index, err = w.begin(immediate, kind, n); err != nil {
+		return 0, err
+	}
+	if immediate && !w.isNew {
+		it := w.d.dictionary[index-1]
+		w.at, w.count = int(it.end), uint64(it.after)
+		return index, nil
+	}
+	if err := w.contents(kind, n, depth); err != nil {
+		return 0, err
+	}
+	if immediate {
+		it := &w.d.dictionary[index-1]
+		it.end, it.after = uint32(w.at), uint32(w.count)
+	}
+	return index, nil
 }
 
 // begin goes over the start of a tuple or vector and returns its index.
@@ -240,6 +275,7 @@ func (w *walker) begin(immediate bool, kind byte, n uint64) (index uint64, err e
 		return 0, errors.Join(err, errors.New("a reference leads to something else"))
 	}
 	if n > 0 {
+		w.d.again++
 		w.d.more[index] = append(w.d.more[index], newSegment(w.at, n, w.count))
 	}
 	return index, nil

@@ -169,3 +169,67 @@ func TestSymbolsOfOneHash(t *testing.T) {
 		t.Errorf("a is %d, b %d, c %d; want %d, %d, 0", fs.dec.symbol("a"), fs.dec.symbol("b"), fs.dec.symbol("c"), a, b)
 	}
 }
+
+func TestManyItems(t *testing.T) {
+	defer func(old int) { maxItems = old }(maxItems)
+	maxItems = 100
+	for name, tt := range map[string]struct {
+		n   int
+		err error
+	}{"few": {40, nil}, "many": {200, ErrFormat}} {
+		for _, twice := range []bool{false, true} {
+			_, err := ofRecords(t, rootOf(nil), func(e *encoder) {
+				e.again(1, tt.n)
+				for range tt.n {
+					e.symbol("a")
+					if twice {
+						e.again(1, 1)
+						e.symbol("b")
+						e.integer(0)
+					} else {
+						e.tuple(0)
+					}
+				}
+			})
+			if !errors.Is(err, tt.err) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
+// A log of many directories in each other is read in a time that grows with its
+// length alone.
+func TestDeepLog(t *testing.T) {
+	deep := Settings(nil)
+	for range 400 {
+		deep = Settings{{"d", Settings{{attrChildren, deep}}}}
+	}
+	fs, err := ofRecords(t, rootOf(deep))
+	must(t, err)
+	root, err := fs.Tree(t.Context())
+	must(t, err)
+	depth := 0
+	for n := root; n != nil; n = n.Child("d") {
+		depth++
+	}
+	if depth != 401 {
+		t.Errorf("%d directories", depth)
+	}
+	again := func(n int) error {
+		_, err := ofRecords(t, rootOf(nil), func(e *encoder) {
+			for range n {
+				e.again(1, 1)
+				e.symbol("a")
+			}
+			e.integer(1)
+		})
+		return err
+	}
+	if err := again(maxAgain); err != nil {
+		t.Error(err)
+	}
+	if err := again(maxAgain + 2); !errors.Is(err, ErrFormat) {
+		t.Error(err)
+	}
+}

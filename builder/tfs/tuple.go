@@ -121,8 +121,7 @@ func (w *walker) shallow() any {
 	immediate, kind, n, _ := w.header()
 	switch kind {
 	case typeTuple, typeVector:
-		index, _ := w.begin(immediate, kind, n)
-		_ = w.contents(kind, n, 0)
+		index, _ := w.composite(immediate, kind, n, 0)
 		if kind == typeVector {
 			return &List{index, w.d}
 		}
