@@ -67,7 +67,9 @@ func TestMissing(t *testing.T) {
 		program, path, cwd string
 		want               bool
 	}{
-		{"x", "", "/", false},
+		{"x", "", "/", false}, // a link
+		{"x", "", "/sbin", true},
+		{"x", "", "/bin", false},
 		{"x", "/sbin:/bin", "/", false},
 		{"x", "/sbin", "/", true},
 		{"y", "", "/", true},

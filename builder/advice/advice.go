@@ -213,12 +213,18 @@ func (i Image) Program() string {
 	return cmp.Or(full, i.Args[0])
 }
 
-// Missing says that the image's program is certainly not among its files.
+// Missing says that the image's program is certainly not among its files. A
+// process without PATH has its working directory and no default, unlike an image
+// that a runtime has yet to complete.
 func (i Image) Missing() bool {
 	if len(i.Args) == 0 || i.Args[0] == "" {
 		return false
 	}
-	_, _, _, err := i.find(i.Args[0])
+	name := i.Args[0]
+	if i.env("PATH") == "" && !strings.Contains(name, "/") {
+		name = "./" + name
+	}
+	_, _, _, err := i.find(name)
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
 }
 

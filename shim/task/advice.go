@@ -21,7 +21,11 @@ func (cr *creation) checkProgram() error {
 	}
 	// Not unikernel.ErrNotFound, which containerd takes for a container that
 	// is not there.
-	return fmt.Errorf("OCI runtime create failed: unable to start container process: exec: %q: %s; %s", p.Args[0], text, cr.advice())
+	err := fmt.Errorf("OCI runtime create failed: unable to start container process: exec: %q: %s", p.Args[0], text)
+	if advice := cr.advice(); advice != "" {
+		err = fmt.Errorf("%w; %s", err, advice)
+	}
+	return err
 }
 
 // rootDisk is the disk with the files of the image.
