@@ -5,6 +5,7 @@
 //   - where the time of one goes, stage by stage;
 //   - the boot of the same kernel and disk in a bare QEMU, and what is ours on top;
 //   - the host memory of a running machine beyond the guest's own RAM;
+//   - with UNI_NANOS_DIR, the same of nanos on microvm and q35;
 //   - the time from a 100 MB image to a disk;
 //   - latency and throughput of its network, against the bare tap and runc, and
 //     of both guests if UNI_NANOS_DIR names a directory with a Nanos kernel.

@@ -89,6 +89,9 @@ func (b *bench) measure(ctx context.Context, runs int, only string) error {
 	if err := b.stages(ctx, runs, &t); err != nil {
 		return err
 	}
+	if err := b.nanos(ctx, runs, &t); err != nil {
+		return err
+	}
 	if err := b.disk(ctx, &t); err != nil {
 		return err
 	}
@@ -117,6 +120,7 @@ func start(ctx context.Context, dir string) (*bench, error) {
 	config := filepath.Join(dir, "uni.toml")
 	text := fmt.Sprintf("[linux]\nkernel = %q\ninitrd = %q\n[storage]\nstate_dir = %q\ndata_dir = %q\n",
 		out+"/guest/vmlinux", out+"/guest/initrd.img", b.state, b.data)
+	text += "[annotations]\nallowed = [\"guest\", \"machine\"]\n"
 	if kernel := os.Getenv(nanosDir); kernel != "" {
 		text += fmt.Sprintf("[nanos]\nkernel = %q\n", kernel)
 	}
