@@ -31,7 +31,7 @@ const (
 )
 
 func main() {
-	only := flag.String("only", "", "measure this alone: network")
+	only := flag.String("only", "", "measure this alone: network or nanos")
 	runs := flag.Int("runs", 10, "runs of each kind; the table shows medians")
 	flag.Parse()
 	if err := run(*runs, *only); err != nil {
@@ -76,8 +76,14 @@ func (b *bench) measure(ctx context.Context, runs int, only string) error {
 	if err := b.warm(ctx); err != nil {
 		return err
 	}
-	if only == "network" {
+	switch only {
+	case "":
+	case "network":
 		return b.network(ctx, &t)
+	case "nanos":
+		return b.nanos(ctx, runs, &t)
+	default:
+		return fmt.Errorf("there is nothing named %q to measure", only)
 	}
 	bare, err := b.machine(ctx, &t)
 	if err != nil {
@@ -120,7 +126,7 @@ func start(ctx context.Context, dir string) (*bench, error) {
 	config := filepath.Join(dir, "uni.toml")
 	text := fmt.Sprintf("[linux]\nkernel = %q\ninitrd = %q\n[storage]\nstate_dir = %q\ndata_dir = %q\n",
 		out+"/guest/vmlinux", out+"/guest/initrd.img", b.state, b.data)
-	text += "[annotations]\nallowed = [\"guest\", \"machine\"]\n"
+	text += "[annotations]\nallowed = [\"guest\", \"machine\", \"memory\", \"vcpus\"]\n"
 	if kernel := os.Getenv(nanosDir); kernel != "" {
 		text += fmt.Sprintf("[nanos]\nkernel = %q\n", kernel)
 	}
