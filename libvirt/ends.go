@@ -107,6 +107,26 @@ func (d *Driver) onLifecycle(_ *lv.Connect, ldom *lv.Domain, ev *lv.DomainEventL
 	d.finish(dom, unikernel.End{Reason: reason, Detail: detail})
 }
 
+// crashEvent is QEMU's event of a panic device that was told of a crash with
+// which the guest deals itself.
+const crashEvent = "GUEST_CRASHLOADED"
+
+// onCrash runs in libvirt's event loop. Of this crash libvirt's own event comes by
+// way of a worker, and so after the one of a reset that follows at once.
+func (d *Driver) onCrash(_ *lv.Connect, ldom *lv.Domain, _ *lv.DomainQemuMonitorEvent) {
+	name, err := ldom.GetName()
+	if err != nil {
+		return
+	}
+	d.mu.Lock()
+	dom := d.domains[name]
+	armed := dom != nil && dom.armed
+	d.mu.Unlock()
+	if armed {
+		d.finish(dom, unikernel.End{Reason: unikernel.EndPanicked, Detail: "the guest's panic device reported a crash"})
+	}
+}
+
 // endOf says what a lifecycle event tells about the end of a machine. ok is
 // false for an event after which the machine goes on, or its end is not yet
 // clear: a QEMU that is ended by a signal first tells of a shutdown by the

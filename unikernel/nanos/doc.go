@@ -16,9 +16,11 @@
 //	the end   the kernel resets the machine, which nobody starts again. When it
 //	          fails itself it tells a panic device before, see board
 //
-// It powers no microvm off by ACPI, hence the reset; and as it always resets
-// without a record when a program ends with 0, a kernel that dies by a triple
-// fault looks like one.
+// It powers no microvm off by ACPI, hence the reset. What cannot be told apart: as
+// the kernel resets without a record when a program ends with 0, one that dies by
+// a triple fault looks like it. And one that cannot read its root knows no orders
+// yet, and does without the reset: it says so on the console, then q35 powers off
+// with status 0 and microvm stands still.
 //
 // There are no processes, users, terminals, standard input, devices and mounts.
 // What a specification asks of these is refused where a program would notice,
