@@ -13,9 +13,10 @@ func HangingKernel() []byte { return kernel(halt) }
 
 // EndingKernel is a kernel that ends its machine as Nanos does without leaving a
 // record: it writes a status to port 0x501 and pulls the keyboard controller's
-// reset line.
+// reset line. It counts for a while before, as no kernel ends at once.
 func EndingKernel(status byte) []byte {
 	return kernel(append([]byte{
+		0xb9, 0x00, 0x00, 0x00, 0x10, 0xe2, 0xfe, // mov ecx, 1<<28; loop to itself
 		0x66, 0xba, 0x01, 0x05, // mov dx, 0x501
 		0xb0, status, 0xee, // mov al, status; out dx, al
 		0xb0, 0xfe, 0xe6, 0x64, // mov al, 0xfe; out 0x64, al
