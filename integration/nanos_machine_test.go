@@ -97,9 +97,12 @@ func TestNanosTellsWhatItLeavesOut(t *testing.T) {
 		if n := told() - before; n != 0 {
 			t.Errorf("an ordinary container is told %d times", n)
 		}
-		h.run(t, container{flags: []string{"--user", "1000:1000", "--cap-add", "CAP_SYS_ADMIN"}}, "sh", "-c", "exit 0")
+		got := h.run(t, container{flags: []string{"--cap-add", "CAP_SYS_ADMIN", "--cap-drop", "CAP_KILL"}}, "sh", "-c", "exit 0")
+		if got.Code != 0 {
+			t.Fatalf("%+v", got)
+		}
 		eventually(t, "the container is told", func() bool { return told() == before+1 })
-		contains(t, h.logged(t), "user 1000:1000; capabilities +CAP_SYS_ADMIN")
+		contains(t, h.logged(t), "does without: capabilities +CAP_SYS_ADMIN -CAP_KILL")
 	})
 }
 

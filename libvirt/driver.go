@@ -255,8 +255,10 @@ func (d *Driver) connect(ctx context.Context) (*session, error) {
 		r.conn.Close()
 		return nil, wrap(err, "ask %s for events", d.target.uri)
 	}
-	if _, err := r.conn.DomainQemuMonitorEventRegister(nil, crashEvent, d.onCrash, 0); err != nil {
-		d.log("a guest that tells of a crash and resets will seem to have shut down: %v", err)
+	for _, name := range crashEvents {
+		if _, err := r.conn.DomainQemuMonitorEventRegister(nil, name, d.onCrash, 0); err != nil {
+			d.log("a guest that crashes may seem to have shut down, since there is no event %s: %v", name, err)
+		}
 	}
 	if !d.target.daemon {
 		return s, nil

@@ -107,12 +107,12 @@ func (d *Driver) onLifecycle(_ *lv.Connect, ldom *lv.Domain, ev *lv.DomainEventL
 	d.finish(dom, unikernel.End{Reason: reason, Detail: detail})
 }
 
-// crashEvent is QEMU's event of a panic device that was told of a crash with
-// which the guest deals itself.
-const crashEvent = "GUEST_CRASHLOADED"
+// crashEvents are QEMU's events of a panic device that is told of a crash: one
+// that ends the machine, and one with which the guest deals itself.
+var crashEvents = []string{"GUEST_PANICKED", "GUEST_CRASHLOADED"}
 
-// onCrash runs in libvirt's event loop. Of this crash libvirt's own event comes by
-// way of a worker, and so after the one of a reset that follows at once.
+// onCrash runs in libvirt's event loop. libvirt's own event of a crash comes by
+// way of a worker, and so may come after that of the shutdown which follows.
 func (d *Driver) onCrash(_ *lv.Connect, ldom *lv.Domain, _ *lv.DomainQemuMonitorEvent) {
 	name, err := ldom.GetName()
 	if err != nil {
