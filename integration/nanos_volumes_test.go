@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -47,6 +48,14 @@ func all(lists ...[]string) (out []string) {
 		out = append(out, l...)
 	}
 	return out
+}
+
+// withNanos is with, for nanos.
+func (h *host) withNanos(t *testing.T, changes settings) {
+	t.Helper()
+	all := nanosSettings("auto")
+	maps.Copy(all, changes)
+	h.with(t, all)
 }
 
 const listTree = `
@@ -175,7 +184,7 @@ func TestNanosWritableBind(t *testing.T) {
 		c := container{flags: mount(dir, "/data", "rbind:rw")}
 		h.refused(t, c, "cannot write to the host's directory "+dir, "/data", "read-only", "guest=linux", "nanos.writable_binds")
 		h.ctr(t, "container", "rm", "c1")
-		h.with(t, settings{"nanos.writable_binds": `"copy"`})
+		h.withNanos(t, settings{"nanos.writable_binds": `"copy"`})
 		got := h.run(t, c, "sh", "-c", `read x </data/f; echo "$x"; echo guest >/data/f; echo new >/data/g; read x </data/f; echo "$x"`)
 		if want := "host\nguest\n"; got.Code != 0 || got.Stdout != want {
 			t.Errorf("got %+v, want %q", got, want)
@@ -191,15 +200,20 @@ func TestNanosWritableBind(t *testing.T) {
 func TestNanosMountsRefused(t *testing.T) {
 	onNanos(t, func(t *testing.T, h *host) {
 		dir := t.TempDir()
-		if err := errors.Join(os.WriteFile(filepath.Join(dir, "f"), make([]byte, 3<<20), 0o644)); err != nil {
+		data := make([]byte, 3<<20)
+		_, _ = rand.NewChaCha8([32]byte{2}).Read(data) // zeros would be a hole
+		if err := os.WriteFile(filepath.Join(dir, "f"), data, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		h.with(t, settings{"nanos.volume_max_size": `"2MiB"`})
+		h.withNanos(t, settings{"nanos.volume_max_size": `"2MiB"`})
 		h.refused(t, container{flags: mount(dir, "/data", "rbind:ro")}, dir, "has 3 MiB", "at most 2 MiB", "nanos.volume_max_size")
 		h.ctr(t, "container", "rm", "c1")
-		h.with(t, settings{"nanos.volume_max_size": `"4MiB"`, "storage.data_dir": fmt.Sprintf("%q", smallDisk(t, "22m"))})
-		h.refused(t, container{flags: all(mount(dir, "/a", "rbind:ro"), mount(dir, "/b", "rbind:ro"), mount(dir, "/c", "rbind:ro"), mount(dir, "/d", "rbind:ro"))},
-			"no space left on device", "has no room for the copy")
+		h.withNanos(t, settings{"nanos.volume_max_size": `"4MiB"`, "storage.data_dir": fmt.Sprintf("%q", smallDisk(t, "40m"))})
+		var much []string
+		for i := range 15 {
+			much = append(much, mount(dir, fmt.Sprintf("/d%d", i), "rbind:ro")...)
+		}
+		h.refused(t, container{flags: much}, "no space left on device", "has no room for the copy")
 		h.ctr(t, "container", "rm", "c1")
 		h.refused(t, container{flags: all(mount(dir, "/a", "rbind:ro"), mount(dir, "/a/b", "rbind:ro"))}, "/a/b lies in /a", `guest "linux"`)
 		h.ctr(t, "container", "rm", "c1")
