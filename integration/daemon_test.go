@@ -38,17 +38,17 @@ func daemonHost(t *testing.T) *host {
 	return h
 }
 
-// daemon starts one of libvirt's in the host's mount namespace and returns when
+// daemon starts one of libvirt's in the host's namespaces and returns when
 // its socket is there. It is killed at the end of the test.
 func (h *host) daemon(t *testing.T, name, socket string) *exec.Cmd {
 	t.Helper()
-	mounts := "/proc/" + strconv.Itoa(h.Pid()) + "/ns/mnt"
+	namespaces := "/proc/" + strconv.Itoa(h.Pid()) + "/ns/"
 	log, err := os.Create(filepath.Join(h.Dir, name+".log"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command("nsenter", "--mount="+mounts, name)
+	cmd := exec.Command("nsenter", "--mount="+namespaces+"mnt", "--net="+namespaces+"net", name)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -25,8 +25,8 @@ type site struct {
 // sites counts them, for short names of directories.
 var sites atomic.Int32
 
-// newSite starts the newest containerd for one test.
-func newSite(t *testing.T) *site {
+// newSite starts the newest containerd for one test; wrap as in peer.Options.
+func newSite(t *testing.T, wrap ...string) *site {
 	t.Helper()
 	uniOnly(t)
 	tools, err := filepath.Glob(filepath.Join(world.cache, "peers", "tools-*"))
@@ -34,7 +34,7 @@ func newSite(t *testing.T) *site {
 		t.Fatalf("nerdctl and the CNI plugins are missing (%v): make peers", tools)
 	}
 	s := &site{netns: newNetns(t, "site"), tools: tools[0]}
-	s.host, err = newHost(t.Context(), newest(), fmt.Sprintf("n%d", sites.Add(1)), []string{"nsenter", "--net=" + string(s.netns)})
+	s.host, err = newHost(t.Context(), newest(), fmt.Sprintf("n%d", sites.Add(1)), append([]string{"nsenter", "--net=" + string(s.netns)}, wrap...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,34 +184,4 @@ func TestNerdctlNetworks(t *testing.T) {
 	if want := "served\nover IPv6\noutside\n"; got.Stdout != want {
 		t.Errorf("got %+v, want %q", got, want)
 	}
-}
-
-// TestCtrCNI: ctr fills the namespace after it has created the task.
-func TestCtrCNI(t *testing.T) {
-	s := newSite(t)
-	conf := filepath.Join(s.Dir, "net.d")
-	if err := os.Mkdir(conf, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(conf, "10-test.conflist"), []byte(`{
-		"cniVersion": "1.0.0", "name": "test", "plugins": [
-			{"type": "bridge", "bridge": "br-test", "isGateway": true, "ipMasq": true,
-			 "ipam": {"type": "host-local", "dataDir": "`+s.Dir+`/ipam", "ranges": [[{"subnet": "10.88.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}`), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	// ctr looks in two fixed places: they are put there for it alone.
-	script := fmt.Sprintf(`
-		mount -t tmpfs none /opt; mkdir -p /opt/cni/bin; mount --bind %s /opt/cni/bin
-		mkdir -p %s/etc %s/work; mount -t overlay -o lowerdir=/etc,upperdir=%s/etc,workdir=%s/work none /etc
-		mkdir -p /etc/cni/net.d; cp %s/* /etc/cni/net.d
-		exec "$@"`, s.tools, s.Dir, s.Dir, s.Dir, s.Dir, conf)
-	ctr := s.Command(t.Context(), "run", "--rm", "--cni", "--runtime", uniRuntime, busybox, "c1",
-		"sh", "-c", "ip -o -4 addr show eth0; ping -c 1 -W 10 10.88.0.1")
-	cmd := s.inside(t.Context(), "unshare", append([]string{"-m", "sh", "-ec", script, "sh"}, ctr.Args...)...)
-	cmd.Args[len(cmd.Args)-len(ctr.Args)] = ctr.Path
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Errorf("%v: %s", err, out)
-	}
-	contains(t, string(out), "inet 10.88.0.", "1 packets received")
 }
