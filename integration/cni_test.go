@@ -131,8 +131,8 @@ func TestPointToPointNeighbours(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		s.ctr(t, "tasks", "kill", "-s", "KILL", "server")
-		_ = server.Wait() // killed
+		kill(t, s.find(t, "qemu-system")) // "ctr tasks kill" wants the network's configuration too
+		_ = server.Wait()                 // killed
 	}()
 	s.await(t, "server", "RUNNING")
 	got := s.cni(t, "client", "get http://10.89.0.2/ http://[fd89::2]/")
