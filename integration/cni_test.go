@@ -155,7 +155,8 @@ func TestDaemonCNI(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	contains(t, got.Stdout, plugins["bridge"].want...)
-	routes := func() string { return s.netns.sh(t, "ip route; ip -o link | grep -c eth0 || true") }
+	// The bridge goes up with its first container.
+	routes := func() string { return s.netns.sh(t, "ip route | sed 's/ linkdown//'; ip -o addr show dev eth0 2>&1 || true") }
 	before := routes()
 	server := s.cniCommand(t.Context(), "c2", "serve :80")
 	if err := server.Start(); err != nil {
