@@ -156,7 +156,9 @@ func TestDaemonCNI(t *testing.T) {
 	}
 	contains(t, got.Stdout, plugins["bridge"].want...)
 	// The bridge goes up with its first container.
-	routes := func() string { return s.netns.sh(t, "ip route | sed 's/ linkdown//'; ip -o addr show dev eth0 2>&1 || true") }
+	routes := func() string {
+		return s.netns.sh(t, "ip route | sed 's/ linkdown//'; ip -o addr show dev eth0 2>&1 || true")
+	}
 	before := routes()
 	server := s.cniCommand(t.Context(), "c2", "serve :80")
 	if err := server.Start(); err != nil {
