@@ -138,15 +138,7 @@ func TestQEMUSystem(t *testing.T) {
 			console.await(t, "disk root ro=1", "init poweroff")
 		})
 	}
-	t.Run("killed", func(t *testing.T) {
-		g := newGuest(t, "uni-test--killed", "microvm", "hang")
-		pids, console := run(t, d, g)
-		console.await(t, "init hang")
-		if err := unix.Kill(pids.VM, unix.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		ended(t, d, g.machine.Name, unikernel.EndFailed)
-	})
+	t.Run("killed", func(t *testing.T) { killed(t, d) })
 }
 
 // Without the daemon machines run on, and nothing else is claimed.
