@@ -28,6 +28,8 @@ type BootConfig struct {
 	Directories []string
 	// Volumes are mounted over the root.
 	Volumes []Volume
+	// Without is like that of a Plan, about what only the network tells.
+	Without []string
 }
 
 // Option is one order for the kernel. A Name with a dot, "en1.mtu", is one of

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"containerd-shim-uni/shim/console"
@@ -36,9 +37,17 @@ func (c *Container) configureBoot(ctx context.Context, app unikernel.App) error 
 	if err != nil {
 		return err
 	}
+	c.doesWithout(boot.Without)
 	defer c.took("configuration", time.Now())
 	c.volumes, err = c.disks.Configure(ctx, unikernel.Disk{Path: c.names.bootDisk(), Format: c.rootFormat}, c.names.bootLayer(), c.cfg.Rootfs.WritableSize, boot)
 	return err
+}
+
+// doesWithout tells what the container asked for and its guest has not.
+func (c *Container) doesWithout(list []string) {
+	if len(list) > 0 {
+		c.log().Warnf("the guest %s has no such thing, and the container does without: %s", c.guest.Name(), strings.Join(list, "; "))
+	}
 }
 
 // attachConsole begins to read the machine's console: for diagnosis, and for a

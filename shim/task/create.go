@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"containerd-shim-uni/config"
@@ -246,9 +245,7 @@ func (cr *creation) guestPlan(ctx context.Context) error {
 	if cr.plan, err = cr.guest.Plan(cr.app, cr.size); err != nil {
 		return err
 	}
-	if len(cr.plan.Without) > 0 {
-		cr.log().Warnf("the guest %s has no such thing, and the container does without: %s", cr.guest.Name(), strings.Join(cr.plan.Without, "; "))
-	}
+	cr.doesWithout(cr.plan.Without)
 	if cr.plan.Disk != nil {
 		return cr.bootDisk(ctx)
 	}

@@ -28,5 +28,6 @@ func (g *Guest) Configure(app unikernel.App) (unikernel.BootConfig, error) {
 	}
 	options, err := network(app.Network)
 	c.Options = append(c.Options, options...)
+	c.Without = unlearnt(app.Network)
 	return c, err
 }

@@ -89,7 +89,8 @@ func TestConfigure(t *testing.T) {
 			{Name: "en1.default", Value: "t"}, {Name: "en1.mtu", Value: "1450"},
 			{Name: "en2.ipaddr", Value: "192.0.2.1"}, {Name: "en2.netmask", Value: "255.255.255.255"}, {Name: "en2.gateway", Value: "0.0.0.0"},
 		},
-		Files: []unikernel.BootFile{{Path: "/etc/hosts", Source: "/h"}},
+		Files:   []unikernel.BootFile{{Path: "/etc/hosts", Source: "/h"}},
+		Without: []string{"IPv6 default route by 2001:db8::1 on eth0, unless that router advertises it"},
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)

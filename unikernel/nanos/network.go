@@ -55,6 +55,18 @@ func network(n unikernel.Network) ([]unikernel.Option, error) {
 	return list, nil
 }
 
+// unlearnt lists the IPv6 default routes, which the kernel has only when a
+// router advertises them.
+func unlearnt(n unikernel.Network) []string {
+	var list []string
+	for _, r := range n.Routes {
+		if r.Destination.Addr().Is6() && r.Destination.Bits() == 0 && r.Gateway.IsValid() {
+			list = append(list, fmt.Sprintf("IPv6 default route by %s on %s, unless that router advertises it", r.Gateway, r.Interface))
+		}
+	}
+	return list
+}
+
 func refuseNetwork(format string, args ...any) error {
 	return fmt.Errorf("%w: guest %s: %s; use guest linux", unikernel.ErrNotImplemented, Name, fmt.Sprintf(format, args...))
 }

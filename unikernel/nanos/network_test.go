@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -110,5 +111,17 @@ func TestNetworkRefuses(t *testing.T) {
 		if !errors.Is(err, unikernel.ErrNotImplemented) || !strings.Contains(fmt.Sprint(err), test.want) || !strings.Contains(err.Error(), "use guest linux") {
 			t.Errorf("%s: %v, %v; want an error with %q", name, got, err, test.want)
 		}
+	}
+}
+
+func TestIPv6DefaultRouteIsTold(t *testing.T) {
+	n := unikernel.Network{Routes: []unikernel.Route{
+		{Interface: "eth0", Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("10.0.0.1")},
+		{Interface: "eth0", Destination: netip.MustParsePrefix("fe80::/64")},
+		{Interface: "eth0", Destination: netip.MustParsePrefix("::/0"), Gateway: netip.MustParseAddr("fe80::1")},
+	}}
+	want := []string{"IPv6 default route by fe80::1 on eth0, unless that router advertises it"}
+	if got := unlearnt(n); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
