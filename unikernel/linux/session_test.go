@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -24,7 +25,7 @@ func TestAttachRefusesWhatIsNoGuest(t *testing.T) {
 		"other frame":   {string(wire.AppendFrame(nil, wire.KindExit, 0, []byte{0})), "does not speak the protocol"},
 		"bad hello":     {string(wire.AppendFrame(nil, wire.KindHello, 0, []byte("xxxx"))), "does not speak the protocol"},
 		"huge hello":    {string(wire.AppendFrame(nil, wire.KindHello, 0, make([]byte, 4096))), "too large"},
-		"other version": {string(wire.AppendFrame(nil, wire.KindHello, 0, hello)), "version 2 of the protocol"},
+		"other version": {string(wire.AppendFrame(nil, wire.KindHello, 0, hello)), fmt.Sprintf("version %d of the protocol", wire.Version+1)},
 		"hung up":       {"", "closed"},
 	} {
 		t.Run(name, func(t *testing.T) {

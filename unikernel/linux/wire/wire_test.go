@@ -2,6 +2,8 @@ package wire
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"reflect"
@@ -85,6 +87,11 @@ func sampleRun() Run {
 			Mounts:      []Mount{{"/proc", "proc", "proc", []string{"nosuid", "ro"}}, {"/x", "bind", "0", nil}},
 			Devices:     []Device{{"/dev/fuse", 'c', 10, 229, 0o600, 1, 2}},
 			MaskedPaths: []string{"/proc/kcore"}, ReadonlyPaths: []string{"/proc/sys", "/proc/bus"}, PidsLimit: 100,
+			Network: Network{
+				Interfaces: []Interface{{"eth0", "\x02abcde", 1500, []Prefix{{"\x0a\x00\x00\x02", 24}}, []Prefix{{"0123456789abcdef", 64}}}},
+				Routes:     []Route{{"eth0", Prefix{"\x00\x00\x00\x00", 0}, "\x0a\x00\x00\x01", "", 100, 1400, true}},
+				Neighbors:  []Neighbor{{"eth0", "\x0a\x00\x00\x09", "\x02zyxwv"}},
+			},
 		},
 		ID:      3,
 		Process: sampleProcess(),
@@ -97,6 +104,22 @@ func sampleProcess() Process {
 		Caps: Caps{1, 2, 3, 4, 1<<64 - 1}, NoNewPrivileges: true, Rlimits: []Rlimit{{7, 1024, 1<<64 - 1}},
 		SetOOMScoreAdj: true, OOMScoreAdj: -999, Terminal: true, Width: 80, Height: 1<<16 - 1,
 		Stdin: true, Stdout: true, Stderr: true,
+	}
+}
+
+// TestVersion: a guest of another build must be told by its version. When what
+// is sent changes, Version does, and the sum here.
+func TestVersion(t *testing.T) {
+	h := sha256.New()
+	for _, b := range [][]byte{
+		Hello{0, "k"}.Encode(), Reply{CodeInvalid, "no"}.Encode(), Exit{255}.Encode(), Signal{1, 15, true}.Encode(),
+		Resize{1, 80, 24}.Encode(), sampleRun().Encode(), Exec{9, sampleProcess()}.Encode(),
+	} {
+		h.Write(b)
+	}
+	const version, sum = 2, "f138ad0011d186d7d87c428de025c1fe2fe6b82aeb50cba55282145d5b30e6b6"
+	if got := hex.EncodeToString(h.Sum(nil)); Version != version || got != sum {
+		t.Errorf("version %d with sum %s, want %d with %s: has what is sent changed, and the version not?", Version, got, version, sum)
 	}
 }
 
