@@ -74,8 +74,11 @@ func checkDisk(f *os.File, format string, check checkFunc) error {
 // guessed from the contents.
 func openFormat(f *os.File, format string) (io.ReaderAt, int64, error) {
 	st, err := f.Stat()
-	if err != nil || format != "qcow2" {
-		return f, st.Size(), err
+	if err != nil {
+		return nil, 0, err
+	}
+	if format != "qcow2" {
+		return f, st.Size(), nil
 	}
 	q, err := qcow2.Open(f, st.Size())
 	if err != nil {
