@@ -476,7 +476,7 @@ func (p *fakeProcess) drain() {
 }
 
 func (p *fakeProcess) break_() {
-	p.finish(unikernel.Exit{}, unikernel.ErrUnavailable)
+	p.finish(unikernel.Exit{}, fmt.Errorf("%w: the fake hung up", unikernel.ErrUnavailable))
 	p.drain()
 }
 

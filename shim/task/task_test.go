@@ -1,11 +1,14 @@
 package task
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -13,6 +16,7 @@ import (
 	"containerd-shim-uni/unikernel"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -158,6 +162,42 @@ func (b *bench) pause() {
 }
 
 // TestUnstarted covers the ends of a container that was never started.
+// TestReasonIsLogged: a session that was ended on our side makes the guest shut
+// down; the log has both.
+func TestReasonIsLogged(t *testing.T) {
+	b := newBench(t)
+	var logged lockedBuffer
+	log.L.Logger.SetOutput(&logged)
+	t.Cleanup(func() { log.L.Logger.SetOutput(io.Discard) })
+	c := b.must(true)
+	b.session.init.break_()
+	b.host.machines.end(c.names.Domain(), unikernel.EndShutdown)
+	b.wait()
+	for _, want := range []string{"the fake hung up", unikernel.EndShutdown.String()} {
+		if !strings.Contains(logged.String(), want) {
+			t.Errorf("%q is not in the log: %s", want, logged.String())
+		}
+	}
+}
+
+// lockedBuffer collects what several goroutines write.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 func TestUnstarted(t *testing.T) {
 	for name, test := range map[string]struct {
 		do     func(*bench)

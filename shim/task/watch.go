@@ -229,6 +229,9 @@ func (c *Container) explain(exit unikernel.Exit, end *unikernel.End) {
 		return
 	}
 	entry := c.log().WithField("status", exit.Status)
+	if err := sessionLost(proc); err != nil {
+		entry = entry.WithError(err)
+	}
 	switch {
 	case startErr != nil:
 		if _, ok := unstartable(startErr); ok {
@@ -273,6 +276,21 @@ func reported(p unikernel.Process) bool {
 		return err == nil
 	default:
 		return false
+	}
+}
+
+// sessionLost says why the guest will not report a process's exit, if that is
+// known: the machine's end alone does not tell that it was us who hung up.
+func sessionLost(p unikernel.Process) error {
+	if p == nil {
+		return nil
+	}
+	select {
+	case <-p.Exited():
+		_, err := p.Exit()
+		return err
+	default:
+		return nil
 	}
 }
 

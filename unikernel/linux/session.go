@@ -25,8 +25,10 @@ type session struct {
 	err   error
 	calls map[uint32]*call
 	procs map[uint32]*proc
-	next  uint32
-	app   *specs.Spec // set by Run
+	// lastCall and lastProc are the ids given out last: every smaller one was
+	// given out too.
+	lastCall, lastProc uint32
+	app                *specs.Spec // set by Run
 }
 
 // outFrame is a frame on its way out; written, if not nil, is closed after it.
@@ -148,12 +150,15 @@ func (s *session) handle(f wire.Frame) error {
 		return s.answer(f.ID, r)
 	case wire.KindData, wire.KindEOF, wire.KindCredit, wire.KindExit:
 		s.mu.Lock()
-		p := s.procs[f.ID]
+		p, known := s.procs[f.ID], f.ID > 0 && f.ID <= s.lastProc
 		s.mu.Unlock()
-		if p == nil {
-			return fmt.Errorf("it speaks of process %d, which does not exist", f.ID)
+		switch {
+		case p != nil:
+			return p.handle(f)
+		case known:
+			return nil // it is gone: a frame of the guest's may overtake the exit
 		}
-		return p.handle(f)
+		return fmt.Errorf("it speaks of process %d, which never existed", f.ID)
 	default:
 		return fmt.Errorf("it sent a frame of kind %d", f.Kind)
 	}
@@ -189,8 +194,8 @@ func (s *session) callLate(ctx context.Context, kind wire.Kind, payload []byte, 
 	}
 	c := &call{reply: make(chan wire.Reply, 1)}
 	s.mu.Lock()
-	s.next++
-	id := s.next
+	s.lastCall++
+	id := s.lastCall
 	s.calls[id] = c
 	s.mu.Unlock()
 	if err := s.send(ctx, nil, outFrame{b: wire.AppendFrame(nil, kind, id, payload)}); err != nil {
@@ -302,8 +307,8 @@ func (s *session) start(ctx context.Context, kind wire.Kind, io unikernel.Stdio,
 		defer s.mu.Unlock()
 		return nil, s.err
 	}
-	s.next++
-	p := newProc(s, s.next, io, terminal)
+	s.lastProc++
+	p := newProc(s, s.lastProc, io, terminal)
 	s.procs[p.id] = p
 	s.mu.Unlock()
 	left, err := s.callLate(ctx, kind, payload(p.id), p.abandon)

@@ -178,6 +178,7 @@ func TestBrokenProtocol(t *testing.T) {
 		},
 		"garbage":               func(g *fakeGuest, _ uint32) { g.conn.Write(bytes.Repeat([]byte{0xee}, 64)) },
 		"frame too large":       func(g *fakeGuest, id uint32) { g.send(wire.KindData, id, make([]byte, wire.MaxGuestPayload+1)) },
+		"no process":            func(g *fakeGuest, _ uint32) { g.data(0, wire.Stdout, "x") },
 		"unknown process":       func(g *fakeGuest, _ uint32) { g.data(999, wire.Stdout, "x") },
 		"unknown stream":        func(g *fakeGuest, id uint32) { g.data(id, wire.Stderr, "x") },
 		"unknown request":       func(g *fakeGuest, _ uint32) { g.reply(12345, wire.Reply{}) },
@@ -205,6 +206,34 @@ func TestBrokenProtocol(t *testing.T) {
 				t.Errorf("shutdown: %v", err)
 			}
 		})
+	}
+}
+
+// TestLateFrames: the guest's sender of credit does not wait for its sender of
+// exits, so what is said of a process that is gone ends nothing.
+func TestLateFrames(t *testing.T) {
+	s, g := attach(t)
+	p, _ := runProcess(t, s, g, unikernel.Stdio{})
+	started := make(chan unikernel.Process, 1)
+	go func() {
+		e, err := s.Exec(testContext(t), "x", testApp().Spec.Process, unikernel.Stdio{Stdin: strings.NewReader("x"), Stdout: io.Discard})
+		if err != nil {
+			t.Error(err)
+		}
+		started <- e
+	}()
+	id := g.acceptStart()
+	e := <-started
+	g.next(wire.KindData)
+	g.next(wire.KindEOF)
+	g.exitStdout(id, 0)
+	within(t, "drain", e.Drained())
+	g.send(wire.KindCredit, id, wire.EncodeCredit(wire.Stdin, 1))
+	g.data(id, wire.Stdout, "late")
+	g.exitStdout(id, 0)
+	go func() { g.reply(g.next(wire.KindResize).ID, wire.Reply{}) }()
+	if err := p.Resize(testContext(t), 1, 1); err != nil {
+		t.Errorf("the session ended: %v", err)
 	}
 }
 
