@@ -28,7 +28,7 @@ type BootConfig struct {
 	Directories []string
 	// Volumes are mounted over the root.
 	Volumes []Volume
-	// Without is like that of a Plan, about what only the network tells.
+	// Without is like that of a Plan, see Prepared.
 	Without []string
 }
 
@@ -64,7 +64,7 @@ type Volume struct {
 	Spare bool
 }
 
-// Watched is a machine whose guest has no control channel, as a Watcher sees it.
+// Watched is a machine as a guest without a control channel sees it.
 type Watched interface {
 	// Console reads what the guest writes to its console, up to the end of the
 	// machine. It is read by one reader, all of it.
@@ -76,19 +76,4 @@ type Watched interface {
 	// Record returns what the guest left on its BootDisk for its host, after
 	// the machine ended. A guest without one has none.
 	Record() ([]byte, error)
-}
-
-// Watcher is a Guest without a control channel: its Plan has no Control.
-type Watcher interface {
-	Guest
-	// Watch is called in place of Attach, when the machine runs.
-	Watch(Watched) Session
-}
-
-// Configurer is a Watcher that boots from its root: its Plan has a Disk.
-type Configurer interface {
-	Watcher
-	// Configure returns what the container's layer must hold. Errors are those
-	// of Plan.
-	Configure(App) (BootConfig, error)
 }

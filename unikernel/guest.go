@@ -23,31 +23,84 @@ var (
 	ErrUnavailable = errors.New("guest unavailable")
 )
 
-// Plan is what must boot for an App, before the host gave it paths.
-type Plan struct {
+// Boot is what boots in a machine, before the host gave it a name and places.
+type Boot struct {
 	// Machine is the machine type, see Machine.Type.
 	Machine        string
 	Kernel, Initrd string
 	Cmdline        []string
 	Resources
 	Board
-	// Writable says the root wants a writable layer on a disk of its own.
-	Writable bool
-	// Disk is what to boot from; nil for a guest that gets its root as a
-	// read-only EROFS disk.
-	Disk *BootDisk
-	// Image is what boots out of the container's image, in place of Kernel and
-	// Initrd; nil for a guest whose kernel is the host's.
-	Image *ImageFiles
+	// Queues is how many queues each network interface has; 0 is one.
+	Queues int
 	// Control is the name of the guest's control channel; empty for a guest
-	// without one, which is a Watcher.
+	// without one, see Alone.
 	Control string
-	// Without lists what the container asks for and does without, because the
-	// guest has no such thing and the program may not notice. It is for the log.
-	Without []string
 	// ShareTag is the tag under which the guest mounts the Share that holds
 	// App.Shares; empty when the guest wants none.
 	ShareTag string
+}
+
+// Alone says that the guest starts its program by itself as soon as the machine
+// runs, and says what it says on the console. It may have ended before anybody
+// looks.
+func (b Boot) Alone() bool { return b.Control == "" }
+
+// Plan is what must boot for an App, and the disks that go with it.
+type Plan struct {
+	Boot
+	// Disks are what the container brings, in the order in which the guest sees
+	// them.
+	Disks []DiskRequest
+	// Image is what boots out of the container's image, in place of Kernel and
+	// Initrd; nil for a guest whose kernel is the host's.
+	Image *ImageBoot
+	// Without lists what the container asks for and does without, because the
+	// guest has no such thing and the program may not notice. It is for the log.
+	Without []string
+	// OneProcess says that a program which starts another fails, and that this
+	// is not known before: advice is worth looking for when one has failed.
+	OneProcess bool
+}
+
+// DiskKind says what a disk is to hold.
+type DiskKind int
+
+// What a guest can ask for.
+const (
+	// DiskRoot holds the files of the root, read-only, as EROFS.
+	DiskRoot DiskKind = iota + 1
+	// DiskWritable is an empty layer for what the container writes.
+	DiskWritable
+	// DiskBoot boots and holds the files of the root, see BootDisk, under a layer
+	// for the configuration and for what the guest writes. Before it come the
+	// volumes of the configuration.
+	DiskBoot
+	// DiskImage is the file ImageBoot.Disk, under a layer for what the guest
+	// writes unless it is read-only.
+	DiskImage
+)
+
+// DiskRequest is one disk that a guest asks for.
+type DiskRequest struct {
+	Kind DiskKind
+	// Serial is how the guest finds it, see Disk.Serial.
+	Serial string
+	// ReadOnly is for DiskImage.
+	ReadOnly bool
+	// Boot is for DiskBoot.
+	Boot BootDisk
+}
+
+// Prepared is what a guest must find when it boots. One that is told
+// everything over its control channel needs nothing of it.
+type Prepared struct {
+	// Cmdline are words for the kernel, after those of the Plan.
+	Cmdline []string
+	// Boot is the configuration in the layer of a DiskBoot.
+	Boot *BootConfig
+	// Without is like that of a Plan, about what only the network tells.
+	Without []string
 }
 
 // Serials by which the guest finds its disks.
@@ -56,19 +109,30 @@ const (
 	SerialWritable = "writable" // the container's own layer
 )
 
-// Guest is one kind of unikernel. Its methods but Attach are pure: host facts
+// Guest is one kind of unikernel. Its methods but Connect are pure: host facts
 // come in at construction.
 type Guest interface {
 	// Name is the value of the configuration key and annotation "guest".
 	Name() string
+	// Capacity is how many containers one of its machines can hold at once.
+	Capacity() int
 	// Plan says what must boot. It returns ErrInvalid for a specification that
 	// is wrong and ErrNotImplemented for one this guest cannot honour.
 	Plan(App, Resources) (Plan, error)
-	// Attach takes over the host's end of the control channel of a machine
-	// that is booting, and returns when the guest is ready for its
-	// configuration, the context ends, or conn breaks (ErrUnavailable).
-	// It owns conn from then on, also when it fails.
-	Attach(ctx context.Context, conn io.ReadWriteCloser) (Session, error)
+	// Prepare completes the plan when the App's network is known. Errors are
+	// those of Plan.
+	Prepare(App) (Prepared, error)
+	// Connect returns the session of a machine that was let run. It returns when
+	// the guest is ready for its configuration, the context ends, or the guest
+	// cannot be reached (ErrUnavailable).
+	Connect(context.Context, Booted) (Session, error)
+}
+
+// Booted is a machine that was let run, as its guest sees it.
+type Booted interface {
+	Watched
+	// Control connects to the control channel, as soon as it is there.
+	Control(context.Context) (io.ReadWriteCloser, error)
 }
 
 // Session is a booted guest.

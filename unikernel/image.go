@@ -11,14 +11,11 @@ type ImageFiles struct {
 	Kernel, Initrd, Disk string
 }
 
-// Loader is a Watcher that boots files of the container's image: its Plan has
-// an Image. What these are is known only when they have been copied.
-type Loader interface {
-	Watcher
-	// Complete fills in what follows from the kernel: the machine's type and
-	// board. A file that no machine boots is ErrInvalid.
-	Complete(p Plan, kernel io.ReaderAt) (Plan, error)
-	// Cmdline returns the kernel's command line for an App whose network is
-	// known. Errors are those of Plan.
-	Cmdline(App) ([]string, error)
+// ImageBoot is a kernel that a container's image carries. What it is is known
+// only when it has been copied.
+type ImageBoot struct {
+	ImageFiles
+	// Complete says what follows from the kernel: the machine's type and board. A
+	// file that no machine boots is ErrInvalid.
+	Complete func(kernel io.ReaderAt) (machine string, board Board, err error)
 }

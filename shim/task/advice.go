@@ -3,16 +3,13 @@ package task
 import (
 	"fmt"
 	"strings"
-
-	"containerd-shim-uni/config"
-	"containerd-shim-uni/unikernel"
 )
 
 // checkProgram refuses a container whose program is not there, in runc's words:
 // runc too finds that out before the start.
 func (cr *creation) checkProgram() error {
 	p := cr.app.Spec.Process
-	if len(p.Args) == 0 || cr.bindsFiles() || !cr.disks.Missing(cr.rootDisk(), p.Args, p.Env, p.Cwd) {
+	if len(p.Args) == 0 || cr.bindsFiles() || !cr.disks.missing(p.Args, p.Env, p.Cwd) {
 		return nil
 	}
 	text := "executable file not found in $PATH"
@@ -26,15 +23,6 @@ func (cr *creation) checkProgram() error {
 		err = fmt.Errorf("%w; %s", err, advice)
 	}
 	return err
-}
-
-// rootDisk is the disk with the files of the image.
-func (c *Container) rootDisk() unikernel.Disk {
-	d := unikernel.Disk{Path: c.names.root(), Format: c.rootFormat}
-	if c.cfg.Guest == config.GuestNanos {
-		d.Path = c.names.bootDisk()
-	}
-	return d
 }
 
 // bindsFiles says whether the program or what it needs may be in bind mounts,
@@ -54,8 +42,12 @@ func (c *Container) advice() string {
 	if c.disks == nil || c.bindsFiles() {
 		return ""
 	}
+	root, ok := c.disks.root()
+	if !ok {
+		return ""
+	}
 	p := c.app.Spec.Process
-	return c.disks.Advise(c.cfg.Guest, c.rootDisk(), p.Args, p.Env, p.Cwd)
+	return c.disks.maker.Advise(c.cfg.Guest, root, p.Args, p.Env, p.Cwd)
 }
 
 // adviseFailed logs advice about a program that failed on a guest where it may
@@ -65,7 +57,7 @@ func (c *Container) adviseFailed(status uint32) {
 	c.mu.Lock()
 	killed := c.killed
 	c.mu.Unlock()
-	if c.plan.Disk == nil || status == 0 || killed {
+	if !c.plan.OneProcess || status == 0 || killed {
 		return
 	}
 	if text := c.advice(); text != "" {

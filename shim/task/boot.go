@@ -2,7 +2,6 @@ package task
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -11,36 +10,15 @@ import (
 	"containerd-shim-uni/unikernel"
 )
 
-// bootDisk makes the disk of a guest that boots from its root.
-func (cr *creation) bootDisk(ctx context.Context) error {
-	if _, ok := cr.guest.(unikernel.Configurer); !ok || cr.plan.Control != "" {
-		return fmt.Errorf("%w: guest %q has a boot disk and a control channel", unikernel.ErrNotImplemented, cr.guest.Name())
-	}
-	disks, err := cr.rootDisks()
-	if err != nil {
-		return err
-	}
-	if err := disks.BootDisk(ctx, cr.fs, *cr.plan.Disk, cr.names.bootDisk()); err != nil {
-		return fmt.Errorf("root disk: %w", err)
-	}
-	return nil
-}
-
-// configureBoot makes the layer over the boot disk and its volumes, if the guest
-// has one. It is called when hooks have run and the network is known.
-func (c *Container) configureBoot(ctx context.Context, app unikernel.App) error {
-	w, ok := c.guest.(unikernel.Configurer)
-	if !ok || c.plan.Disk == nil {
-		return nil
-	}
-	boot, err := w.Configure(app)
-	if err != nil {
-		return err
-	}
-	c.doesWithout(boot.Without)
+// configure tells the guest what it must find when it boots. It is called when
+// hooks have run and the network is known.
+func (c *Container) configure(ctx context.Context, app unikernel.App) (err error) {
 	defer c.took("configuration", time.Now())
-	c.volumes, err = c.disks.Configure(ctx, unikernel.Disk{Path: c.names.bootDisk(), Format: c.rootFormat}, c.names.bootLayer(), c.cfg.Rootfs.WritableSize, boot)
-	return err
+	if c.prepared, err = c.guest.Prepare(app); err != nil {
+		return err
+	}
+	c.doesWithout(c.prepared.Without)
+	return c.disks.configure(ctx, c.prepared.Boot)
 }
 
 // doesWithout tells what the container asked for and its guest has not.
@@ -51,9 +29,9 @@ func (c *Container) doesWithout(list []string) {
 }
 
 // attachConsole begins to read the machine's console: for diagnosis, and for a
-// guest without a control channel.
+// guest that has no other voice.
 func (c *Container) attachConsole() *console.Console {
-	if _, ok := c.guest.(unikernel.Watcher); !ok {
+	if !c.plan.Alone() {
 		return console.Attach(c.names.console(), nil)
 	}
 	r, w := io.Pipe()
@@ -61,26 +39,26 @@ func (c *Container) attachConsole() *console.Console {
 	return console.Attach(c.names.console(), w)
 }
 
-// watched is the machine as its guest's Watcher sees it.
-type watched struct{ c *Container }
+// booted is the machine as its guest sees it.
+type booted struct{ c *Container }
+
+// Control implements unikernel.Booted.
+func (b booted) Control(ctx context.Context) (io.ReadWriteCloser, error) {
+	return console.Dial(ctx, b.c.names.control())
+}
 
 // Console implements unikernel.Watched.
-func (w watched) Console() io.ReadCloser { return w.c.output }
+func (b booted) Console() io.ReadCloser { return b.c.output }
 
 // PowerButton implements unikernel.Watched.
-func (w watched) PowerButton(ctx context.Context) error {
-	return w.c.machines.PowerButton(ctx, w.c.names.Domain())
+func (b booted) PowerButton(ctx context.Context) error {
+	return b.c.machines.PowerButton(ctx, b.c.names.Domain())
 }
 
 // Ended implements unikernel.Watched.
-func (w watched) Ended(ctx context.Context) (unikernel.End, error) {
-	return w.c.machines.Wait(ctx, w.c.names.Domain())
+func (b booted) Ended(ctx context.Context) (unikernel.End, error) {
+	return b.c.machines.Wait(ctx, b.c.names.Domain())
 }
 
 // Record implements unikernel.Watched.
-func (w watched) Record() ([]byte, error) {
-	if w.c.plan.Disk == nil {
-		return nil, nil
-	}
-	return w.c.disks.Record(w.c.names.bootLayer())
-}
+func (b booted) Record() ([]byte, error) { return b.c.disks.record() }

@@ -16,18 +16,26 @@ import (
 // machine, with the status that the record holds.
 type fakeWatcher struct {
 	fakeGuest
-	watched unikernel.Watched
+	watched unikernel.Booted
 }
 
 func (g *fakeWatcher) Plan(_ unikernel.App, r unikernel.Resources) (unikernel.Plan, error) {
-	return unikernel.Plan{Machine: "q35", Kernel: "/k", Resources: r, Disk: &unikernel.BootDisk{Boot: "/b", Kernel: "/k"}}, g.planErr
+	return unikernel.Plan{
+		Boot: unikernel.Boot{Machine: "q35", Kernel: "/k", Resources: r},
+		Disks: []unikernel.DiskRequest{{
+			Kind: unikernel.DiskBoot, Serial: unikernel.SerialRoot, Boot: unikernel.BootDisk{Boot: "/b", Kernel: "/k"},
+		}},
+		OneProcess: true,
+	}, g.planErr
 }
 
-func (g *fakeWatcher) Configure(app unikernel.App) (unikernel.BootConfig, error) {
-	return unikernel.BootConfig{Args: app.Spec.Process.Args, Options: make([]unikernel.Option, len(app.Network.Interfaces))}, nil
+func (g *fakeWatcher) Prepare(app unikernel.App) (unikernel.Prepared, error) {
+	return unikernel.Prepared{Boot: &unikernel.BootConfig{
+		Args: app.Spec.Process.Args, Options: make([]unikernel.Option, len(app.Network.Interfaces)),
+	}}, nil
 }
 
-func (g *fakeWatcher) Watch(m unikernel.Watched) unikernel.Session {
+func (g *fakeWatcher) Connect(_ context.Context, m unikernel.Booted) (unikernel.Session, error) {
 	g.watched = m
 	g.session.conn = m.Console()
 	go func() { _, _ = io.Copy(io.Discard, m.Console()) }()
@@ -38,7 +46,7 @@ func (g *fakeWatcher) Watch(m unikernel.Watched) unikernel.Session {
 			g.session.init.end(uint32(record[0]))
 		}
 	}()
-	return g.session
+	return g.session, nil
 }
 
 func newWatcherBench(t *testing.T) (*bench, *fakeWatcher) {

@@ -41,7 +41,7 @@ type Container struct {
 	app    unikernel.App
 	size   unikernel.Resources
 	plan   unikernel.Plan
-	// rootFormat is the format of the root disk or the boot disk.
+	// rootFormat is the format of a disk that brings the root file system.
 	rootFormat string
 	// netns is the network namespace's path; ownNetns says we made it.
 	netns    string
@@ -49,7 +49,7 @@ type Container struct {
 	io       stdio.Config
 	machines Machines
 	networks Networks
-	disks    Disks
+	disks    *diskSet
 	guest    unikernel.Guest
 	events   Events
 	group    *cgroup.Group
@@ -58,8 +58,8 @@ type Container struct {
 	// occupant stands for the container on the host when the hypervisor is not
 	// in its network namespace; else it is nil.
 	occupant *occupant
-	// volumes are disks beside the root. They change while the machine is made.
-	volumes []unikernel.Disk
+	// prepared is what the guest finds; it changes while the machine is made.
+	prepared unikernel.Prepared
 
 	// booted gets the outcome of the one attempt to start, and is closed.
 	booted chan boot

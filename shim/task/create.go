@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"containerd-shim-uni/config"
 	"containerd-shim-uni/shim/cgroup"
 	"containerd-shim-uni/shim/rootfs"
 	"containerd-shim-uni/shim/share"
@@ -191,10 +190,7 @@ func (cr *creation) directories(ctx context.Context) error {
 // prepare makes everything the machine needs, all at the same time.
 func (cr *creation) prepare(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return cr.guestPlan(ctx) })
-	if cr.cfg.Guest == config.GuestLinux { // others boot from their root: see bootDisk and imageFiles
-		group.Go(func() error { return cr.root(ctx) })
-	}
+	group.Go(func() error { return cr.plans(ctx) })
 	group.Go(func() error { return cr.network(ctx) })
 	group.Go(cr.cgroup)
 	group.Go(func() (err error) {
@@ -209,30 +205,8 @@ func (cr *creation) prepare(ctx context.Context) error {
 	return err
 }
 
-// root makes the root disk.
-func (cr *creation) root(ctx context.Context) error {
-	defer cr.took("root disk", time.Now())
-	disks, err := cr.rootDisks()
-	if err != nil {
-		return err
-	}
-	if err := disks.Root(ctx, cr.fs, cr.names.root()); err != nil {
-		return fmt.Errorf("root disk: %w", err)
-	}
-	return cr.checkProgram()
-}
-
-// rootDisks returns the maker of disks, to make one of the root file system.
-func (cr *creation) rootDisks() (_ Disks, err error) {
-	// Whoever dies while the root file system is mounted leaves it mounted.
-	cr.undo.add("unmount root file system", func(context.Context) error { return rootfs.Unmount(rootfs.Path(cr.bundle, "")) })
-	cr.disks, err = cr.host.Disks(cr.cfg)
-	return cr.disks, err
-}
-
-// guestPlan connects to libvirt, learns what has to boot, and makes the
-// writable disk if that wants one.
-func (cr *creation) guestPlan(ctx context.Context) error {
+// plans connects to libvirt, learns what has to boot, and makes the disks.
+func (cr *creation) plans(ctx context.Context) error {
 	began := time.Now()
 	var err error
 	if cr.machines, err = cr.host.Machines(ctx, cr.cfg); err != nil {
@@ -246,30 +220,28 @@ func (cr *creation) guestPlan(ctx context.Context) error {
 		return err
 	}
 	cr.doesWithout(cr.plan.Without)
-	if cr.plan.Disk != nil {
-		return cr.bootDisk(ctx)
-	}
-	if cr.plan.Image != nil {
-		return cr.imageFiles(ctx)
-	}
-	if len(cr.app.Shares) > 0 && cr.plan.ShareTag == "" {
-		return fmt.Errorf("%w: guest %q has no bind mounts; the container asks for %d", unikernel.ErrNotImplemented, cr.guest.Name(), len(cr.app.Shares))
-	}
-	if cr.plan.Control == "" {
-		return fmt.Errorf("%w: guest %q has no control channel", unikernel.ErrNotImplemented, cr.guest.Name())
-	}
-	if !cr.plan.Writable {
-		return nil
-	}
-	defer cr.took("writable disk", time.Now())
-	disks, err := cr.host.Disks(cr.cfg)
+	return cr.makeDisks(ctx)
+}
+
+// makeDisks makes what the guest asked for.
+func (cr *creation) makeDisks(ctx context.Context) error {
+	defer cr.took("disks", time.Now())
+	// Whoever dies while the root file system is mounted leaves it mounted.
+	cr.undo.add("unmount root file system", func(context.Context) error { return rootfs.Unmount(rootfs.Path(cr.bundle, "")) })
+	maker, err := cr.host.Disks(cr.cfg)
 	if err != nil {
 		return err
 	}
-	if err := disks.Writable(ctx, cr.names.writable(), cr.cfg.Rootfs.WritableSize); err != nil {
-		return fmt.Errorf("writable disk: %w", err)
+	cr.disks = &diskSet{
+		maker: maker, names: cr.names, requests: cr.plan.Disks, fs: cr.fs, format: cr.rootFormat, size: cr.cfg.Rootfs.WritableSize,
 	}
-	return nil
+	if err := cr.disks.image(ctx, &cr.plan); err != nil {
+		return err
+	}
+	if err := cr.disks.make(ctx); err != nil {
+		return err
+	}
+	return cr.checkProgram()
 }
 
 func (cr *creation) shares() error {
@@ -306,10 +278,7 @@ func (cr *creation) machine(ctx context.Context) error {
 	if err := cr.shares(); err != nil {
 		return err
 	}
-	if err := cr.configureBoot(ctx, cr.app); err != nil {
-		return err
-	}
-	if err := cr.commandLine(cr.app.Network); err != nil {
+	if err := cr.configure(ctx, cr.app); err != nil {
 		return err
 	}
 	cr.undo.add("remove taps", func(context.Context) error { return cr.networks.Remove(cr.names.Key, cr.netns) })
@@ -342,28 +311,16 @@ func (cr *creation) machine(ctx context.Context) error {
 func (c *Container) document(nics []unikernel.NIC) unikernel.Machine {
 	m := unikernel.Machine{
 		Name: c.names.Domain(), Title: c.names.Namespace + "/" + c.names.ID, Type: c.plan.Machine,
-		Resources: c.plan.Resources, Board: c.plan.Board, Kernel: c.plan.Kernel, Initrd: c.plan.Initrd, Cmdline: c.plan.Cmdline,
+		Resources: c.plan.Resources, Board: c.plan.Board, Kernel: c.plan.Kernel, Initrd: c.plan.Initrd,
+		Cmdline:   slices.Concat(c.plan.Cmdline, c.prepared.Cmdline),
 		OwnKernel: c.plan.Image != nil,
+		Disks:     c.disks.list(),
 		NICs:      nics,
 		Console:   c.names.console(),
 		NetNS:     c.netns,
 	}
-	if c.plan.Image != nil {
-		m.Disks = c.imageDisks()
-	} else if c.plan.Disk != nil {
-		// The root last: its kernel starts the program when the root is there, and
-		// should have met the others by then.
-		m.Disks = append(slices.Clone(c.volumes), unikernel.Disk{Path: c.names.bootLayer(), Format: "qcow2", Serial: unikernel.SerialRoot, Ephemeral: true})
-	} else {
-		m.Disks = []unikernel.Disk{{Path: c.names.root(), Format: c.rootFormat, Serial: unikernel.SerialRoot, ReadOnly: true}}
-	}
 	if c.plan.Control != "" {
 		m.Channels = []unikernel.Channel{{Name: c.plan.Control, Socket: c.names.control()}}
-	}
-	if c.plan.Writable {
-		m.Disks = append(m.Disks, unikernel.Disk{
-			Path: c.names.writable(), Format: "qcow2", Serial: unikernel.SerialWritable, Ephemeral: true,
-		})
 	}
 	if len(c.app.Shares) > 0 && c.plan.ShareTag != "" {
 		m.Share = &unikernel.Share{Source: c.names.share(), Tag: c.plan.ShareTag}

@@ -343,11 +343,26 @@ type fakeGuest struct {
 
 func (g *fakeGuest) Name() string { return "fake" }
 
+func (g *fakeGuest) Capacity() int { return 1 }
+
 func (g *fakeGuest) Plan(_ unikernel.App, r unikernel.Resources) (unikernel.Plan, error) {
-	return unikernel.Plan{Machine: "microvm", Kernel: "/k", Resources: r, Writable: true, Control: "ctl", ShareTag: "share"}, g.planErr
+	return unikernel.Plan{
+		Boot: unikernel.Boot{Machine: "microvm", Kernel: "/k", Resources: r, Control: "ctl", ShareTag: "share"},
+		Disks: []unikernel.DiskRequest{
+			{Kind: unikernel.DiskRoot, Serial: unikernel.SerialRoot}, {Kind: unikernel.DiskWritable, Serial: unikernel.SerialWritable},
+		},
+	}, g.planErr
 }
 
-func (g *fakeGuest) Attach(ctx context.Context, conn io.ReadWriteCloser) (unikernel.Session, error) {
+func (g *fakeGuest) Prepare(unikernel.App) (unikernel.Prepared, error) {
+	return unikernel.Prepared{}, nil
+}
+
+func (g *fakeGuest) Connect(ctx context.Context, m unikernel.Booted) (unikernel.Session, error) {
+	conn, err := m.Control(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if g.attach != nil {
 		if err := g.attach(ctx); err != nil {
 			conn.Close()

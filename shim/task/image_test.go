@@ -1,6 +1,7 @@
 package task
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,27 +22,34 @@ type fakeLoader struct {
 	completeErr error
 }
 
-func (g *fakeLoader) Plan(_ unikernel.App, r unikernel.Resources) (unikernel.Plan, error) {
-	return unikernel.Plan{Resources: r, Image: &g.files}, nil
+func (g *fakeLoader) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, error) {
+	plan := unikernel.Plan{
+		Boot: unikernel.Boot{Resources: r}, Image: &unikernel.ImageBoot{ImageFiles: g.files, Complete: g.complete},
+	}
+	if g.files.Disk != "" {
+		plan.Disks = []unikernel.DiskRequest{{
+			Kind: unikernel.DiskImage, Serial: unikernel.SerialRoot, ReadOnly: app.Spec.Root != nil && app.Spec.Root.Readonly,
+		}}
+	}
+	return plan, nil
 }
 
-func (g *fakeLoader) Complete(p unikernel.Plan, kernel io.ReaderAt) (unikernel.Plan, error) {
+func (g *fakeLoader) complete(kernel io.ReaderAt) (string, unikernel.Board, error) {
 	text := make([]byte, len("/boot/k"))
 	if _, err := kernel.ReadAt(text, 0); err != nil {
-		return p, err
+		return "", unikernel.Board{}, err
 	}
-	p.Machine = "type of " + string(text)
-	return p, g.completeErr
+	return "type of " + string(text), unikernel.Board{}, g.completeErr
 }
 
-func (g *fakeLoader) Cmdline(app unikernel.App) ([]string, error) {
-	return []string{fmt.Sprintf("interfaces=%d", len(app.Network.Interfaces))}, nil
+func (g *fakeLoader) Prepare(app unikernel.App) (unikernel.Prepared, error) {
+	return unikernel.Prepared{Cmdline: []string{fmt.Sprintf("interfaces=%d", len(app.Network.Interfaces))}}, nil
 }
 
-func (g *fakeLoader) Watch(m unikernel.Watched) unikernel.Session {
+func (g *fakeLoader) Connect(_ context.Context, m unikernel.Booted) (unikernel.Session, error) {
 	g.session.conn = m.Console()
 	go func() { _, _ = io.Copy(io.Discard, m.Console()) }()
-	return g.session
+	return g.session, nil
 }
 
 func newLoaderBench(t *testing.T) (*bench, *fakeLoader) {

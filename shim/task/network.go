@@ -3,7 +3,6 @@ package task
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"containerd-shim-uni/shim/hooks"
 	"containerd-shim-uni/unikernel"
@@ -49,11 +48,7 @@ func (c *Container) taps(n unikernel.Network) ([]unikernel.NIC, error) {
 	if c.machines.InNetNS() {
 		where = c.netns
 	}
-	queues := c.plan.VCPUs
-	if c.plan.Disk != nil || c.plan.Image != nil {
-		queues = 1 // Nanos uses one, others may not know of more
-	}
-	return c.networks.Tap(c.names.Key, where, n, queues)
+	return c.networks.Tap(c.names.Key, where, n, max(c.plan.Queues, 1))
 }
 
 // lateNetwork replaces the machine, which has not run yet, if its namespace
@@ -78,17 +73,9 @@ func (c *Container) replaceMachine(ctx context.Context, found unikernel.Network)
 	if err := c.machines.Destroy(ctx, c.names.Domain()); err != nil {
 		return err
 	}
-	if c.plan.Disk != nil {
-		if err := os.Remove(c.names.bootLayer()); err != nil {
-			return err
-		}
-		app := c.app
-		app.Network = found
-		if err := c.configureBoot(ctx, app); err != nil {
-			return err
-		}
-	}
-	if err := c.commandLine(found); err != nil {
+	app := c.app
+	app.Network = found
+	if err := c.configure(ctx, app); err != nil {
 		return err
 	}
 	nics, err := c.taps(found)

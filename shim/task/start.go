@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"containerd-shim-uni/shim/console"
 	"containerd-shim-uni/shim/hooks"
 	"containerd-shim-uni/unikernel"
 
@@ -67,7 +66,7 @@ func (c *Container) boot(ctx context.Context) (unikernel.Process, error) {
 	if err := c.resume(ctx); err != nil {
 		return nil, fmt.Errorf("resume machine: %w", err)
 	}
-	session, err := c.attach(ctx)
+	session, err := c.guest.Connect(ctx, booted{c})
 	if err != nil {
 		return nil, err
 	}
@@ -87,11 +86,11 @@ func (c *Container) boot(ctx context.Context) (unikernel.Process, error) {
 	return proc, nil
 }
 
-// resume lets the machine run. A guest that is watched may be at its end before
-// the call is: then its program ran, and how it ended is known.
+// resume lets the machine run. A guest that starts by itself may be at its end
+// before the call is: then its program ran, and how it ended is known.
 func (c *Container) resume(ctx context.Context) error {
 	err := c.machines.Resume(ctx, c.names.Domain())
-	if err == nil || !c.isWatched() {
+	if err == nil || !c.plan.Alone() {
 		return err
 	}
 	endCtx, cancel := context.WithTimeout(ctx, lastWords)
@@ -100,12 +99,6 @@ func (c *Container) resume(ctx context.Context) error {
 		return nil
 	}
 	return err
-}
-
-// isWatched says that the guest has no control channel.
-func (c *Container) isWatched() bool {
-	_, ok := c.guest.(unikernel.Watcher)
-	return ok
 }
 
 // byGuest says that the guest made its machine end.
@@ -137,22 +130,6 @@ func unstartable(err error) (status uint32, ok bool) {
 	default:
 		return 0, false
 	}
-}
-
-// attach returns the booted guest.
-func (c *Container) attach(ctx context.Context) (unikernel.Session, error) {
-	if w, ok := c.guest.(unikernel.Watcher); ok {
-		return w.Watch(watched{c}), nil
-	}
-	conn, err := console.Dial(ctx, c.names.control())
-	if err != nil {
-		return nil, fmt.Errorf("control channel: %w", err)
-	}
-	session, err := c.guest.Attach(ctx, conn)
-	if err != nil {
-		return nil, fmt.Errorf("boot: %w", err)
-	}
-	return session, nil
 }
 
 // ran announces the process. Nothing of it was announced before.

@@ -152,8 +152,8 @@ func (w *watcher) wait() unikernel.Exit {
 
 // abandonStart is called when the machine ended before its process ran. It
 // makes a start that is under way fail, or later ones impossible, and says
-// whether one is under way. A guest that is watched may have ended because it
-// was ready: then its start goes on.
+// whether one is under way. A guest that starts by itself may have ended because
+// it was ready: then its start goes on.
 func (c *Container) abandonStart(end unikernel.End) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -161,7 +161,7 @@ func (c *Container) abandonStart(end unikernel.End) bool {
 		_ = c.allow(opExit)
 		return false
 	}
-	if !c.isWatched() || !byGuest(end) { // else it ran, see resume
+	if !c.plan.Alone() || !byGuest(end) { // else it ran, see resume
 		c.cancelBoot(fmt.Errorf("%w: %s", errMachineEnded, end.Reason))
 	}
 	return true

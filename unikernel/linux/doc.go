@@ -2,11 +2,11 @@
 // PID 1 (cmd/uni-init) starts exactly one container and speaks package wire
 // with the host over a virtio-serial port.
 //
-// Plan says what must boot. Attach turns the host's end of the port into a
+// Plan says what must boot. Connect turns the host's end of the port into a
 // Session, through which processes run:
 //
-//	Attach ──Hello──▶ Session ──Run──▶ Process ──Exit──▶ Shutdown ──▶ machine ends
-//	                      └─────Exec──▶ Process …
+//	Connect ──Hello──▶ Session ──Run──▶ Process ──Exit──▶ Shutdown ──▶ machine ends
+//	                       └─────Exec──▶ Process …
 //
 // # What the host may rely on
 //

@@ -63,6 +63,10 @@ func New(cfg Config) *Guest {
 // Name implements unikernel.Guest.
 func (g *Guest) Name() string { return Name }
 
+// Capacity implements unikernel.Guest. The kernel could hold many; the protocol
+// does not name containers yet.
+func (g *Guest) Capacity() int { return 1 }
+
 // tscKHz finds the clock rate in /proc/cpuinfo; 0 if it is not there.
 func tscKHz(cpuinfo string) int {
 	for line := range strings.SplitSeq(cpuinfo, "\n") {

@@ -34,15 +34,23 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 		return unikernel.Plan{}, err
 	}
 	plan := unikernel.Plan{
-		Machine: g.cfg.Machine, Kernel: g.cfg.Kernel, Initrd: g.cfg.Initrd,
-		Cmdline: g.cmdline(), Resources: r,
-		Writable: writable(app.Spec), Control: controlPort,
+		Boot: unikernel.Boot{
+			Machine: g.cfg.Machine, Kernel: g.cfg.Kernel, Initrd: g.cfg.Initrd,
+			Cmdline: g.cmdline(), Resources: r, Queues: r.VCPUs, Control: controlPort,
+		},
+		Disks: []unikernel.DiskRequest{{Kind: unikernel.DiskRoot, Serial: unikernel.SerialRoot}},
+	}
+	if writable(app.Spec) {
+		plan.Disks = append(plan.Disks, unikernel.DiskRequest{Kind: unikernel.DiskWritable, Serial: unikernel.SerialWritable})
 	}
 	if len(app.Shares) > 0 || hasBind(app.Spec) {
 		plan.ShareTag = shareTag
 	}
 	return plan, nil
 }
+
+// Prepare implements unikernel.Guest: everything is told over the channel.
+func (g *Guest) Prepare(unikernel.App) (unikernel.Prepared, error) { return unikernel.Prepared{}, nil }
 
 // writable says whether the root's upper layer needs a disk. Under a read-only
 // root it only ever holds mount points.

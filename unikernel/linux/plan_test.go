@@ -21,9 +21,12 @@ func TestPlan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := unikernel.Plan{Machine: "q35", Kernel: "/k", Initrd: "/i", Resources: enough, Writable: true, Control: "uni.ctl",
-		Cmdline: []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t",
-			"sysctl.vm.overcommit_memory=1", "virtio_blk.queue_depth=128", "no_timer_check", "tsc_early_khz=2445428", "a=b"}}
+	want := unikernel.Plan{
+		Boot: unikernel.Boot{Machine: "q35", Kernel: "/k", Initrd: "/i", Resources: enough, Queues: 2, Control: "uni.ctl",
+			Cmdline: []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t",
+				"sysctl.vm.overcommit_memory=1", "virtio_blk.queue_depth=128", "no_timer_check", "tsc_early_khz=2445428", "a=b"}},
+		Disks: []unikernel.DiskRequest{{Kind: unikernel.DiskRoot, Serial: "root"}, {Kind: unikernel.DiskWritable, Serial: "writable"}},
+	}
 	if !reflect.DeepEqual(plan, want) {
 		t.Errorf("plan %+v\nwant %+v", plan, want)
 	}
@@ -37,7 +40,7 @@ func TestPlanVariants(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if plan.Writable || plan.ShareTag == "" || plan.Machine != "microvm" {
+	if len(plan.Disks) != 1 || plan.Disks[0].Kind != unikernel.DiskRoot || plan.ShareTag == "" || plan.Machine != "microvm" {
 		t.Errorf("plan %+v: want no writable disk, a share, microvm", plan)
 	}
 	if slices.ContainsFunc(plan.Cmdline, func(s string) bool { return strings.HasPrefix(s, "tsc_early_khz") || s == "no_timer_check" }) {

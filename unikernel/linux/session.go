@@ -51,7 +51,23 @@ func sessionError(what string, err error) error {
 	return fmt.Errorf("%w: %s: %w", unikernel.ErrUnavailable, what, err)
 }
 
-// Attach implements unikernel.Guest.
+// Connect implements unikernel.Guest.
+func (g *Guest) Connect(ctx context.Context, m unikernel.Booted) (unikernel.Session, error) {
+	conn, err := m.Control(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("control channel: %w", err)
+	}
+	session, err := g.Attach(ctx, conn)
+	if err != nil {
+		return nil, fmt.Errorf("boot: %w", err)
+	}
+	return session, nil
+}
+
+// Attach takes over the host's end of the control channel of a machine that is
+// booting, and returns when the guest is ready for its configuration, the
+// context ends, or conn breaks (unikernel.ErrUnavailable). It owns conn from
+// then on, also when it fails.
 func (g *Guest) Attach(ctx context.Context, conn io.ReadWriteCloser) (unikernel.Session, error) {
 	hello := make(chan error, 1)
 	go func() { hello <- readHello(conn) }()

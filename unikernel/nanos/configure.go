@@ -7,7 +7,8 @@ import (
 	"containerd-shim-uni/unikernel"
 )
 
-// Configure implements unikernel.Configurer.
+// Configure returns what the layer over the boot disk must hold. Errors are
+// those of Plan.
 func (g *Guest) Configure(app unikernel.App) (unikernel.BootConfig, error) {
 	p := app.Spec.Process
 	c := unikernel.BootConfig{Args: p.Args, Env: p.Env, Cwd: p.Cwd}

@@ -40,13 +40,16 @@ type Config struct {
 // Guest is the nanos guest.
 type Guest struct{ cfg Config }
 
-var _ unikernel.Configurer = (*Guest)(nil)
+var _ unikernel.Guest = (*Guest)(nil)
 
 // New returns the guest for a host.
 func New(cfg Config) *Guest { return &Guest{cfg: cfg} }
 
 // Name implements unikernel.Guest.
 func (g *Guest) Name() string { return Name }
+
+// Capacity implements unikernel.Guest.
+func (g *Guest) Capacity() int { return 1 }
 
 // Plan implements unikernel.Guest.
 func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, error) {
@@ -67,16 +70,27 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 	}
 	kernel := filepath.Join(g.cfg.Kernel, KernelImage)
 	return unikernel.Plan{
-		Machine: kind, Kernel: kernel, Resources: r, Board: board,
-		Disk:    &unikernel.BootDisk{Boot: filepath.Join(g.cfg.Kernel, BootImage), Kernel: kernel},
-		Without: without(app.Spec),
+		Boot: unikernel.Boot{Machine: kind, Kernel: kernel, Resources: r, Board: board, Queues: queues},
+		Disks: []unikernel.DiskRequest{{
+			Kind: unikernel.DiskBoot, Serial: unikernel.SerialRoot,
+			Boot: unikernel.BootDisk{Boot: filepath.Join(g.cfg.Kernel, BootImage), Kernel: kernel},
+		}},
+		Without: without(app.Spec), OneProcess: true,
 	}, nil
 }
 
-// Attach implements unikernel.Guest.
-func (g *Guest) Attach(_ context.Context, conn io.ReadWriteCloser) (unikernel.Session, error) {
-	conn.Close()
-	return nil, fmt.Errorf("%w: the %s guest has no control channel", unikernel.ErrNotImplemented, Name)
+// queues is how many queues of a network interface the kernel uses.
+const queues = 1
+
+// Prepare implements unikernel.Guest.
+func (g *Guest) Prepare(app unikernel.App) (unikernel.Prepared, error) {
+	c, err := g.Configure(app)
+	return unikernel.Prepared{Boot: &c, Without: c.Without}, err
+}
+
+// Connect implements unikernel.Guest.
+func (g *Guest) Connect(_ context.Context, m unikernel.Booted) (unikernel.Session, error) {
+	return g.Watch(m), nil
 }
 
 // The kernel does not notice the power button before it has set up ACPI, and
@@ -88,7 +102,7 @@ const (
 	bootTime = 15 * time.Second
 )
 
-// Watch implements unikernel.Watcher.
+// Watch returns the session of a machine that runs.
 func (g *Guest) Watch(m unikernel.Watched) unikernel.Session {
 	return watch.New(watch.Guest{
 		Refuse: refuse,

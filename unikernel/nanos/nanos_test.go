@@ -26,8 +26,14 @@ var size = unikernel.Resources{MemoryMiB: 64, VCPUs: 1}
 
 func TestPlan(t *testing.T) {
 	got, err := New(Config{Kernel: "/k", Machine: "q35"}).Plan(app(), size)
-	want := unikernel.Plan{Machine: "q35", Kernel: "/k/kernel.img", Resources: size, Board: board,
-		Disk: &unikernel.BootDisk{Boot: "/k/boot.img", Kernel: "/k/kernel.img"}}
+	want := unikernel.Plan{
+		Boot: unikernel.Boot{Machine: "q35", Kernel: "/k/kernel.img", Resources: size, Board: board, Queues: 1},
+		Disks: []unikernel.DiskRequest{{
+			Kind: unikernel.DiskBoot, Serial: unikernel.SerialRoot,
+			Boot: unikernel.BootDisk{Boot: "/k/boot.img", Kernel: "/k/kernel.img"},
+		}},
+		OneProcess: true,
+	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}

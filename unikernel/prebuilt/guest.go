@@ -34,13 +34,16 @@ type Config struct {
 // Guest is the guest "image".
 type Guest struct{ cfg Config }
 
-var _ unikernel.Loader = (*Guest)(nil)
+var _ unikernel.Guest = (*Guest)(nil)
 
 // New returns the guest.
 func New(cfg Config) *Guest { return &Guest{cfg: cfg} }
 
 // Name implements unikernel.Guest.
 func (g *Guest) Name() string { return Name }
+
+// Capacity implements unikernel.Guest.
+func (g *Guest) Capacity() int { return 1 }
 
 // Plan implements unikernel.Guest. Machine type and kernel are still open, see
 // Complete.
@@ -54,40 +57,54 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 	if _, err := g.Cmdline(app); err != nil {
 		return unikernel.Plan{}, err
 	}
-	return unikernel.Plan{
-		Resources: r, Without: watch.Without(app.Spec),
-		Image: &unikernel.ImageFiles{Kernel: g.cfg.Kernel, Initrd: g.cfg.Initrd, Disk: g.cfg.Disk},
-	}, nil
+	plan := unikernel.Plan{
+		Boot: unikernel.Boot{Resources: r}, Without: watch.Without(app.Spec),
+		Image: &unikernel.ImageBoot{
+			ImageFiles: unikernel.ImageFiles{Kernel: g.cfg.Kernel, Initrd: g.cfg.Initrd, Disk: g.cfg.Disk},
+			Complete:   g.Complete,
+		},
+	}
+	if g.cfg.Disk != "" {
+		plan.Disks = []unikernel.DiskRequest{{
+			Kind: unikernel.DiskImage, Serial: unikernel.SerialRoot, ReadOnly: app.Spec.Root != nil && app.Spec.Root.Readonly,
+		}}
+	}
+	return plan, nil
 }
 
-// Complete implements unikernel.Loader.
-func (g *Guest) Complete(plan unikernel.Plan, kernel io.ReaderAt) (unikernel.Plan, error) {
+// Complete says on which machine a kernel boots. A file that none boots is
+// unikernel.ErrInvalid.
+func (g *Guest) Complete(kernel io.ReaderAt) (machine string, board unikernel.Board, err error) {
 	p, err := Detect(kernel)
 	if err != nil {
-		return plan, fmt.Errorf("%w: the image's kernel %s: %w", unikernel.ErrInvalid, g.cfg.Kernel, err)
+		return "", board, fmt.Errorf("%w: the image's kernel %s: %w", unikernel.ErrInvalid, g.cfg.Kernel, err)
 	}
-	if plan.Machine = g.cfg.Machine; plan.Machine == "" || plan.Machine == MachineAuto {
-		plan.Machine = machines[p]
+	if machine = g.cfg.Machine; machine == "" || machine == MachineAuto {
+		machine = machines[p]
 	}
-	plan.Board = unikernel.Board{BIOS: p != Linux, DebugExit: true}
-	return plan, nil
+	return machine, unikernel.Board{BIOS: p != Linux, DebugExit: true}, nil
 }
 
 // machines are the types on which kernels find what they expect.
 var machines = map[Protocol]string{PVH: "microvm", Multiboot: "pc", Linux: "q35"}
 
-// Cmdline implements unikernel.Loader.
+// Prepare implements unikernel.Guest.
+func (g *Guest) Prepare(app unikernel.App) (unikernel.Prepared, error) {
+	words, err := g.Cmdline(app)
+	return unikernel.Prepared{Cmdline: words}, err
+}
+
+// Cmdline returns the kernel's command line for an App whose network is known.
 func (g *Guest) Cmdline(app unikernel.App) ([]string, error) {
 	return Template(g.cfg.Cmdline).Words(app)
 }
 
-// Attach implements unikernel.Guest.
-func (g *Guest) Attach(_ context.Context, conn io.ReadWriteCloser) (unikernel.Session, error) {
-	conn.Close()
-	return nil, fmt.Errorf("%w: the guest %q has no control channel", unikernel.ErrNotImplemented, Name)
+// Connect implements unikernel.Guest.
+func (g *Guest) Connect(_ context.Context, m unikernel.Booted) (unikernel.Session, error) {
+	return g.Watch(m), nil
 }
 
-// Watch implements unikernel.Watcher.
+// Watch returns the session of a machine that runs.
 func (g *Guest) Watch(m unikernel.Watched) unikernel.Session {
 	return watch.New(watch.Guest{Refuse: refuse, Exit: exit}, m)
 }

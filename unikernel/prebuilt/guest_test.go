@@ -19,9 +19,19 @@ func TestPlan(t *testing.T) {
 	a.Spec.Process.User.UID = 7
 	a.Spec.Mounts = []specs.Mount{{Destination: "/proc", Type: "proc"}, {Destination: "/etc/hosts", Type: "bind", Source: "/h"}}
 	got, err := New(Config{Kernel: "/k", Initrd: "/i", Disk: "/d"}).Plan(a, size)
-	want := unikernel.Plan{Resources: size, Without: []string{"user 7:0"}, Image: &unikernel.ImageFiles{Kernel: "/k", Initrd: "/i", Disk: "/d"}}
-	if err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("got %+v, %v", got, err)
+	if err != nil || got.Image == nil || got.Image.ImageFiles != (unikernel.ImageFiles{Kernel: "/k", Initrd: "/i", Disk: "/d"}) {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	got.Image = nil
+	want := unikernel.Plan{Boot: unikernel.Boot{Resources: size}, Without: []string{"user 7:0"},
+		Disks: []unikernel.DiskRequest{{Kind: unikernel.DiskImage, Serial: unikernel.SerialRoot}}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v", got)
+	}
+	a.Spec.Root = &specs.Root{Readonly: true}
+	got, err = New(Config{Kernel: "/k", Disk: "/d"}).Plan(a, size)
+	if err != nil || len(got.Disks) != 1 || !got.Disks[0].ReadOnly {
+		t.Errorf("read-only: %+v, %v", got.Disks, err)
 	}
 }
 
@@ -66,13 +76,12 @@ func TestComplete(t *testing.T) {
 		"Linux":     {file("", map[int]uint32{0x202: 0x53726448}), "auto", "q35", false},
 		"named":     {elf64(machineX8664, pvh...), "q35", "q35", true},
 	} {
-		got, err := New(Config{Kernel: "/k", Machine: tt.machine}).Complete(unikernel.Plan{Resources: size}, bytes.NewReader(tt.kernel))
-		want := unikernel.Plan{Resources: size, Machine: tt.want, Board: unikernel.Board{BIOS: tt.bios, DebugExit: true}}
-		if err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("%s: got %+v, %v", name, got, err)
+		machine, board, err := New(Config{Kernel: "/k", Machine: tt.machine}).Complete(bytes.NewReader(tt.kernel))
+		if want := (unikernel.Board{BIOS: tt.bios, DebugExit: true}); err != nil || machine != tt.want || board != want {
+			t.Errorf("%s: got %s %+v, %v", name, machine, board, err)
 		}
 	}
-	_, err := New(Config{Kernel: "/boot/k"}).Complete(unikernel.Plan{}, strings.NewReader("#!/bin/sh"))
+	_, _, err := New(Config{Kernel: "/boot/k"}).Complete(strings.NewReader("#!/bin/sh"))
 	if !errors.Is(err, unikernel.ErrInvalid) || !strings.Contains(err.Error(), "/boot/k: it is a script") {
 		t.Errorf("a script: %v", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -202,7 +203,7 @@ func qemuArgs(t *testing.T, plan unikernel.Plan, root, socket string) []string {
 		"-device", serial, "-chardev", "socket,id=ctl,server=on,wait=off,path=" + socket,
 		"-device", "virtserialport,chardev=ctl,name=" + plan.Control,
 	}
-	if plan.Writable {
+	if slices.ContainsFunc(plan.Disks, func(d unikernel.DiskRequest) bool { return d.Kind == unikernel.DiskWritable }) {
 		args = append(args, "-drive", "if=none,id=writable,format=raw,cache=unsafe,file="+writableDisk(t),
 			"-device", blk+",drive=writable,serial="+unikernel.SerialWritable)
 	}

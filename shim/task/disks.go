@@ -1,0 +1,159 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"containerd-shim-uni/unikernel"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// diskSet are the disks of one container: those its guest asked for, in order.
+type diskSet struct {
+	maker    Disks
+	names    Names
+	requests []unikernel.DiskRequest
+	fs       unikernel.Rootfs
+	// format is that of the disk which holds the files of the root.
+	format string
+	// size is how many bytes can be written to a layer.
+	size int64
+	// volumes are those of the configuration that is in force.
+	volumes []unikernel.Disk
+}
+
+// make makes all that does not depend on the network, at the same time.
+func (d *diskSet) make(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, r := range d.requests {
+		group.Go(func() error { return d.makeOne(ctx, r) })
+	}
+	return group.Wait()
+}
+
+func (d *diskSet) makeOne(ctx context.Context, r unikernel.DiskRequest) error {
+	switch r.Kind {
+	case unikernel.DiskRoot:
+		if err := d.maker.Root(ctx, d.fs, d.names.root()); err != nil {
+			return fmt.Errorf("root disk: %w", err)
+		}
+	case unikernel.DiskBoot:
+		if err := d.maker.BootDisk(ctx, d.fs, r.Boot, d.names.bootDisk()); err != nil {
+			return fmt.Errorf("root disk: %w", err)
+		}
+	case unikernel.DiskWritable:
+		if err := d.maker.Writable(ctx, d.names.writable(), d.size); err != nil {
+			return fmt.Errorf("writable disk: %w", err)
+		}
+	case unikernel.DiskImage:
+		if !r.ReadOnly {
+			return d.maker.DiskLayer(d.names.imageDisk(), d.names.imageLayer())
+		}
+	default:
+		return fmt.Errorf("%w: a disk of kind %d", unikernel.ErrNotImplemented, r.Kind)
+	}
+	return nil
+}
+
+// configure makes the layers that hold a configuration, in place of earlier
+// ones. It is called when hooks have run and the network is known.
+func (d *diskSet) configure(ctx context.Context, boot *unikernel.BootConfig) (err error) {
+	if boot == nil {
+		return nil
+	}
+	if err := os.Remove(d.names.bootLayer()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	base := unikernel.Disk{Path: d.names.bootDisk(), Format: d.format}
+	d.volumes, err = d.maker.Configure(ctx, base, d.names.bootLayer(), d.size, *boot)
+	return err
+}
+
+// list are the disks of the machine.
+func (d *diskSet) list() []unikernel.Disk {
+	var all []unikernel.Disk
+	for _, r := range d.requests {
+		switch r.Kind {
+		case unikernel.DiskRoot:
+			all = append(all, unikernel.Disk{Path: d.names.root(), Format: d.format, Serial: r.Serial, ReadOnly: true})
+		case unikernel.DiskWritable:
+			all = append(all, unikernel.Disk{Path: d.names.writable(), Format: "qcow2", Serial: r.Serial, Ephemeral: true})
+		case unikernel.DiskBoot:
+			// The root last: its kernel starts the program when the root is there,
+			// and should have met the others by then.
+			all = append(all, d.volumes...)
+			all = append(all, unikernel.Disk{Path: d.names.bootLayer(), Format: "qcow2", Serial: r.Serial, Ephemeral: true})
+		case unikernel.DiskImage:
+			disk := unikernel.Disk{Path: d.names.imageLayer(), Format: "qcow2", Serial: r.Serial, Ephemeral: true}
+			if r.ReadOnly {
+				disk = unikernel.Disk{Path: d.names.imageDisk(), Format: "raw", Serial: r.Serial, ReadOnly: true}
+			}
+			all = append(all, disk)
+		}
+	}
+	return all
+}
+
+// root returns the disk with the files of the image. A machine that boots
+// files of its image may have none.
+func (d *diskSet) root() (root unikernel.Disk, ok bool) {
+	for _, r := range d.requests {
+		switch r.Kind {
+		case unikernel.DiskRoot:
+			return unikernel.Disk{Path: d.names.root(), Format: d.format}, true
+		case unikernel.DiskBoot:
+			return unikernel.Disk{Path: d.names.bootDisk(), Format: d.format}, true
+		}
+	}
+	return unikernel.Disk{}, false
+}
+
+// missing says that a program is certainly not on the root's disk. Of a disk
+// that boots that cannot be said.
+func (d *diskSet) missing(args, env []string, cwd string) bool {
+	for _, r := range d.requests {
+		if r.Kind == unikernel.DiskRoot {
+			return d.maker.Missing(unikernel.Disk{Path: d.names.root(), Format: d.format}, args, env, cwd)
+		}
+	}
+	return false
+}
+
+// record returns what the guest left for its host, if it leaves something.
+func (d *diskSet) record() ([]byte, error) {
+	for _, r := range d.requests {
+		if r.Kind == unikernel.DiskBoot {
+			return d.maker.Record(d.names.bootLayer())
+		}
+	}
+	return nil, nil
+}
+
+// image copies what boots out of the container's image, and completes the plan
+// by it.
+func (d *diskSet) image(ctx context.Context, plan *unikernel.Plan) error {
+	if plan.Image == nil {
+		return nil
+	}
+	have := unikernel.ImageFiles{Kernel: d.names.kernel(), Initrd: d.names.initrd(), Disk: d.names.imageDisk()}
+	if err := d.maker.ImageFiles(ctx, d.fs, plan.Image.ImageFiles, have); err != nil {
+		return err
+	}
+	kernel, err := os.Open(have.Kernel)
+	if err != nil {
+		return err
+	}
+	defer kernel.Close()
+	if plan.Machine, plan.Board, err = plan.Image.Complete(kernel); err != nil {
+		return err
+	}
+	plan.Kernel = have.Kernel
+	if plan.Image.Initrd != "" {
+		plan.Initrd = have.Initrd
+	}
+	return nil
+}
