@@ -90,8 +90,8 @@ func (c *Config) annotate(allowed []string, name, value string) error {
 		return fmt.Errorf(" is unknown, known are: %s", strings.Join(KnownAnnotations(), ", "))
 	}
 	if !slices.Contains(allowed, name) {
-		return fmt.Errorf(" is not allowed by the configuration key annotations.allowed, which lists: %s",
-			strings.Join(withPrefix(allowed), ", "))
+		// The names as that key takes them, without the prefix.
+		return fmt.Errorf(" is not allowed: add %q to the configuration key annotations.allowed, which is [%s]", name, quoted(allowed))
 	}
 	if err := c.setAnnotation(name, value); err != nil {
 		return fmt.Errorf(": %w", err)
@@ -167,6 +167,15 @@ func (c *Config) addKernelArgs(s string) error {
 	}
 	c.Linux.KernelArgs = args
 	return nil
+}
+
+// quoted is the inside of a list as the configuration file has it.
+func quoted(names []string) string {
+	q := make([]string, len(names))
+	for i, n := range names {
+		q[i] = strconv.Quote(n)
+	}
+	return strings.Join(q, ", ")
 }
 
 func withPrefix(names []string) []string {

@@ -2,6 +2,8 @@ package config
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -125,9 +127,26 @@ func TestAnnotateAllowed(t *testing.T) {
 		}
 		c := Default()
 		c.Annotations.Allowed = nil
-		if _, err := c.Annotate(set); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "annotations.allowed") {
+		_, err := c.Annotate(set)
+		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "annotations.allowed") {
 			t.Errorf("%s is not listed: error %v", name, err)
+			continue
 		}
+		// What the error says to add is what the file takes.
+		_, rest, _ := strings.Cut(err.Error(), "is not allowed: add ")
+		advised, _, _ := strings.Cut(rest, " to the")
+		file := filepath.Join(t.TempDir(), "config.toml")
+		if err := os.WriteFile(file, []byte("[annotations]\nallowed = ["+advised+"]\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if c, err = Load(file); err != nil || len(c.Annotations.Allowed) != 1 || c.Annotations.Allowed[0] != name {
+			t.Errorf("with %s in annotations.allowed: %v, %v", advised, c.Annotations.Allowed, err)
+		}
+	}
+	c := Default()
+	c.Annotations.Allowed = []string{"memory", "vcpus"}
+	if _, err := c.Annotate(map[string]string{AnnotationPrefix + "guest": "linux"}); err == nil || !strings.Contains(err.Error(), `["memory", "vcpus"]`) {
+		t.Errorf("the error does not list what is allowed as the file has it: %v", err)
 	}
 	if _, err := Default().Annotate(map[string]string{AnnotationPrefix + "kernel-args": "init=/bin/sh"}); err == nil {
 		t.Error("kernel arguments are allowed by default")

@@ -74,7 +74,7 @@
 //
 // microvm, q35 and pc all boot the same kernel by PVH, with disks, interfaces,
 // ports, virtiofs and pvpanic, and end with the guest's power-off, reboot and
-// panic. q35 and pc use qboot.rom instead of SeaBIOS where it is installed, and
-// have their devices on the root bus: libvirt's own choice on q35, a root port
+// panic. microvm needs qboot.rom; q35 and pc use it instead of SeaBIOS where it
+// is installed, and have their devices on the root bus: libvirt's own choice on q35, a root port
 // a device, costs half a second of boot.
 package libvirt

@@ -11,6 +11,7 @@ import (
 
 	"libvirt.org/go/libvirtxml"
 
+	"containerd-shim-uni/libvirt/qemufiles"
 	"containerd-shim-uni/unikernel"
 )
 
@@ -158,13 +159,13 @@ func boot(b *build) error {
 		Initrd:  b.m.Initrd,
 		Cmdline: line,
 	}
+	needed := b.m.Type == machineMicroVM || b.m.Qboot
 	switch {
-	case b.m.Type == machineMicroVM || b.m.BIOS: // have it built in
+	case b.m.BIOS && b.m.Type != machineMicroVM: // QEMU's own choice is SeaBIOS
 	case b.h.Firmware != "":
 		b.dom.OS.Loader = &libvirtxml.DomainLoader{Path: b.h.Firmware, Readonly: "yes", Type: "rom"}
-	case b.m.Qboot:
-		return fmt.Errorf("machine type %s boots this kernel with QEMU's qboot.rom only, and there is no %s: install the package qemu-system-data, or use machine type %s",
-			b.m.Type, firmware, machineMicroVM)
+	case needed:
+		return fmt.Errorf("machine type %s boots this kernel with QEMU's qboot.rom only, which is not there: %s", b.m.Type, qemufiles.QbootAdvice)
 	}
 	return nil
 }
@@ -234,7 +235,10 @@ func board(b *build) error {
 		}
 	}
 	if b.m.DebugExit {
-		args = append(args, "-device", "isa-debug-exit")
+		// A write to the device ends QEMU 7.2 at once. Later ones ask for a
+		// shutdown, after which libvirt's -no-shutdown would keep the process,
+		// and libvirt end it without the status: see onLifecycle.
+		args = append(args, "-device", "isa-debug-exit", "-action", "shutdown=poweroff")
 	}
 	if len(args) == 0 {
 		return nil

@@ -62,7 +62,7 @@ var (
 	emulated = Host{Libvirt: version(9, 0, 0), QEMU: version(7, 2, 22), UID: 64055, GID: 107,
 		Firmware: "/usr/share/qemu/qboot.rom"}
 	accelerated = Host{KVM: true, Emulator: "/usr/bin/qemu-system-x86_64", VhostNet: true,
-		Libvirt: version(11, 3, 0), QEMU: version(10, 0, 0)}
+		Libvirt: version(11, 3, 0), QEMU: version(10, 0, 0), Firmware: "/usr/share/qemu/qboot.rom"}
 )
 
 func TestDomainGolden(t *testing.T) {
@@ -114,14 +114,22 @@ func TestDomainGolden(t *testing.T) {
 	}
 }
 
-// A kernel that needs qboot boots without it on microvm only.
+// microvm boots no kernel without qboot, and some kernels no machine type.
 func TestDomainWithoutQboot(t *testing.T) {
-	for kind, want := range map[string]error{"microvm": nil, "q35": unikernel.ErrInvalid, "pc": unikernel.ErrInvalid} {
-		if _, err := Domain(legacy(machine(kind)), accelerated); !errors.Is(err, want) {
-			t.Errorf("%s: %v, want %v", kind, err, want)
-		}
-		if _, err := Domain(machine(kind), accelerated); err != nil {
-			t.Errorf("%s with a kernel that does not need it: %v", kind, err)
+	without := accelerated
+	without.Firmware = ""
+	tests := []struct {
+		m      unikernel.Machine
+		needed bool
+	}{
+		{machine("microvm"), true}, {prebuilt(machine("microvm")), true}, {legacy(machine("microvm")), true},
+		{machine("q35"), false}, {legacy(machine("q35")), true},
+		{machine("pc"), false}, {legacy(machine("pc")), true}, {prebuilt(machine("pc")), false},
+	}
+	for _, tt := range tests {
+		_, err := Domain(tt.m, without)
+		if tt.needed && (!errors.Is(err, unikernel.ErrInvalid) || !strings.Contains(err.Error(), "qemu-system-data")) || !tt.needed && err != nil {
+			t.Errorf("%s, board %+v: %v; needed: %v", tt.m.Type, tt.m.Board, err, tt.needed)
 		}
 	}
 }

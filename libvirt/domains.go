@@ -29,7 +29,9 @@ type domain struct {
 
 	// Guarded by Driver.mu:
 	end        unikernel.End
-	armed      bool // events are of this domain, not of one before it
+	armed      bool           // events are of this domain, not of one before it
+	told       *unikernel.End // what libvirt said of the end before QEMU's status was known, see onLifecycle
+	statusRead bool           // QEMU's status is known, or never will be
 	destroying bool
 	vm         *process
 	helpers    []*process
@@ -212,9 +214,7 @@ func (d *Driver) watch(dom *domain, id int) error {
 			return // Close
 		}
 		close(dom.gone)
-		if s, ok := status.guestStatus(); ok && dom.debugExit {
-			d.finish(dom, unikernel.End{Reason: unikernel.EndExited, Status: s, Detail: status.text})
-		}
+		d.heed(dom, status)
 		d.inspect(dom, status.text)
 	}()
 	go func() {

@@ -125,6 +125,54 @@ func TestWaitTellsWhy(t *testing.T) {
 	}
 }
 
+// A guest ends its QEMU with a status: whatever libvirt tells before that is
+// known, and in whatever order, the status counts; without one, libvirt's word.
+func TestGuestsStatusCounts(t *testing.T) {
+	shutdown, lost := unikernel.End{Reason: unikernel.EndShutdown}, unikernel.End{Reason: unikernel.EndFailed, Detail: "libvirt lost QEMU"}
+	exited := exitCode{"exit status 43", 43}
+	tests := []struct {
+		name          string
+		plain         bool // the machine has no such device
+		before, after []unikernel.End
+		status        exitCode
+		want          unikernel.EndReason
+		detail        string
+	}{
+		{name: "QEMU 7", before: []unikernel.End{lost}, status: exited, want: unikernel.EndExited},
+		{name: "QEMU 10", before: []unikernel.End{shutdown, lost}, status: exited, want: unikernel.EndExited},
+		{name: "the event is late", after: []unikernel.End{shutdown}, status: exited, want: unikernel.EndExited},
+		{name: "power-off", before: []unikernel.End{shutdown}, status: exitCode{"exit status 0", 0}, want: unikernel.EndShutdown},
+		{name: "power-off, late event", after: []unikernel.End{shutdown}, status: exitCode{"exit status 0", 0}, want: unikernel.EndShutdown},
+		{name: "killed", before: []unikernel.End{lost}, status: exitCode{"killed by SIGKILL", -1}, want: unikernel.EndFailed, detail: "killed by SIGKILL"},
+		{name: "another's child", before: []unikernel.End{shutdown}, status: unknownCode, want: unikernel.EndShutdown},
+		{name: "panic", before: []unikernel.End{{Reason: unikernel.EndPanicked}, shutdown}, status: exitCode{"exit status 0", 0}, want: unikernel.EndPanicked},
+		{name: "no device", plain: true, before: []unikernel.End{shutdown}, status: exited, want: unikernel.EndShutdown},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := newDriver(target{}, t.Logf)
+			dom := newDomain("test")
+			dom.debugExit = !tt.plain
+			for _, end := range tt.before {
+				d.tell(dom, end)
+			}
+			if status, ok := tt.status.guestStatus(); ok && !tt.plain && dom.over() {
+				t.Fatalf("%v is over before its status %d is known", dom.end, status)
+			}
+			d.heed(dom, tt.status)
+			for _, end := range tt.after {
+				d.tell(dom, end)
+			}
+			if !dom.over() || dom.end.Reason != tt.want || dom.end.Status != 0 && dom.end.Status != 21 || !strings.Contains(dom.end.Detail, tt.detail) {
+				t.Errorf("over: %v, %+v, want %v", dom.over(), dom.end, tt.want)
+			}
+			if tt.want == unikernel.EndExited && dom.end.Status != 21 {
+				t.Errorf("status %d", dom.end.Status)
+			}
+		})
+	}
+}
+
 func TestDestroyEndsQEMU(t *testing.T) {
 	d, qemu := openTest(t)
 	waiting(t, d)

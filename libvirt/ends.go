@@ -91,20 +91,48 @@ func (d *Driver) onLifecycle(_ *lv.Connect, ldom *lv.Domain, ev *lv.DomainEventL
 	}
 	d.mu.Lock()
 	dom := d.domains[name]
-	if dom == nil {
-		d.mu.Unlock()
-		return
-	}
-	if ev.Event == lv.DOMAIN_EVENT_STARTED {
+	if dom != nil && ev.Event == lv.DOMAIN_EVENT_STARTED {
 		dom.armed = true
 	}
-	armed := dom.armed
+	armed := dom != nil && dom.armed
 	d.mu.Unlock()
-	reason, detail, ok := endOf(ev.Event, ev.Detail)
-	if !ok || !armed || (reason == unikernel.EndFailed && dom.debugExit) { // the last: its exit status tells more, see watch
+	if reason, detail, ok := endOf(ev.Event, ev.Detail); ok && armed {
+		d.tell(dom, unikernel.End{Reason: reason, Detail: detail})
+	}
+}
+
+// tell records an end that an event told of. Where the guest may end its QEMU
+// with a status, that tells more than the event, be it of a QEMU that is gone
+// (up to version 8) or of a guest that has shut down (since): the event counts
+// when the status is known to be none of the guest's, see heed.
+func (d *Driver) tell(dom *domain, end unikernel.End) {
+	d.mu.Lock()
+	early := dom.debugExit && !dom.statusRead && (end.Reason == unikernel.EndFailed || end.Reason == unikernel.EndShutdown)
+	if early && dom.told == nil {
+		dom.told = &end
+	}
+	d.mu.Unlock()
+	if !early {
+		d.finish(dom, end)
+	}
+}
+
+// heed lets events count, those before too: QEMU has ended, with this status.
+func (d *Driver) heed(dom *domain, status exitCode) {
+	if s, ok := status.guestStatus(); ok && dom.debugExit {
+		d.finish(dom, unikernel.End{Reason: unikernel.EndExited, Status: s, Detail: status.text})
+	}
+	d.mu.Lock()
+	dom.statusRead = true
+	told := dom.told
+	d.mu.Unlock()
+	if told == nil {
 		return
 	}
-	d.finish(dom, unikernel.End{Reason: reason, Detail: detail})
+	if told.Reason == unikernel.EndFailed && status.text != "" {
+		told.Detail = status.text
+	}
+	d.finish(dom, *told)
 }
 
 // crashEvents are QEMU's events of a panic device that is told of a crash: one

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-uni/libvirt/kvm"
+	"containerd-shim-uni/libvirt/qemufiles"
 	"containerd-shim-uni/unikernel"
 )
 
@@ -21,9 +22,6 @@ const (
 	AccelKVM  = "kvm"  // KVM, or Open fails
 	AccelTCG  = "tcg"  // emulation
 )
-
-// firmware is Debian's path of qboot.rom (package qemu-system-data).
-const firmware = "/usr/share/qemu/qboot.rom"
 
 // qemuUsers are the users that distributions make for QEMU: Debian and Ubuntu;
 // Fedora, SUSE and Arch.
@@ -47,9 +45,7 @@ func facts(opts Options, log func(string, ...any)) (Host, error) {
 		return h, fmt.Errorf("%w: accelerator %q; known are %s, %s and %s",
 			unikernel.ErrInvalid, opts.Accel, AccelAuto, AccelKVM, AccelTCG)
 	}
-	if _, err := os.Stat(firmware); err == nil {
-		h.Firmware = firmware
-	}
+	h.Firmware = qemufiles.Qboot("")
 	if _, err := os.Stat("/dev/vhost-net"); err == nil {
 		h.VhostNet = true
 	}

@@ -37,6 +37,14 @@ func withDaemons(t *testing.T) (parent bool, kill func()) {
 	if os.Getenv("UNI_TEST_CHILD") != t.Name() {
 		cmd := child(t)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		if _, err := os.Stat(kvm.Device); err == nil {
+			before := mode(t, kvm.Device)
+			defer func() {
+				if after := mode(t, kvm.Device); after != before {
+					t.Errorf("the test leaves %s as %s, it was %s", kvm.Device, after, before)
+				}
+			}()
+		}
 		out, err := cmd.CombinedOutput()
 		t.Logf("%s", out)
 		if err != nil {
@@ -52,25 +60,34 @@ func withDaemons(t *testing.T) (parent bool, kill func()) {
 			t.Fatal(err)
 		}
 	}
-	openKVM(t)
+	openKVM(t, kvm.Device)
 	daemon(t, "virtlogd")
 	return false, daemon(t, "libvirtd")
 }
 
-// openKVM gives the group kvm the device as udev does: else libvirtd probes
-// QEMU for a minute at each start.
-func openKVM(t *testing.T) {
+// openKVM puts a device like KVM's over it, open to the group kvm as udev makes
+// it: else libvirtd probes QEMU for a minute at each start. The host's own stays
+// as it is: the mount is in this child's namespace alone.
+func openKVM(t *testing.T, device string) {
 	t.Helper()
-	info, err := os.Stat(kvm.Device)
+	var st unix.Stat_t
+	err := unix.Stat(device, &st)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
-	kvmGroup, gerr := user.LookupGroup("kvm")
+	group, gerr := user.LookupGroup("kvm")
 	if err := errors.Join(err, gerr); err != nil {
 		t.Fatal(err)
 	}
-	gid, err := strconv.Atoi(kvmGroup.Gid)
-	if err := errors.Join(err, os.Chown(kvm.Device, -1, gid), os.Chmod(kvm.Device, info.Mode().Perm()|0o060)); err != nil {
+	gid, err := strconv.Atoi(group.Gid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const ours = "/run/libvirt/kvm" // withDaemons mounted it, devices allowed
+	if err := unix.Mknod(ours, unix.S_IFCHR|0o600, int(st.Rdev)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chown(ours, 0, gid), os.Chmod(ours, 0o660), unix.Mount(ours, device, "", unix.MS_BIND, "")); err != nil {
 		t.Fatal(err)
 	}
 }

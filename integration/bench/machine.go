@@ -130,7 +130,7 @@ func (b *bench) bare(args []string, key string) (bareMachine, error) {
 	socket := filepath.Join(b.Dir, "bare.sock")
 	return bareMachine{socket, []string{
 		"-machine", machine, "-accel", option(args, "-accel"), "-cpu", option(args, "-cpu"), "-m", option(args, "-m"),
-		"-kernel", option(args, "-kernel"), "-initrd", option(args, "-initrd"), "-append", option(args, "-append"),
+		"-bios", option(args, "-bios"), "-kernel", option(args, "-kernel"), "-initrd", option(args, "-initrd"), "-append", option(args, "-append"),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-chardev", "null,id=console", "-device", "isa-serial,chardev=console",
 		"-global", "virtio-mmio.force-legacy=false",

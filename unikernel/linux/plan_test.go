@@ -103,7 +103,7 @@ func TestPlanRefuses(t *testing.T) {
 			}
 		})
 	}
-	for machine, least := range map[string]string{"microvm": "40 MiB", "q35": "32 MiB"} {
+	for machine, least := range map[string]string{"microvm": "40 MiB", "pc": "40 MiB", "q35": "32 MiB"} {
 		_, err := New(Config{Machine: machine}).Plan(testApp(), unikernel.Resources{MemoryMiB: 31, VCPUs: 1})
 		if !errors.Is(err, invalid) || !strings.Contains(err.Error(), "31 MiB") || !strings.Contains(err.Error(), least) {
 			t.Errorf("too little memory on %s: %v", machine, err)

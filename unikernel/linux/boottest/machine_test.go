@@ -203,6 +203,9 @@ func qemuArgs(t *testing.T, plan unikernel.Plan, root, socket string) []string {
 		"-device", serial, "-chardev", "socket,id=ctl,server=on,wait=off,path=" + socket,
 		"-device", "virtserialport,chardev=ctl,name=" + plan.Control,
 	}
+	if plan.Machine == "microvm" { // QEMU finds it by itself, but would not always take it
+		args = append(args, "-bios", "qboot.rom")
+	}
 	if slices.ContainsFunc(plan.Disks, func(d unikernel.DiskRequest) bool { return d.Kind == unikernel.DiskWritable }) {
 		args = append(args, "-drive", "if=none,id=writable,format=raw,cache=unsafe,file="+writableDisk(t),
 			"-device", blk+",drive=writable,serial="+unikernel.SerialWritable)

@@ -188,7 +188,7 @@ func TestHostGone(t *testing.T) {
 func TestLeastMemory(t *testing.T) {
 	needQEMU(t)
 	a := app("sh", "-c", "echo hello; cat /etc/image")
-	for _, machineType := range []string{"microvm", "q35"} {
+	for _, machineType := range []string{"microvm", "q35", "pc"} {
 		m := bootWith(t, machineType, unikernel.Resources{MemoryMiB: linux.MinMemoryMiB(machineType), VCPUs: 1}, image(t), a)
 		var out lockedBuffer
 		if got := m.await(m.run(a, unikernel.Stdio{Stdout: &out})); got != 0 || out.String() != "hello\nfrom the image\n" {
