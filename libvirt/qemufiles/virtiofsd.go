@@ -46,6 +46,17 @@ func (v Virtiofsd) String() string {
 	return v.Binary + ", the one in Rust"
 }
 
+// Limits are what is not as on the host in a directory that this daemon
+// shares, the way libvirt starts it for our machines.
+func (v Virtiofsd) Limits() []string {
+	both := []string{"locks do not reach the host's processes", "no extended attributes and ACLs"}
+	if v.InC() {
+		return append([]string{"all file systems below one mount have one device number",
+			"a shared mapping of a file that is open for appending writes to the wrong place"}, both...)
+	}
+	return both
+}
+
 // FindVirtiofsd returns the daemon that libvirt would start. Of the
 // descriptions of type "fs" it takes the first in the order of their names; one
 // in a more important directory stands for those of the same name, and an empty

@@ -48,6 +48,7 @@ var checks = []struct {
 	{"platform", checkPlatform},
 	{"accel", checkAccel},
 	{"qemu", checkQEMU},
+	{"firmware", checkFirmware},
 	{"libvirt", checkLibvirt},
 	{"shim", checkShim},
 	{"containerd", checkContainerd},

@@ -41,13 +41,6 @@ func checkInitrd(_ context.Context, h host, c config.Config) finding {
 	return ok("%s, %s", c.Linux.Initrd, human(info.Size()))
 }
 
-// qbootPath is where QEMU's package puts the firmware that the driver boots q35
-// with.
-const (
-	qbootPath    = "/usr/share/qemu/qboot.rom"
-	installQboot = "install qemu-system-data, or set nanos.machine to \"microvm\""
-)
-
 // checkNanos is about the other guest. It fails only where that guest is the
 // configured one: containers may never ask for it.
 func checkNanos(_ context.Context, h host, c config.Config) finding {
@@ -62,11 +55,6 @@ func checkNanos(_ context.Context, h host, c config.Config) finding {
 		return ok("not installed, and not needed by the guest %q (uni kernel install nanos)", c.Guest)
 	case err != nil:
 		return bad(installNanos, "nanos.kernel: %v", err)
-	case h.exists(qbootPath) || c.Nanos.Machine == "microvm":
-	case c.Nanos.Machine == "q35":
-		return bad(installQboot, "%s is missing: machines of type q35 do not boot nanos without", qbootPath)
-	default:
-		return warn(installQboot, "%s is missing: nanos does not boot where it needs machines of type q35, as small ones", qbootPath)
 	}
 	if real, err := filepath.EvalSymlinks(h.root + dir); err == nil && dir == c.Storage.CurrentNanos() {
 		dir = fmt.Sprintf("%s, version %s", dir, filepath.Base(real))

@@ -2,14 +2,16 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-uni/config"
+	"containerd-shim-uni/libvirt/qemufiles"
 )
 
 // shimName is the program containerd runs for the runtime io.containerd.uni.v1.
@@ -71,6 +73,18 @@ func (p program) ask(ctx context.Context, h host) (path, text string, bad *findi
 	return path, text, nil
 }
 
+// checkFirmware is about qboot.rom: what of the configuration boots without it.
+func checkFirmware(_ context.Context, h host, c config.Config) finding {
+	path := qemufiles.Qboot(h.root)
+	switch {
+	case path != "":
+		return ok("%s", path)
+	case c.Guest == config.GuestLinux && c.Linux.Machine != "microvm":
+		return warn(qemufiles.QbootAdvice, "no qboot.rom: machines of type %s take longer to boot, microvm and nanos do not boot", c.Linux.Machine)
+	}
+	return fail(qemufiles.QbootAdvice, "no qboot.rom: machines of type microvm and the guest nanos do not boot")
+}
+
 func checkLibvirt(_ context.Context, h host, c config.Config) finding {
 	drivers := h.glob("/usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so")
 	drivers = append(drivers, h.glob("/usr/lib*/libvirt/connection-driver/libvirt_driver_qemu.so")...)
@@ -85,14 +99,28 @@ func checkLibvirt(_ context.Context, h host, c config.Config) finding {
 	if strings.HasPrefix(c.Libvirt.URI, "qemu:///embed") {
 		return ok("QEMU driver %s, embedded in the shim", drivers[0])
 	}
-	for _, socket := range []string{"/run/libvirt/virtqemud-sock", "/run/libvirt/libvirt-sock"} {
-		if h.exists(socket) {
-			return ok("%s by %s", c.Libvirt.URI, socket)
-		}
-	}
-	return fail("start libvirtd or virtqemud, or set libvirt.uri to \"qemu:///embed\"",
-		"libvirt.uri is %q and no daemon's socket is in /run/libvirt", c.Libvirt.URI)
+	return checkDaemon(h, c.Libvirt.URI)
 }
+
+// checkDaemon is about qemu:///system: libvirt's daemon, and the one that takes
+// QEMU's output for it, without which no machine starts.
+func checkDaemon(h host, uri string) finding {
+	sockets := []string{"/run/libvirt/virtqemud-sock", "/run/libvirt/libvirt-sock"}
+	at := slices.IndexFunc(sockets, h.exists)
+	if at < 0 {
+		return fail("start libvirtd or virtqemud, or set libvirt.uri to \"qemu:///embed\"",
+			"libvirt.uri is %q and no daemon's socket is in /run/libvirt", uri)
+	}
+	const logSocket = "/run/libvirt/virtlogd-sock"
+	if text, err := h.read("/etc/libvirt/qemu.conf"); !h.exists(logSocket) && (err != nil || !logsToFiles.MatchString(text)) {
+		return fail("start virtlogd (systemctl start virtlogd.socket; without systemd: virtlogd -d), or set stdio_handler = \"file\" in /etc/libvirt/qemu.conf",
+			"libvirt.uri is %q and there is no %s: no machine starts without virtlogd", uri, logSocket)
+	}
+	return ok("%s by %s", uri, sockets[at])
+}
+
+// logsToFiles finds the setting with which libvirt needs no virtlogd.
+var logsToFiles = regexp.MustCompile(`(?m)^\s*stdio_handler\s*=\s*"file"`)
 
 func checkShim(ctx context.Context, h host, _ config.Config) finding {
 	path, text, bad := program{shimName, "-v", "install it into one of them", "reinstall it; if a shared library is missing, install libvirt0"}.ask(ctx, h)
@@ -124,24 +152,12 @@ func checkMke2fs(_ context.Context, h host, _ config.Config) finding {
 	return fail("install e2fsprogs", "no mke2fs in %s: no container can get a writable layer", strings.Join(programDirs, ":"))
 }
 
-// checkVirtiofsd looks where libvirt does: QEMU's descriptions of its helpers.
 func checkVirtiofsd(_ context.Context, h host, _ config.Config) finding {
-	const action = "install virtiofsd (Debian 12: it is in qemu-system-common)"
-	dirs := []string{"/etc/qemu/vhost-user/*.json", "/usr/local/share/qemu/vhost-user/*.json", "/usr/share/qemu/vhost-user/*.json"}
-	for _, dir := range dirs {
-		for _, file := range h.glob(dir) {
-			text, err := h.read(file)
-			var d struct{ Type, Binary string }
-			if err != nil || json.Unmarshal([]byte(text), &d) != nil || d.Type != "fs" {
-				continue
-			}
-			if h.executable(d.Binary) {
-				return ok("%s", d.Binary)
-			}
-			return warn(action, "%s names %s, which is not there: containers cannot have bind mounts", file, d.Binary)
-		}
+	v, err := qemufiles.FindVirtiofsd(h.root)
+	if err != nil {
+		return warn(qemufiles.VirtiofsdAdvice, "%v: containers cannot have bind mounts", err)
 	}
-	return warn(action, "no virtiofsd is described in */qemu/vhost-user: containers cannot have bind mounts")
+	return ok("%s; below bind mounts: %s", v, strings.Join(v.Limits(), "; "))
 }
 
 func checkNetwork(_ context.Context, h host, _ config.Config) finding {

@@ -13,6 +13,8 @@ import (
 	"containerd-shim-uni/config"
 )
 
+const qboot = "/usr/share/qemu/qboot.rom"
+
 // goodHost is a host on which all is well. Its programs print "<name> 1.0".
 func goodHost(t *testing.T) (host, config.Config) {
 	t.Helper()
@@ -28,6 +30,7 @@ func goodHost(t *testing.T) (host, config.Config) {
 	}
 	write(t, h.root+"/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so", "", 0o644)
 	write(t, h.root+"/usr/share/qemu/vhost-user/50.json", `{"type": "fs", "binary": "/usr/lib/qemu/virtiofsd"}`, 0o644)
+	write(t, h.root+qboot, "", 0o644)
 	write(t, h.root+"/etc/debian_version", "12.15\n", 0o644)
 	write(t, h.root+"/etc/passwd", "root:x:0:0::/root:/bin/sh\nlibvirt-qemu:x:64055:107::/:/bin/false\n", 0o644)
 	write(t, h.root+"/dev/net/tun", "", 0o644)
@@ -77,7 +80,7 @@ func TestChecks(t *testing.T) {
 	uri := func(uri string) func(*testing.T, *host, *config.Config) {
 		return func(_ *testing.T, _ *host, c *config.Config) { c.Libvirt.URI = uri }
 	}
-	// nanosAs puts a kernel of nanos where the default is and qboot.rom beside QEMU.
+	// nanosAs puts a kernel of nanos where the default is.
 	nanosAs := func(guest, machine string, without ...string) func(*testing.T, *host, *config.Config) {
 		return func(t *testing.T, h *host, c *config.Config) {
 			c.Guest, c.Nanos.Machine = guest, machine
@@ -85,7 +88,6 @@ func TestChecks(t *testing.T) {
 			if err := os.Symlink("0.1.55", h.root+c.Storage.CurrentNanos()); err != nil {
 				t.Fatal(err)
 			}
-			write(t, h.root+qbootPath, "", 0o644)
 			for _, name := range without {
 				if err := os.Remove(h.root + name); err != nil {
 					t.Fatal(err)
@@ -93,6 +95,13 @@ func TestChecks(t *testing.T) {
 			}
 		}
 	}
+	noQboot := func(guest, linux string) func(*testing.T, *host, *config.Config) {
+		return func(t *testing.T, h *host, c *config.Config) {
+			c.Guest, c.Linux.Machine = guest, linux
+			remove(qboot)(t, h, c)
+		}
+	}
+	const description = "/usr/share/qemu/vhost-user/50.json"
 	nanosDir := config.Default().Nanos.Kernel
 	kernel, initrd := config.Default().Linux.Kernel, config.Default().Linux.Initrd
 	tests := []struct {
@@ -108,6 +117,10 @@ func TestChecks(t *testing.T) {
 		{"accel", noKVM("tcg"), levelWarn, "emulation"},
 		{"qemu", remove("/usr/bin/qemu-system-x86_64"), levelFail, "install qemu-system-x86"},
 		{"qemu", noOutput, levelFail, "broken"},
+		{"firmware", remove(qboot), levelFail, "qemu-system-data"},
+		{"firmware", noQboot("linux", "q35"), levelWarn, "q35 take longer"},
+		{"firmware", noQboot("nanos", "q35"), levelFail, "nanos do not boot"},
+		{"firmware", noQboot("image", "pc"), levelFail, "microvm"},
 		{"libvirt", remove("/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so"), levelFail, "install libvirt-daemon-driver-qemu"},
 		{"libvirt", remove("/etc/passwd"), levelFail, "no user libvirt-qemu"},
 		{"libvirt", uri("qemu:///system"), levelFail, "start libvirtd"},
@@ -128,16 +141,15 @@ func TestChecks(t *testing.T) {
 		{"nanos", func(_ *testing.T, _ *host, c *config.Config) { c.Guest = "nanos" }, levelFail, "run uni kernel install nanos"},
 		{"nanos", func(_ *testing.T, _ *host, c *config.Config) { c.Nanos.Kernel = "/my/nanos" }, levelWarn, "/my/nanos"},
 		{"nanos", nanosAs("nanos", "auto"), levelOK, "version 0.1.55, built from 0123456789ab"},
-		{"nanos", nanosAs("nanos", "q35", qbootPath), levelFail, "install qemu-system-data"},
-		{"nanos", nanosAs("linux", "q35", qbootPath), levelWarn, "install qemu-system-data"},
-		{"nanos", nanosAs("nanos", "auto", qbootPath), levelWarn, "machines of type q35, as small ones"},
-		{"nanos", nanosAs("nanos", "microvm", qbootPath), levelOK, "version 0.1.55"},
 		{"nanos", nanosAs("nanos", "auto", nanosDir+"/boot.img"), levelFail, "boot.img"},
 		{"nanos", nanosAs("linux", "auto", nanosDir), levelOK, "not installed"},
 		{"mke2fs", remove("/usr/sbin/mke2fs"), levelFail, "install e2fsprogs"},
-		{"virtiofsd", remove("/usr/share/qemu/vhost-user/50.json"), levelWarn, "no virtiofsd is described"},
-		{"virtiofsd", remove("/usr/lib/qemu/virtiofsd"), levelWarn, "names /usr/lib/qemu/virtiofsd, which is not there"},
-		{"virtiofsd", set("/usr/share/qemu/vhost-user/50.json", "{"), levelWarn, "no virtiofsd is described"},
+		{"virtiofsd", remove(description), levelWarn, "a package of its own"},
+		{"virtiofsd", remove("/usr/lib/qemu/virtiofsd"), levelWarn, "which is not there: containers cannot have bind mounts"},
+		{"virtiofsd", set(description, "{"), levelWarn, "cannot read " + description},
+		{"virtiofsd", nothing, levelOK, "the one in C of QEMU up to version 7; below bind mounts: all file systems below one mount have one device number"},
+		{"virtiofsd", set(description, `{"type": "fs", "binary": "/usr/lib/qemu/virtiofsd", "features": ["separate-options"]}`),
+			levelOK, "the one in Rust; below bind mounts: locks"},
 		{"network", remove("/dev/net/tun"), levelWarn, "module tun"},
 		{"cgroup", remove("/sys/fs/cgroup/cgroup.controllers"), levelFail, "no cgroup hierarchy"},
 		{"cgroup", set("/sys/fs/cgroup/cgroup.controllers", "cpu pids\n"), levelWarn, `"memory"`},
@@ -175,11 +187,30 @@ func TestCgroupVersion1(t *testing.T) {
 }
 
 func TestLibvirtDaemon(t *testing.T) {
-	h, c := goodHost(t)
-	c.Libvirt.URI = "qemu:///system"
-	write(t, h.root+"/run/libvirt/libvirt-sock", "", 0o644)
-	if f := checkLibvirt(t.Context(), h, c); f.Level != levelOK {
-		t.Errorf("%+v", f)
+	const virtlogd, conf = "/run/libvirt/virtlogd-sock", "/etc/libvirt/qemu.conf"
+	tests := []struct {
+		name  string
+		files map[string]string
+		level string
+		want  string
+	}{
+		{"both", map[string]string{virtlogd: ""}, levelOK, "libvirt-sock"},
+		{"no virtlogd", nil, levelFail, "virtlogd -d"},
+		{"no virtlogd, the default", map[string]string{conf: "#stdio_handler = \"file\"\n"}, levelFail, "virtlogd"},
+		{"no virtlogd, files", map[string]string{conf: "x = 1\nstdio_handler = \"file\"\n"}, levelOK, "libvirt-sock"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h, c := goodHost(t)
+			c.Libvirt.URI = "qemu:///system"
+			write(t, h.root+"/run/libvirt/libvirt-sock", "", 0o644)
+			for path, text := range tt.files {
+				write(t, h.root+path, text, 0o644)
+			}
+			if f := checkLibvirt(t.Context(), h, c); f.Level != tt.level || !strings.Contains(f.Detail+" "+f.Action, tt.want) {
+				t.Errorf("%+v, want %s with %q", f, tt.level, tt.want)
+			}
+		})
 	}
 }
 
