@@ -192,6 +192,9 @@ func logTo(file string) (restore func()) {
 
 // open connects and learns the versions, which makes libvirt look at QEMU.
 func (d *Driver) open(ctx context.Context) error {
+	if err := load(libraries, dlopen); err != nil {
+		return err
+	}
 	if err := loop.acquire(); err != nil {
 		return err
 	}
@@ -202,6 +205,9 @@ func (d *Driver) open(ctx context.Context) error {
 	}
 	d.session = s
 	d.host.Libvirt, d.host.QEMU, err = d.versions(ctx)
+	if err == nil {
+		err = recent(d.host.Libvirt)
+	}
 	if err != nil {
 		return errors.Join(err, d.Close())
 	}
