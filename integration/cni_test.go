@@ -40,9 +40,8 @@ var plugins = map[string]struct {
 	},
 }
 
-// occupant is the process in a container's network namespace where libvirtd
-// runs the machines.
-const occupant = "uni-netns"
+// occupant is the process that stands for a container on the host.
+const occupant = "uni-container"
 
 // cniSite is a site in which "ctr run --cni" finds one network.
 type cniSite struct {

@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -93,6 +94,38 @@ func (s *site) once(t *testing.T, flags []string, script string) peer.Result {
 	t.Helper()
 	args := append([]string{"run", "--rm", "--runtime", uniRuntime}, flags...)
 	return s.nerdctl(t, append(args, busybox, "sh", "-c", script)...)
+}
+
+// TestNerdctlCopyIsNotTheHost: "nerdctl cp" looks for a running container's
+// files by the number of its process, and must not find the host's there.
+func TestNerdctlCopyIsNotTheHost(t *testing.T) {
+	s := newSite(t)
+	s.up(t, []string{"--name", "box"}, "sleep", "1000")
+	defer s.do(t, "rm", "-f", "box")
+	dir := t.TempDir() // on the host; the container has no such directory
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, []byte("the host's\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, in := filepath.Join(dir, "out"), filepath.Join(dir, "in")
+	if got := s.nerdctl(t, "cp", "box:"+secret, out); got.Code == 0 || exists(out) {
+		t.Errorf("a file of the host was copied: %+v", got)
+	}
+	if got := s.nerdctl(t, "cp", secret, "box:"+in); got.Code == 0 || exists(in) {
+		t.Errorf("a file was written to the host: %+v", got)
+	}
+	pid := strings.TrimSpace(s.do(t, "inspect", "-f", "{{.State.Pid}}", "box"))
+	for _, kind := range []string{"mnt", "pid", "ipc", "uts", "net"} {
+		ours, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", s.Pid(), kind))
+		theirs, err2 := os.Readlink(fmt.Sprintf("/proc/%s/ns/%s", pid, kind))
+		if err := errors.Join(err, err2); err != nil || ours == theirs {
+			t.Errorf("namespace %s is containerd's: %s, %v", kind, ours, err)
+		}
+	}
+	cgroup, err := os.ReadFile("/proc/" + pid + "/cgroup")
+	if err != nil || !strings.Contains(string(cgroup), s.Namespace) {
+		t.Errorf("its cgroup is %s, %v", cgroup, err)
+	}
 }
 
 func TestNerdctl(t *testing.T) {

@@ -42,7 +42,7 @@ func parse(args []string) (flags, error) {
 		return f, err
 	}
 	f.action = set.Arg(0)
-	if f.version || f.info || f.action == "warm" || f.action == Occupy {
+	if f.version || f.info || f.action == "warm" {
 		return f, nil
 	}
 	switch {

@@ -38,10 +38,6 @@ type Host interface {
 	Close() error
 }
 
-// Occupy is the action of a process that only is where it was started: it ends
-// when its standard input does.
-const Occupy = "occupy"
-
 // Main runs what the command line asks for and returns the exit status.
 func (r Runtime) Main(args []string) int {
 	if err := r.run(context.Background(), args, os.Stdin, os.Stdout); err != nil {
@@ -71,9 +67,6 @@ func (r Runtime) run(ctx context.Context, args []string, stdin io.Reader, stdout
 			return err
 		}
 		return r.Warm(ctx, cfg)
-	case Occupy:
-		_, err := io.Copy(io.Discard, stdin)
-		return err
 	}
 	tune()
 	switch f.action {

@@ -23,8 +23,7 @@
 //	Remove deletes what is left, from the container's key alone
 //
 // Occupy puts a process into the container's namespace that stands for it on the
-// host: for OCI hooks, which come before QEMU, and where libvirtd starts QEMU in
-// the host's namespace.
+// host, see package standin.
 //
 // A tap's name derives from the container's key, so Remove needs no state, and
 // a namespace that vanishes takes its taps along.

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
+
+	"containerd-shim-uni/shim/thread"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -29,14 +30,7 @@ func NewNamespace(path string) error {
 		return err
 	}
 	file.Close()
-	done := make(chan error)
-	go func() {
-		// The thread is never unlocked: it ends with the goroutine, since it
-		// is in another namespace than the rest of the process.
-		runtime.LockOSThread()
-		done <- newNamespace(path)
-	}()
-	if err := <-done; err != nil {
+	if err := thread.Discard(func() error { return newNamespace(path) }); err != nil {
 		return errors.Join(fmt.Errorf("make network namespace %s: %w", path, err), os.Remove(path))
 	}
 	return nil
@@ -68,32 +62,20 @@ func RemoveNamespace(path string) error {
 	return nil
 }
 
-// Within runs f on a thread that is in the network namespace at path, and so
-// are the processes that f starts.
+// Within runs f on a thread of its own that is in the network namespace at path,
+// and so are the processes that f starts.
 func Within(path string, f func() error) error {
 	target, err := open(path)
 	if err != nil {
 		return err
 	}
 	defer target.Close()
-	runtime.LockOSThread()
-	home, err := netns.Get()
-	if err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("open own network namespace: %w", err)
-	}
-	defer home.Close()
-	if err := netns.Set(target); err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("enter network namespace %s: %w", path, err)
-	}
-	err = f()
-	if back := netns.Set(home); back != nil {
-		// The thread stays locked and so ends with its goroutine.
-		return errors.Join(err, fmt.Errorf("leave network namespace %s: %w", path, back))
-	}
-	runtime.UnlockOSThread()
-	return err
+	return thread.Discard(func() error {
+		if err := netns.Set(target); err != nil {
+			return fmt.Errorf("enter network namespace %s: %w", path, err)
+		}
+		return f()
+	})
 }
 
 // inNamespace runs f with a netlink connection to the namespace at path.

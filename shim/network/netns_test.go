@@ -5,13 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -295,51 +292,6 @@ func arp(mac, sender net.HardwareAddr, ip netip.Addr) []byte {
 	copy(frame[offsetARPSender:], sender)
 	copy(frame[offsetARPSender+6:], ip.AsSlice())
 	return frame
-}
-
-// TestMain is also what Occupy starts: a process that waits for its standard
-// input to end.
-func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == "occupy" {
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		return
-	}
-	os.Exit(m.Run())
-}
-
-func TestOccupy(t *testing.T) {
-	needRoot(t)
-	path, _ := newPod(t)
-	linker := Linker{Occupant: []string{"/proc/self/exe", "occupant", "occupy"}}
-	pid, end, err := linker.Occupy(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proc := fmt.Sprintf("/proc/%d/ns/net", pid)
-	if want, got := inode(t, path), inode(t, proc); got != want {
-		t.Errorf("the process is in namespace %d, want %d", got, want)
-	}
-	// A thread has a directory in /proc too, but is not listed there, and ps
-	// does not know it.
-	if all, err := os.ReadDir("/proc"); err != nil || !slices.ContainsFunc(all, func(e fs.DirEntry) bool { return e.Name() == strconv.Itoa(pid) }) {
-		t.Errorf("%d is no process: %v", pid, err)
-	}
-	end()
-	if _, err := os.Stat(proc); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("after its end: %v", err)
-	}
-	if _, _, err := linker.Occupy(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("no namespace: %v", err)
-	}
-}
-
-func inode(t *testing.T, path string) uint64 {
-	t.Helper()
-	var s unix.Stat_t
-	if err := unix.Stat(path, &s); err != nil {
-		t.Fatal(err)
-	}
-	return s.Ino
 }
 
 // TestManyAtOnce joins 200 machines to 200 namespaces at once, with taps that

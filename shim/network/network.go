@@ -33,10 +33,6 @@ const settleTimeout, settleInterval = 3 * time.Second, 20 * time.Millisecond
 type Linker struct {
 	// AllowSpoofing turns off the filter on source addresses.
 	AllowSpoofing bool
-	// Occupant is the program that Occupy starts, and its arguments from the
-	// zeroth on; the namespace's path is added. It must end when its standard
-	// input does.
-	Occupant []string
 }
 
 // tapName is the name of the tap of a container's i-th interface.

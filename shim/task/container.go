@@ -55,8 +55,7 @@ type Container struct {
 	group    *cgroup.Group
 	streams  *stdio.Streams
 	vm       *vmProcess
-	// occupant stands for the container on the host when the hypervisor is not
-	// in its network namespace; else it is nil.
+	// occupant stands for the container on the host.
 	occupant *occupant
 	// prepared is what the guest finds; it changes while the machine is made.
 	prepared unikernel.Prepared
@@ -287,16 +286,11 @@ func (c *Container) Stats() (proto.Message, error) {
 	return c.group.Stats()
 }
 
-// pid returns the process that is the container on the host: it is in the
-// container's network namespace, and the container ends with it.
-func (c *Container) pid() int {
-	if c.occupant != nil {
-		return c.occupant.id()
-	}
-	return c.vm.id()
-}
+// pid returns the process that is the container on the host: the container ends
+// with it.
+func (c *Container) pid() int { return c.occupant.id() }
 
-// Pids returns the machine's process, and beside it each exec process that
+// Pids returns the container's process on the host, and beside it each exec process that
 // runs in the machine, under the same number: the host knows no other.
 func (c *Container) Pids() (pid int, execs []string) {
 	c.mu.Lock()

@@ -299,9 +299,6 @@ func (cr *creation) machine(ctx context.Context) error {
 	if err := cr.settle(pids, cr.app.Network); err != nil {
 		return err
 	}
-	if err := cr.occupy(); err != nil {
-		return err
-	}
 	cr.console = cr.attachConsole()
 	cr.undo.add("close console", func(context.Context) error { cr.console.Close(); return nil })
 	return ctx.Err() // nobody waits for a container whose client is gone

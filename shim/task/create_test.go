@@ -36,7 +36,7 @@ func TestCreateUndoes(t *testing.T) {
 		"layer":     func(b *bench) { b.host.disks.writableErr = boom },
 		"taps":      func(b *bench) { withNetwork(b); b.host.networks.tapErr = boom },
 		"machine":   func(b *bench) { withNetwork(b); b.host.machines.createErr = boom },
-		"occupant":  func(b *bench) { b.host.machines.outside, b.host.networks.occupyErr = true, boom },
+		"occupant":  func(b *bench) { b.host.networks.occupyErr = boom },
 		"join":      func(b *bench) { withNetwork(b); b.host.networks.joinErr = boom },
 		"cgroup": func(b *bench) {
 			old := newCgroup

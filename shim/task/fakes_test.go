@@ -68,7 +68,6 @@ type fakeMachines struct {
 	made      []unikernel.Machine
 	destroyed []string
 	pressed   []string // power buttons
-	outside   bool     // machines run in the host's network namespace
 
 	createErr, resumeErr, pauseErr, destroyErr error
 	onResume                                   func(name string)
@@ -303,7 +302,7 @@ func (n *fakeNetworks) New(string) error  { n.namespaces++; return n.newErr }
 func (n *fakeNetworks) Drop(string) error { n.namespaces = 0; return nil }
 
 // Occupy implements Networks with a process that sleeps.
-func (n *fakeNetworks) Occupy(string) (int, func(), error) {
+func (n *fakeNetworks) Occupy(_, _ string) (int, func(), error) {
 	if n.occupyErr != nil {
 		return 0, nil, n.occupyErr
 	}
@@ -332,7 +331,7 @@ func (n *fakeNetworks) Join(string, string, unikernel.Network) error { return n.
 func (n *fakeNetworks) Remove(string, string) error                  { n.taps = 0; return nil }
 
 // InNetNS implements Machines.
-func (f *fakeMachines) InNetNS() bool { return !f.outside }
+func (f *fakeMachines) InNetNS() bool { return true }
 
 // fakeGuest answers as told.
 type fakeGuest struct {
@@ -695,6 +694,11 @@ func (b *bench) wantNothing() {
 	}
 	if b.host.networks.namespaces > 0 {
 		b.t.Errorf("%d network namespaces are left", b.host.networks.namespaces)
+	}
+	for _, occupant := range b.host.networks.occupants {
+		if err := occupant.Process.Signal(syscall.Signal(0)); err == nil {
+			b.t.Errorf("process %d, which stood for a container, is left", occupant.Process.Pid)
+		}
 	}
 }
 

@@ -64,9 +64,10 @@ type Networks interface {
 	// need be there to drop.
 	New(path string) error
 	Drop(path string) error
-	// Occupy starts a process in the namespace at path that does nothing. It
-	// ends at the call of end, or with ours.
-	Occupy(path string) (pid int, end func(), err error)
+	// Occupy starts a process in the namespace at path that does nothing, has
+	// nothing else of the host, and shows a title to who lists processes. It ends at
+	// the call of end, or with ours.
+	Occupy(path, title string) (pid int, end func(), err error)
 	// Look says what a machine takes over from the namespace at path.
 	Look(path string) (unikernel.Network, error)
 	// Tap makes the taps of the machine named by key, each with that many

@@ -18,6 +18,9 @@ func (cr *creation) network(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := cr.occupy(); err != nil {
+		return err
+	}
 	if err := cr.hooks(ctx); err != nil {
 		return err
 	}
@@ -26,20 +29,14 @@ func (cr *creation) network(ctx context.Context) error {
 	return err
 }
 
-// hooks runs the hooks of creation. They know the container by a process in
-// its network namespace; there is none yet, so one that does nothing stands in
-// for it.
+// hooks runs the hooks of creation. They know the container by its process on
+// the host.
 func (cr *creation) hooks(ctx context.Context) error {
 	if cr.app.Spec.Hooks == nil {
 		return nil
 	}
-	pid, end, err := cr.networks.Occupy(cr.netns)
-	if err != nil {
-		return err
-	}
-	defer end()
 	cr.undo.add("run poststop hooks", func(ctx context.Context) error { return hooks.Stopped(ctx, cr.app, cr.bundle) })
-	return hooks.Create(ctx, cr.app, cr.bundle, pid)
+	return hooks.Create(ctx, cr.app, cr.bundle, cr.pid())
 }
 
 // taps makes the machine's taps where its processes will be.
@@ -105,7 +102,7 @@ func (c *Container) settle(pids unikernel.Pids, n unikernel.Network) error {
 		c.log().WithError(err).Info("the hypervisor keeps the shim's out-of-memory score")
 	}
 	if c.group != nil {
-		if err := c.group.Add(append([]int{pids.VM}, pids.Helpers...)...); err != nil {
+		if err := c.group.Add(append([]int{c.pid(), pids.VM}, pids.Helpers...)...); err != nil {
 			return err
 		}
 	}

@@ -1,11 +1,11 @@
 package task
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"containerd-shim-uni/unikernel"
@@ -28,6 +28,20 @@ func (b *bench) recordHooks() (read func() string) {
 	return func() string {
 		data, _ := os.ReadFile(file)
 		return strings.Join(strings.Fields(string(data)), " ")
+	}
+}
+
+// recordPid makes a hook keep the container's number as it is told.
+func (b *bench) recordPid() (read func() int) {
+	file := filepath.Join(b.dir, "state")
+	b.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "cat >" + file}}}}
+	return func() int {
+		var state specs.State
+		data, err := os.ReadFile(file)
+		if err = errors.Join(err, json.Unmarshal(data, &state)); err != nil {
+			b.t.Error(err)
+		}
+		return state.Pid
 	}
 }
 
@@ -128,16 +142,19 @@ func TestJoinedNamespaceIsNotOurs(t *testing.T) {
 	}
 }
 
-// TestOccupant: where machines run in the host's network namespace, containerd
-// is told of a process in the container's, and the container ends with it.
+// TestOccupant: containerd and hooks are told of one process in the container's
+// network namespace, and the container ends with it.
 func TestOccupant(t *testing.T) {
 	for _, kill := range []bool{false, true} {
 		b := newBench(t)
-		b.host.machines.outside = true
+		told := b.recordPid()
 		b.must(true)
 		occupant := b.host.networks.occupants[0]
 		if got := b.containers["c"].Status().Pid; got != occupant.Process.Pid {
 			t.Errorf("pid %d, want %d", got, occupant.Process.Pid)
+		}
+		if len(b.host.networks.occupants) != 1 || told() != occupant.Process.Pid {
+			t.Errorf("%d processes, hooks were told of %d, want %d", len(b.host.networks.occupants), told(), occupant.Process.Pid)
 		}
 		want := uint32(3)
 		if kill {
@@ -152,9 +169,6 @@ func TestOccupant(t *testing.T) {
 			t.Errorf("status %d, want %d", got, want)
 		}
 		b.remove()
-		if err := occupant.Process.Signal(syscall.Signal(0)); err == nil {
-			t.Error("the process is left")
-		}
 		b.wantEvents("create", "start", "exit", "delete")
 		b.wantNothing()
 	}

@@ -2,56 +2,50 @@ package task
 
 import (
 	"context"
+	"sync"
 	"syscall"
 )
 
-// occupant is a process in the container's network namespace. libvirtd runs
-// machines in the host's: there, /proc/PID/ns/net of the hypervisor would be the
-// host's, and who sets up a container's network by the number of its process,
-// as "ctr run --cni" does, would set up the host's.
+// occupant is the process that stands for the container on the host: its number
+// is the container's, and what clients find through it in /proc is the
+// container's network and nothing else. The hypervisor's would be the host.
 type occupant struct {
 	*vmProcess
 	end func()
+	// closing is closed before we end the process.
+	closing chan struct{}
+	once    sync.Once
 }
 
-// occupy starts one where it is needed.
+// occupy starts it, before hooks are told its number.
 func (cr *creation) occupy() error {
-	if cr.machines.InNetNS() {
-		return nil
-	}
-	pid, end, err := cr.networks.Occupy(cr.netns)
+	pid, end, err := cr.networks.Occupy(cr.netns, cr.names.Namespace+"/"+cr.names.ID)
 	if err != nil {
 		return err
 	}
-	cr.occupant = &occupant{holdProcess(pid), end}
-	cr.undo.add("end the process in the network namespace", func(context.Context) error { cr.occupant.close(); return nil })
-	if cr.group == nil {
-		return nil
-	}
-	return cr.group.Add(pid)
+	cr.occupant = &occupant{vmProcess: holdProcess(pid), end: end, closing: make(chan struct{})}
+	cr.undo.add("end the process that stands for the container", func(context.Context) error { cr.occupant.close(); return nil })
+	return nil
 }
 
-// close ends the process; a container without one is fine.
+// close ends the process.
 func (o *occupant) close() {
-	if o != nil {
+	o.once.Do(func() {
+		close(o.closing)
 		o.end()
 		o.vmProcess.close()
-	}
+	})
 }
 
-// watchOccupant ends the container when its process on the host ends, as is
-// true of other runtimes' containers.
+// watchOccupant ends the container when its process on the host is ended by
+// somebody else, as is true of other runtimes' containers.
 func (c *Container) watchOccupant() {
-	if c.occupant == nil {
-		return
+	if err := c.occupant.wait(context.Background()); err != nil {
+		return // closed, or it cannot be watched
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go func() {
-		<-c.exited
-		cancel()
-	}()
-	if err := c.occupant.wait(ctx); err == nil {
-		_ = c.Kill(ctx, syscall.SIGKILL, true) // refused if it has exited by itself
+	select {
+	case <-c.occupant.closing:
+	default:
+		_ = c.Kill(context.Background(), syscall.SIGKILL, true) // refused if it has exited by itself
 	}
 }

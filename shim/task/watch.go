@@ -33,9 +33,10 @@ func (c *Container) watch() {
 	c.collectExecs()
 	release := sync.OnceFunc(c.release)
 	if c.exitReported() {
-		// Whoever is told of an exit expects the pid to be gone.
+		// Whoever is told of an exit expects the machine's memory back,
 		within(exitPatience, release)
 	}
+	c.occupant.close() // and the pid to be gone
 	c.finish(exit, w.end)
 	c.killing.Wait()
 	release()
@@ -47,7 +48,6 @@ func (c *Container) watch() {
 		<-machine
 	}
 	c.vm.close()
-	c.occupant.close()
 	c.adviseFailed(exit.Status)
 	close(c.released)
 }

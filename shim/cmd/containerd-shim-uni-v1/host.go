@@ -109,10 +109,7 @@ func resolve(dir string) string {
 
 // Networks implements task.Host.
 func (h *host) Networks(cfg config.Config) task.Networks {
-	return network.Linker{
-		AllowSpoofing: !cfg.Network.SourceFilter,
-		Occupant:      []string{"/proc/self/exe", "uni-netns", frontend.Occupy},
-	}
+	return network.Linker{AllowSpoofing: !cfg.Network.SourceFilter}
 }
 
 // CleanUp implements frontend.Host.

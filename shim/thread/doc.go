@@ -1,0 +1,3 @@
+// Package thread runs functions that change what belongs to a thread: its
+// namespaces, its root, its credentials.
+package thread
