@@ -314,7 +314,7 @@ func TestOwnersAndFileSystems(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string][3]uint32{
-		"root": {0, 107, 0o440}, "rootkey": {0, 107, 0o440}, TemplateName: {0, 107, 0o440}, "w": {64055, 107, 0o600},
+		"root": {0, 107, 0o440}, "rootkey": {0, 107, 0o440}, "w": {64055, 107, 0o600},
 	} {
 		var st unix.Stat_t
 		if err := unix.Stat(filepath.Join(dir, name), &st); err != nil || [3]uint32{st.Uid, st.Gid, st.Mode &^ unix.S_IFMT} != want {

@@ -69,7 +69,7 @@ func helperChurn(args []string) int {
 			}}, filepath.Join(dir, "root.erofs"))
 		}
 		if err == nil && s.mke2 != "" {
-			err = s.Writable(context.Background(), filepath.Join(dir, "writable.qcow2"), int64(16+i%3)<<20)
+			err = s.Writable(context.Background(), filepath.Join(dir, "writable.ext4"), int64(16+i%3)<<20)
 		}
 		if err == nil && i >= 3 {
 			err = os.RemoveAll(filepath.Join(args[2], strconv.Itoa(i-3)))

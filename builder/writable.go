@@ -3,20 +3,18 @@ package builder
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"containerd-shim-uni/builder/qcow2"
+	"containerd-shim-uni/builder/hostfs"
 )
-
-// TemplateName is the file beside a writable layer that backs it.
-const TemplateName = "template.ext4"
 
 // templateUUID and templateHashSeed are the same in every template: they need
 // only be unique within a machine. Random (version 4) UUIDs.
@@ -25,15 +23,20 @@ const (
 	templateHashSeed = "2f9e6a84-5b3d-4c17-a0d8-97c4e1b25f60"
 )
 
-// templateOptions make a file system that is mounted quickly and written to
-// once, by one guest that is discarded: no journal, no reserved blocks, no
-// checksums; groups are initialised when first used, and what a sparse file
-// reads as zero is not zeroed again by the guest. One inode for 16 KiB.
+// templateOptions make a file system that is mounted quickly: no reserved blocks,
+// no checksums; groups are initialised when first used, and what a sparse file
+// reads as zero is not zeroed again by the guest. One inode for 16 KiB. It has a
+// journal, because it is mounted again after a machine or the host has crashed.
 var templateOptions = []string{
 	"-F", "-q", "-b", "4096", "-I", "256", "-i", "16384", "-m", "0", "-U", templateUUID,
-	"-O", "none,filetype,sparse_super,large_file,huge_file,flex_bg,extra_isize,dir_index,dir_nlink,ext_attr,extent,uninit_bg",
-	"-E", "hash_seed=" + templateHashSeed + ",nodiscard,lazy_itable_init=1,assume_storage_prezeroed=1",
+	"-O", "none,filetype,sparse_super,large_file,huge_file,flex_bg,extra_isize,dir_index,dir_nlink,ext_attr,extent,uninit_bg,has_journal",
+	"-E", "hash_seed=" + templateHashSeed + ",nodiscard,lazy_itable_init=1,lazy_journal_init=1,assume_storage_prezeroed=1",
 }
+
+// journalMiB is the journal's size for a layer of that many bytes: the least that
+// mke2fs makes, 16 MiB for those of a GiB and more. The journal is written round
+// and round, so that much of the host's disk is in use after a while.
+func journalMiB(size int64) int64 { return min(max(size>>26, 4), 16) }
 
 // Sizes of a writable layer in bytes.
 const (
@@ -42,46 +45,69 @@ const (
 	writableUnit = 1 << 20
 )
 
-// Writable makes dst an empty layer for what a container writes: a qcow2 image
-// of sizeBytes (rounded up to a MiB) that holds an ext4 file system with the
-// empty directories "upper" and "work". It is backed by the file TemplateName,
-// which is made beside it; both are needed, and both must not exist before.
-// After an error neither exists.
+// Writable makes dst an empty layer for what a container writes: a raw, sparse
+// disk of sizeBytes (rounded up to a MiB) that holds an ext4 file system with the
+// empty directories "upper" and "work". dst must not exist; after an error it does
+// not.
 func (s *Store) Writable(ctx context.Context, dst string, sizeBytes int64) error {
 	return wrap("writable layer", dst, s.writable(ctx, dst, sizeBytes))
 }
 
 func (s *Store) writable(ctx context.Context, dst string, size int64) error {
-	if size < minWritable || size > maxWritable {
-		return fmt.Errorf("%d bytes: %d to %d are possible", size, minWritable, int64(maxWritable))
+	size, err := layerSize(size)
+	if err != nil {
+		return err
 	}
-	size = (size + writableUnit - 1) / writableUnit * writableUnit
 	options := strings.Join(templateOptions, " ")
-	name := digest("ext4 1", options, strconv.FormatInt(size, 10)) + ".ext4"
-	template := filepath.Join(filepath.Dir(dst), TemplateName)
-	err := s.obtain(ctx, filepath.Join(s.templatesDir(), name), template, func(ctx context.Context, f *os.File) error {
+	name := digest("ext4 2", options, strconv.FormatInt(size, 10)) + ".ext4"
+	// A link, so that the template stays while it is copied.
+	template := dst + ".template"
+	err = s.obtain(ctx, filepath.Join(s.templatesDir(), name), template, func(ctx context.Context, f *os.File) error {
 		return s.writeTemplate(ctx, f, size)
 	})
 	if err != nil {
 		return fmt.Errorf("template: %w", err)
 	}
-	if err := s.writeOverlay(dst, size); err != nil {
-		return errors.Join(err, os.Remove(template))
+	defer os.Remove(template)
+	return s.newFile(dst, func(f *os.File) error { return copySparse(f, template) })
+}
+
+// layerSize rounds a layer's size in bytes up to what can be made.
+func layerSize(size int64) (int64, error) {
+	if size < minWritable || size > maxWritable {
+		return 0, fmt.Errorf("%d bytes: %d to %d are possible", size, minWritable, int64(maxWritable))
 	}
-	return nil
+	return (size + writableUnit - 1) / writableUnit * writableUnit, nil
 }
 
-// writeOverlay writes the container's own image. Nothing is synced: it does not
-// outlive the container.
-func (s *Store) writeOverlay(dst string, size int64) error {
-	return s.newFile(dst, qcow2.Overlay{Size: size, Backing: TemplateName, BackingFormat: "raw"}.Write)
+// copySparse makes an empty file a copy of another, of its holes too.
+func copySparse(dst *os.File, path string) error {
+	src, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	st, err := src.Stat()
+	if err != nil {
+		return err
+	}
+	if err := dst.Truncate(st.Size()); err != nil {
+		return err
+	}
+	for pos := int64(0); ; {
+		start, end, err := hostfs.SeekData(src, pos, st.Size())
+		if err != nil || start >= st.Size() {
+			return err
+		}
+		if _, err := io.Copy(io.NewOffsetWriter(dst, start), io.NewSectionReader(src, start, end-start)); err != nil {
+			return err
+		}
+		pos = end
+	}
 }
 
-// writeTemplate formats f with e2fsprogs.
+// writeTemplate formats f, of which only upper and work are in it.
 func (s *Store) writeTemplate(ctx context.Context, f *os.File, size int64) error {
-	if s.mke2 == "" {
-		return fmt.Errorf("mke2fs is neither in $PATH nor in %s: install e2fsprogs", strings.Join(sbin, ", "))
-	}
 	tree := strings.TrimSuffix(f.Name(), tempSuffix) + ".tree" + tempSuffix
 	defer os.RemoveAll(tree)
 	if err := templateTree(tree); err != nil {
@@ -90,8 +116,17 @@ func (s *Store) writeTemplate(ctx context.Context, f *os.File, size int64) error
 	if err := f.Truncate(size); err != nil {
 		return err
 	}
-	args := append([]string{}, templateOptions...)
-	cmd := exec.CommandContext(ctx, s.mke2, append(args, "-d", tree, f.Name())...)
+	return s.format(ctx, f.Name(), size, tree)
+}
+
+// format makes a file an ext4 file system of the files in a directory, with
+// e2fsprogs.
+func (s *Store) format(ctx context.Context, image string, size int64, tree string) error {
+	if s.mke2 == "" {
+		return fmt.Errorf("mke2fs is neither in $PATH nor in %s: install e2fsprogs", strings.Join(sbin, ", "))
+	}
+	args := append(slices.Clone(templateOptions), "-J", "size="+strconv.FormatInt(journalMiB(size), 10), "-d", tree, image)
+	cmd := exec.CommandContext(ctx, s.mke2, args...)
 	// Not the host's mke2fs.conf; a fixed time; messages in English.
 	cmd.Env = []string{"MKE2FS_CONFIG=/dev/null", "E2FSPROGS_FAKE_TIME=1", "LC_ALL=C"}
 	var output bytes.Buffer

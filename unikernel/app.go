@@ -56,6 +56,23 @@ type Rootfs struct {
 	// Disk is set when the files are nothing but a disk that was made
 	// beforehand: it is used as it is, and Open is not called.
 	Disk *FinishedDisk
+	// Layer is where the host keeps what the container changes of the files
+	// of Below, apart from them; nil where they are one.
+	Layer *Layer
+	// Below is the root file system without Layer.
+	Below *Rootfs
+}
+
+// Layer is a container's own layer of its root file system on the host. It lives
+// as long as the container's snapshot.
+type Layer struct {
+	// Upper is the directory of the changes, as overlayfs has them: whiteouts
+	// are character devices 0:0, and an opaque directory has the attribute
+	// trusted.overlay.opaque.
+	Upper string
+	// Home is a directory beside Upper for what else must live as long. It need
+	// not exist, and whoever removes Upper removes it, too.
+	Home string
 }
 
 // Stdio is where a process in the guest reads and writes. A nil Stdin reads

@@ -143,7 +143,8 @@ type Session interface {
 	Run(context.Context, App, Stdio) (Process, error)
 	// Exec starts a further process beside the first.
 	Exec(ctx context.Context, id string, p *specs.Process, io Stdio) (Process, error)
-	// Shutdown tells the guest that its exit is recorded and it may power off.
+	// Shutdown tells the guest that its exit is recorded and it may power off. It
+	// returns when all that the container wrote is on the machine's disks.
 	Shutdown(context.Context) error
 	// Close ends the session. Processes that had not exited fail with
 	// ErrUnavailable.

@@ -82,7 +82,7 @@ func (b *bench) watched(ctx context.Context, events *eventStream) (m marks, err 
 	go func() {
 		seen <- [2]time.Time{
 			appears(watch, filepath.Join(b.state, key)),
-			appears(watch, filepath.Join(b.data, "containers", key, "writable.qcow2")),
+			appears(watch, filepath.Join(b.data, "containers", key, "writable.ext4")),
 		}
 	}()
 

@@ -11,6 +11,7 @@ import (
 
 	"containerd-shim-uni/unikernel"
 
+	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/containerd/v2/core/mount"
 	"golang.org/x/sys/unix"
 )
@@ -19,35 +20,33 @@ import (
 const maxInfo = 16 << 20
 
 // visible returns the directories, topmost first, that show the files of mounts
-// without mounting them. The container's own layer is apart: upper, which may
-// be empty. ok is false for mounts that must be mounted to see.
-func visible(mounts []mount.Mount) (dirs []string, upper string, ok bool) {
+// without mounting them, but for the container's own layer. ok is false for
+// mounts that must be mounted to see.
+func visible(mounts []mount.Mount) (dirs []string, ok bool) {
 	if len(mounts) != 1 || mounts[0].Target != "" {
-		return nil, "", false
+		return nil, false
 	}
 	switch m := mounts[0]; m.Type {
 	case "bind", "rbind":
-		return []string{m.Source}, "", true
+		return []string{m.Source}, true
 	case "overlay":
 		for _, o := range m.Options {
 			name, value, _ := strings.Cut(o, "=")
 			switch name {
 			case "lowerdir":
 				if strings.Contains(value, `\`) || strings.Contains(value, "::") {
-					return nil, "", false // escaped colons, data-only layers
+					return nil, false // escaped colons, data-only layers
 				}
 				dirs = strings.Split(value, ":")
-			case "upperdir":
-				upper = value
 			}
 		}
 	}
-	return dirs, upper, len(dirs) > 0 && !slices.ContainsFunc(dirs, func(d string) bool { return !filepath.IsAbs(d) })
+	return dirs, len(dirs) > 0 && !slices.ContainsFunc(dirs, func(d string) bool { return !filepath.IsAbs(d) })
 }
 
 // finished returns the disk that the mounts' files are, nil if they are none.
 func finished(mounts []mount.Mount) (*unikernel.FinishedDisk, error) {
-	dirs, upper, ok := visible(mounts)
+	dirs, ok := visible(mounts)
 	if !ok {
 		return nil, nil
 	}
@@ -63,21 +62,27 @@ func finished(mounts []mount.Mount) (*unikernel.FinishedDisk, error) {
 			err = fmt.Errorf("%w: the image has layers beside that of its disk, and their files would be missing; make a disk of the image without a disk in it (uni build, uni push)",
 				unikernel.ErrInvalid)
 		}
-		if err == nil && upper != "" {
-			err = untouched(upper)
-		}
 		return disk, err
 	}
 	return nil, nil
 }
 
-// untouched refuses a container's layer that is not empty.
-func untouched(upper string) error {
-	empty, err := isEmpty(upper)
-	if err == nil && !empty {
-		err = fmt.Errorf("%w: files were put into the container's layer, and cannot be added to the image's disk; mount them instead", unikernel.ErrNotImplemented)
+// Untouched refuses an overlay whose own layer is not empty, for a guest that
+// takes a finished disk as it is.
+func Untouched(mounts []*types.Mount) error {
+	for _, m := range mounts {
+		for _, o := range m.Options {
+			upper, ok := strings.CutPrefix(o, "upperdir=")
+			if !ok || m.Type != "overlay" {
+				continue
+			}
+			if empty, err := isEmpty(upper); err != nil || empty {
+				return err
+			}
+			return fmt.Errorf("%w: files were put into the container's layer, and cannot be added to the image's disk; mount them instead", unikernel.ErrNotImplemented)
+		}
 	}
-	return err
+	return nil
 }
 
 // errHidden says that a layer takes away what those below it have.

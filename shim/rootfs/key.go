@@ -18,8 +18,16 @@ import (
 // key names the contents of mounts, or is empty when they may be anything.
 func key(mounts []mount.Mount) (string, error) {
 	lowers, err := layers(mounts)
-	if err != nil || len(lowers) == 0 {
+	if err != nil {
 		return "", err
+	}
+	return layersKey(lowers)
+}
+
+// layersKey names the contents of directories, topmost first, that do not change.
+func layersKey(lowers []string) (string, error) {
+	if len(lowers) == 0 {
+		return "", nil
 	}
 	sum := sha256.New()
 	for _, dir := range lowers {

@@ -32,9 +32,19 @@ func New(mounts []*types.Mount, target string) (unikernel.Rootfs, error) {
 	if err != nil {
 		return unikernel.Rootfs{}, fmt.Errorf("root file system: %w", err)
 	}
-	return unikernel.Rootfs{Key: key, Disk: disk, Open: func(context.Context) (string, func() error, error) {
-		return open(all, target)
-	}}, nil
+	fs := unikernel.Rootfs{Key: key, Disk: disk, Open: opener(all, target)}
+	if layer, below := split(all); layer != nil {
+		key, err := layersKey(layersBelow(below))
+		if err != nil {
+			return unikernel.Rootfs{}, fmt.Errorf("root file system: %w", err)
+		}
+		fs.Layer, fs.Below = layer, &unikernel.Rootfs{Key: key, Disk: disk, Open: opener(below, target)}
+	}
+	return fs, nil
+}
+
+func opener(all []mount.Mount, target string) func(context.Context) (string, func() error, error) {
+	return func(context.Context) (string, func() error, error) { return open(all, target) }
 }
 
 // unmounted describes files that the client put at target.
@@ -58,7 +68,7 @@ func Hidden(mounts []*types.Mount) bool {
 	if len(mounts) == 0 {
 		return false
 	}
-	_, _, ok := visible(convert(mounts))
+	_, ok := visible(convert(mounts))
 	return !ok
 }
 

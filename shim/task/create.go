@@ -34,8 +34,9 @@ type CreateRequest struct {
 // creation is a container on its way to exist.
 type creation struct {
 	*Container
-	host Host
-	fs   unikernel.Rootfs
+	host   Host
+	mounts []*types.Mount // of fs
+	fs     unikernel.Rootfs
 	// target is where fs is mounted if it must be.
 	target string
 	undo   undo
@@ -46,7 +47,7 @@ type creation struct {
 // create makes a container whose machine exists and is paused. When it fails,
 // nothing is left of it.
 func create(ctx context.Context, host Host, sent Events, namespace string, r CreateRequest) (_ *Container, err error) {
-	cr := &creation{host: host, Container: &Container{
+	cr := &creation{host: host, mounts: r.Rootfs, Container: &Container{
 		bundle: r.Bundle, io: r.IO, events: sent,
 		booted: make(chan boot, 1), exited: make(chan struct{}),
 		drain: make(chan struct{}), released: make(chan struct{}), execs: map[string]*execProcess{},
@@ -234,6 +235,12 @@ func (cr *creation) makeDisks(ctx context.Context) error {
 	}
 	cr.disks = &diskSet{
 		maker: maker, names: cr.names, requests: cr.plan.Disks, fs: cr.fs, format: cr.rootFormat, size: cr.cfg.Rootfs.WritableSize,
+	}
+	cr.undo.add("unlock layer", func(context.Context) error { cr.disks.release(); return nil })
+	if !cr.disks.keepLayer() && cr.fs.Disk != nil {
+		if err := rootfs.Untouched(cr.mounts); err != nil {
+			return err
+		}
 	}
 	if err := cr.disks.image(ctx, &cr.plan); err != nil {
 		return err

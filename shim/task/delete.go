@@ -75,6 +75,7 @@ func (c *Container) delete(ctx context.Context, d *deletion) {
 	select {
 	case <-c.released:
 		if d.err = Cleanup(ctx, c.names, c.netns, c.bundle, c.networks); d.err == nil {
+			c.disks.release()
 			PostStop(ctx, c.app, c.bundle)
 		}
 	case <-ctx.Done():

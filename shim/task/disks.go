@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"containerd-shim-uni/unikernel"
 
@@ -22,8 +23,39 @@ type diskSet struct {
 	format string
 	// size is how many bytes can be written to a layer.
 	size int64
+	// layer is where what the container writes is kept, nil if it is not; unlock
+	// gives it back.
+	layer  *unikernel.Layer
+	unlock func()
 	// volumes are those of the configuration that is in force.
 	volumes []unikernel.Disk
+}
+
+// keepLayer decides whether what the container writes is kept with its snapshot:
+// its layer is then apart from the root.
+func (d *diskSet) keepLayer() bool {
+	writes := slices.ContainsFunc(d.requests, func(r unikernel.DiskRequest) bool { return r.Kind == unikernel.DiskWritable })
+	if !writes || d.fs.Layer == nil || !d.maker.CanKeep(*d.fs.Layer, d.names.Data) {
+		return false
+	}
+	d.layer, d.fs = d.fs.Layer, *d.fs.Below
+	return true
+}
+
+// release lets others use the layer.
+func (d *diskSet) release() {
+	if d != nil && d.unlock != nil {
+		d.unlock()
+	}
+}
+
+// writable makes the disk for what the container writes.
+func (d *diskSet) writable(ctx context.Context) (err error) {
+	if d.layer == nil {
+		return d.maker.Writable(ctx, d.names.writable(), d.size)
+	}
+	d.unlock, err = d.maker.Layer(ctx, *d.layer, d.names.writable(), d.size)
+	return err
 }
 
 // make makes all that does not depend on the network, at the same time.
@@ -46,7 +78,7 @@ func (d *diskSet) makeOne(ctx context.Context, r unikernel.DiskRequest) error {
 			return fmt.Errorf("root disk: %w", err)
 		}
 	case unikernel.DiskWritable:
-		if err := d.maker.Writable(ctx, d.names.writable(), d.size); err != nil {
+		if err := d.writable(ctx); err != nil {
 			return fmt.Errorf("writable disk: %w", err)
 		}
 	case unikernel.DiskImage:
@@ -81,7 +113,7 @@ func (d *diskSet) list() []unikernel.Disk {
 		case unikernel.DiskRoot:
 			all = append(all, unikernel.Disk{Path: d.names.root(), Format: d.format, Serial: r.Serial, ReadOnly: true})
 		case unikernel.DiskWritable:
-			all = append(all, unikernel.Disk{Path: d.names.writable(), Format: "qcow2", Serial: r.Serial, Ephemeral: true})
+			all = append(all, unikernel.Disk{Path: d.names.writable(), Format: "raw", Serial: r.Serial})
 		case unikernel.DiskBoot:
 			// The root last: its kernel starts the program when the root is there,
 			// and should have met the others by then.

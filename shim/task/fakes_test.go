@@ -202,6 +202,9 @@ type fakeDisks struct {
 	advice     string
 	advised    int
 	missing    string // a program
+	apart      bool   // layers are on another file system
+	locked     bool
+	layer      unikernel.Layer // that was asked for
 }
 
 func (d *fakeDisks) BootDisk(_ context.Context, _ unikernel.Rootfs, _ unikernel.BootDisk, dst string) error {
@@ -286,6 +289,18 @@ func (d *fakeDisks) Writable(_ context.Context, dst string, _ int64) error {
 		return d.writableErr
 	}
 	return os.WriteFile(dst, nil, 0o600)
+}
+
+// CanKeep implements Disks.
+func (d *fakeDisks) CanKeep(unikernel.Layer, string) bool { return !d.apart }
+
+// Layer implements Disks with one lock for all layers.
+func (d *fakeDisks) Layer(ctx context.Context, l unikernel.Layer, dst string, bytes int64) (func(), error) {
+	if d.locked {
+		return nil, errors.New("in use")
+	}
+	d.locked, d.layer = true, l
+	return func() { d.locked = false }, d.Writable(ctx, dst, bytes)
 }
 
 type fakeNetworks struct {

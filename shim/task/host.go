@@ -34,8 +34,13 @@ type Disks interface {
 	// Root makes the read-only disk dst hold the files of fs. It is raw, or has
 	// the format of fs.Disk; that holds for BootDisk, too.
 	Root(ctx context.Context, fs unikernel.Rootfs, dst string) error
-	// Writable makes dst an empty writable layer.
+	// Writable makes dst an empty writable layer, a raw disk.
 	Writable(ctx context.Context, dst string, bytes int64) error
+	// CanKeep says whether Layer can make disks in dir for a layer.
+	CanKeep(l unikernel.Layer, dir string) bool
+	// Layer is Writable for a layer that is kept as long as its snapshot. Nobody
+	// else gets it until unlock is called.
+	Layer(ctx context.Context, l unikernel.Layer, dst string, bytes int64) (unlock func(), err error)
 	// BootDisk makes dst a read-only disk that boots and holds the files of fs.
 	BootDisk(ctx context.Context, fs unikernel.Rootfs, d unikernel.BootDisk, dst string) error
 	// Configure makes dst a layer over a boot disk base, of which Path and

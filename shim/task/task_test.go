@@ -80,7 +80,7 @@ func TestMachineDocument(t *testing.T) {
 	if m.Name != domain || m.Title != "ns/c" || m.MemoryMiB != 100 || m.VCPUs != 3 {
 		t.Errorf("machine %+v", m)
 	}
-	if len(m.Disks) != 2 || m.Disks[0].Serial != "root" || !m.Disks[0].ReadOnly || m.Disks[1].Serial != "writable" || !m.Disks[1].Ephemeral {
+	if len(m.Disks) != 2 || m.Disks[0].Serial != "root" || !m.Disks[0].ReadOnly || m.Disks[1].Serial != "writable" || m.Disks[1].Ephemeral {
 		t.Errorf("disks %+v", m.Disks)
 	}
 	if m.Share != nil || m.Channels[0].Name != "ctl" || m.Console != c.names.console() {

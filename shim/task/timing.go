@@ -21,6 +21,9 @@ var (
 	consoleTimeout = 200 * time.Millisecond
 	// shutdownTimeout bounds telling the guest that it may power off.
 	shutdownTimeout = time.Second
+	// quiesceTimeout bounds waiting for a guest to write all that it holds to its
+	// disk; then the machine ends all the same.
+	quiesceTimeout = time.Minute
 	// killSignalTimeout is how long a guest may take to deliver SIGKILL and to
 	// report that the process is gone, before its machine is destroyed.
 	killSignalTimeout = 2 * time.Second

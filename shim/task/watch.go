@@ -31,6 +31,7 @@ func (c *Container) watch() {
 	w := &watcher{c: c, machine: machine}
 	exit := w.wait()
 	c.collectExecs()
+	c.save()
 	release := sync.OnceFunc(c.release)
 	if c.exitReported() {
 		// Whoever is told of an exit expects the machine's memory back,

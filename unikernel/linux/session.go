@@ -31,10 +31,9 @@ type session struct {
 	app                *specs.Spec // set by Run
 }
 
-// outFrame is a frame on its way out; written, if not nil, is closed after it.
+// outFrame is a frame on its way out.
 type outFrame struct {
-	b       []byte
-	written chan struct{}
+	b []byte
 }
 
 // call is a request that waits for its reply.
@@ -115,9 +114,6 @@ func (s *session) write() {
 			if _, err := s.conn.Write(f.b); err != nil {
 				s.end(sessionError("write to the guest", err))
 				return
-			}
-			if f.written != nil {
-				close(f.written)
 			}
 		case <-s.done:
 			return
@@ -350,18 +346,7 @@ func (s *session) remove(p *proc) {
 
 // Shutdown implements unikernel.Session.
 func (s *session) Shutdown(ctx context.Context) error {
-	f := outFrame{b: wire.AppendFrame(nil, wire.KindShutdown, 0), written: make(chan struct{})}
-	if err := s.send(ctx, nil, f); err != nil {
-		return err
-	}
-	select {
-	case <-f.written:
-		return nil
-	case <-s.done:
-		return s.err
-	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", unikernel.ErrUnavailable, context.Cause(ctx))
-	}
+	return s.call(ctx, wire.KindShutdown, nil)
 }
 
 // Close implements unikernel.Session.

@@ -77,8 +77,18 @@ func TestOutputAndExit(t *testing.T) {
 	if out.String() != "abc\n" || errOut.String() != "ABC\n" {
 		t.Errorf("stdout %q, stderr %q", out.String(), errOut.String())
 	}
-	go s.Shutdown(testContext(t))
-	g.next(wire.KindShutdown)
+	done := make(chan error, 1)
+	go func() { done <- s.Shutdown(testContext(t)) }()
+	f := g.next(wire.KindShutdown)
+	select {
+	case err := <-done:
+		t.Errorf("Shutdown returned %v before the guest was ready", err)
+	default:
+	}
+	g.reply(f.ID, wire.Reply{})
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
 
 // stuckWriter takes nothing until it is released.

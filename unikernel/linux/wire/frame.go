@@ -8,7 +8,7 @@ import (
 
 // Version is the protocol's version, sent in Hello. The two sides must have
 // the same one.
-const Version = 2
+const Version = 3
 
 // Magic starts the payload of Hello.
 const Magic = "uni-guest"
@@ -50,7 +50,7 @@ const (
 	KindEOF                      // both: stream byte; id of the process
 	KindCredit                   // both: stream byte, then a varint; id of the process
 	KindExit                     // guest: Exit; id of the process
-	KindShutdown                 // host: the exit is recorded; id 0
+	KindShutdown                 // host: the exit is recorded; id of the request, answered when all is on the disk
 	kindEnd
 )
 

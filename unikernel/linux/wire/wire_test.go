@@ -117,7 +117,7 @@ func TestVersion(t *testing.T) {
 	} {
 		h.Write(b)
 	}
-	const version, sum = 2, "f138ad0011d186d7d87c428de025c1fe2fe6b82aeb50cba55282145d5b30e6b6"
+	const version, sum = 3, "f138ad0011d186d7d87c428de025c1fe2fe6b82aeb50cba55282145d5b30e6b6"
 	if got := hex.EncodeToString(h.Sum(nil)); Version != version || got != sum {
 		t.Errorf("version %d with sum %s, want %d with %s: has what is sent changed, and the version not?", Version, got, version, sum)
 	}

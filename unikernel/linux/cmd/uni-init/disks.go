@@ -29,9 +29,10 @@ func mountRoot(c *wire.Container) error {
 		return err
 	}
 	if c.Writable {
-		// The layer is this container's alone and ends with it: nothing is
-		// gained by initializing tables in the background.
-		if err := mountDisk(serialWritable, upperDir, "ext4", unix.MS_NOATIME, "noinit_itable"); err != nil {
+		// Nothing is gained by initializing tables in the background. What is
+		// deleted goes back to the host. A file's data that cannot be written
+		// ends all writing: the program shall not go on as if it had been.
+		if err := mountDisk(serialWritable, upperDir, "ext4", unix.MS_NOATIME, "noinit_itable,discard,errors=remount-ro,data_err=abort"); err != nil {
 			return err
 		}
 	} else if err := unix.Mount("tmpfs", upperDir, "tmpfs", 0, "mode=0755"); err != nil {
@@ -45,10 +46,14 @@ func mountRoot(c *wire.Container) error {
 	if err := sameRoot(lowerDir, upperDir+"/upper"); err != nil {
 		return err
 	}
-	// volatile: the layer never outlives the machine, so fsync need not wait
-	// for the host. redirect_dir: renaming a directory of the image works.
-	options := "lowerdir=" + lowerDir + ",upperdir=" + upperDir + "/upper,workdir=" + upperDir +
-		"/work,volatile,redirect_dir=on,xino=auto"
+	// Where the layer goes to the host it must be one that any overlay can use,
+	// so a directory of the image cannot be renamed (EXDEV), as under runc.
+	options := "lowerdir=" + lowerDir + ",upperdir=" + upperDir + "/upper,workdir=" + upperDir + "/work,xino=auto"
+	if c.Writable {
+		options += ",redirect_dir=follow"
+	} else {
+		options += ",redirect_dir=on,volatile"
+	}
 	if err := unix.Mount("overlay", rootDir, "overlay", 0, options); err != nil {
 		return pathError("mount", rootDir, err)
 	}
@@ -91,6 +96,19 @@ func mountDisk(serial, target, fstype string, flags uintptr, data string) error 
 	})
 	if !found || err != nil {
 		return pathError("mount disk "+quote(serial)+" as "+fstype, target, err)
+	}
+	return nil
+}
+
+// quiesce brings all that was written to the container's disk, and leaves its file
+// system as if it were unmounted. What writes from now on waits for ever.
+func (sp *spawner) quiesce() error {
+	if !sp.ready() || sp.upper < 0 {
+		return nil
+	}
+	const fifreeze = 0xc0045877 // _IOWR('X', 119, int), see ioctl_fsfreeze(2)
+	if err := unix.IoctlSetInt(sp.upper, fifreeze, 0); err != nil && err != unix.EBUSY {
+		return pathError("freeze", upperDir, err)
 	}
 	return nil
 }

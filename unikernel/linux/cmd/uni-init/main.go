@@ -60,6 +60,7 @@ func main() {
 	err = s.serve()
 	// The host's end is closed: nobody is left to take output or the exit.
 	console("host is gone: " + err.Error())
+	s.sp.quiesce()
 	powerOff()
 }
 

@@ -111,7 +111,10 @@ func (s *server) handle(f wire.Frame) error {
 			p.credit(stream, n)
 		}
 	case wire.KindShutdown:
-		powerOff()
+		go func() {
+			s.reply(f.ID, s.sp.quiesce())
+			powerOff()
+		}()
 	default:
 		return wire.ErrFrame
 	}
@@ -168,6 +171,7 @@ func (s *server) start(req, id uint32, d *wire.Process, kind wire.Kind, descript
 	if s.isMain(id) {
 		time.Sleep(ackTimeout)
 		console("the host did not acknowledge the exit")
+		s.sp.quiesce()
 		powerOff()
 	}
 	p.linger()

@@ -26,12 +26,14 @@ type spawner struct {
 	jobs chan func()
 	up   atomic.Bool // setup is done
 	root int         // the container's root directory, O_PATH
+	// upper is the directory of the writable layer's disk, or -1.
+	upper int
 	// cgroup is the directory of the container's cgroup, or -1.
 	cgroup int
 }
 
 func newSpawner() *spawner {
-	sp := &spawner{jobs: make(chan func()), root: -1, cgroup: -1}
+	sp := &spawner{jobs: make(chan func()), root: -1, upper: -1, cgroup: -1}
 	go func() {
 		runtime.LockOSThread()
 		for job := range sp.jobs {
@@ -67,6 +69,13 @@ func (sp *spawner) setup(c *wire.Container) error {
 		}
 		if err := mountRoot(c); err != nil {
 			return err
+		}
+		if c.Writable {
+			fd, err := unix.Open(upperDir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return pathError("open", upperDir, err)
+			}
+			sp.upper = fd
 		}
 		fd, err := unix.Open(rootDir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		sp.root = fd

@@ -1,0 +1,237 @@
+package builder
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"containerd-shim-uni/builder/flock"
+	"containerd-shim-uni/builder/hostfs"
+	"containerd-shim-uni/unikernel"
+
+	"golang.org/x/sys/unix"
+)
+
+// Files in a layer's home.
+const (
+	layerDisk  = "layer.ext4"
+	layerState = "state.json"
+	layerLock  = "lock"
+)
+
+// ErrInUse says that another container has the layer.
+var ErrInUse = errors.New("the snapshot is in use")
+
+// state is what is known of a layer's disk, beside it.
+type state struct {
+	// Upper is the digest of the directory when the disk last held the same.
+	Upper string `json:"upper"`
+	// Unsaved says that a machine may have written to the disk since.
+	Unsaved bool `json:"unsaved"`
+}
+
+// CanKeep says whether a container's layer can have its disk in its home: it must
+// be on the file system, and in the mount, of dir, the container's directory.
+func (s *Store) CanKeep(l unikernel.Layer, dir string) bool {
+	probe := filepath.Join(dir, ".probe")
+	lock, err := openHome(l)
+	if err != nil {
+		return false
+	}
+	defer lock.Unlock()
+	if err := os.Link(filepath.Join(l.Home, layerLock), probe); err != nil {
+		return false
+	}
+	return os.Remove(probe) == nil
+}
+
+// openHome makes a layer's home, and locks it: the layer is used by one at a time.
+func openHome(l unikernel.Layer) (*flock.Lock, error) {
+	if err := os.Mkdir(l.Home, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	lock, err := flock.Try(filepath.Join(l.Home, layerLock))
+	if err == nil && lock == nil {
+		err = fmt.Errorf("%s: %w by another container", filepath.Dir(l.Home), ErrInUse)
+	}
+	return lock, err
+}
+
+// Layer makes dst the disk of what a container writes, as Writable does, with what
+// is in the layer already. The disk is kept in the layer's home and holds what its
+// last machine wrote, unless the files of the layer have been changed since: they
+// count then. The layer is the caller's until unlock is called, or its process
+// ends; meanwhile it is ErrInUse for others.
+func (s *Store) Layer(ctx context.Context, l unikernel.Layer, dst string, sizeBytes int64) (unlock func(), err error) {
+	lock, err := openHome(l)
+	if err == nil {
+		if err = s.layer(ctx, l, dst, sizeBytes); err != nil {
+			lock.Unlock()
+		}
+	}
+	if err != nil {
+		return nil, wrap("layer", l.Upper, err)
+	}
+	return lock.Unlock, nil
+}
+
+func (s *Store) layer(ctx context.Context, l unikernel.Layer, dst string, size int64) error {
+	digest, empty, err := survey(ctx, l.Upper)
+	if err != nil {
+		return err
+	}
+	known, err := readState(l)
+	if err != nil {
+		return err
+	}
+	disk := filepath.Join(l.Home, layerDisk)
+	if known.Upper != digest {
+		if err := os.Remove(disk); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if _, err := os.Lstat(disk); errors.Is(err, fs.ErrNotExist) {
+		err = s.newLayer(ctx, l, disk, size, empty)
+		if err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	if err := writeState(l, state{Upper: digest, Unsaved: true}); err != nil {
+		return err
+	}
+	return linkTo(disk, dst)
+}
+
+// survey returns a digest of a layer's files, and whether there are any.
+func survey(ctx context.Context, upper string) (digest string, empty bool, err error) {
+	known, err := hostfs.Look(ctx, upper, math.MaxInt64)
+	if err != nil {
+		return "", false, err
+	}
+	return known.Digest(), known.Files == 1, nil
+}
+
+// newLayer makes a layer's disk. Whatever dies meanwhile, the file is whole, or is
+// not there.
+func (s *Store) newLayer(ctx context.Context, l unikernel.Layer, disk string, size int64, empty bool) (err error) {
+	name := disk + tempSuffix
+	if err := removeAll(name, name+".template", name+".tree"); err != nil { // of one that was killed
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, removeAll(name, name+".tree"))
+		}
+	}()
+	if empty {
+		err = s.writable(ctx, name, size)
+	} else {
+		err = s.seed(ctx, l, name, size)
+	}
+	if err != nil {
+		return err
+	}
+	// What a guest has synced must be found in it after a crash of the host.
+	if err := syncFile(name); err != nil {
+		return err
+	}
+	if err := os.Rename(name, disk); err != nil {
+		return err
+	}
+	return syncDir(l.Home)
+}
+
+// seed makes a disk that holds the layer's files.
+func (s *Store) seed(ctx context.Context, l unikernel.Layer, image string, size int64) error {
+	size, err := layerSize(size)
+	if err != nil {
+		return err
+	}
+	tree := image + ".tree"
+	if err := templateTree(tree); err != nil {
+		return err
+	}
+	err = s.newFile(image, func(f *os.File) error {
+		if err := f.Truncate(size); err != nil {
+			return err
+		}
+		return inMounts(func() error {
+			if err := unix.Mount(l.Upper, filepath.Join(tree, "upper"), "", unix.MS_BIND, ""); err != nil {
+				return &os.PathError{Op: "bind", Path: l.Upper, Err: err}
+			}
+			return s.format(ctx, image, size, tree)
+		})
+	})
+	return errors.Join(err, removeAll(tree))
+}
+
+// inMounts runs f, and the programs that it starts, with mounts of their own,
+// which end with it.
+func inMounts(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the function
+		err := unix.Unshare(unix.CLONE_NEWNS)
+		if err == nil {
+			err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+		}
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+func readState(l unikernel.Layer) (state, error) {
+	var st state
+	data, err := os.ReadFile(filepath.Join(l.Home, layerState))
+	if errors.Is(err, fs.ErrNotExist) {
+		return st, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &st)
+	}
+	return st, err
+}
+
+func writeState(l unikernel.Layer, st state) error {
+	data, err := json.Marshal(st)
+	if err != nil {
+		return err
+	}
+	name := filepath.Join(l.Home, layerState)
+	if err := os.WriteFile(name+tempSuffix, data, 0o600); err != nil {
+		return err
+	}
+	if err := syncFile(name + tempSuffix); err != nil {
+		return err
+	}
+	return os.Rename(name+tempSuffix, name)
+}
+
+func syncFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+func removeAll(paths ...string) error {
+	for _, p := range paths {
+		if err := os.RemoveAll(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
