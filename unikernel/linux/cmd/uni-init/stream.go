@@ -55,9 +55,9 @@ func (o *output) run() {
 			close(o.flushed)
 			continue
 		}
-		m, err := o.f.Read(buf[:n])
+		m, err := o.read(buf[:n])
 		o.deliver(buf[:m])
-		if err != nil && !os.IsTimeout(err) {
+		if err != nil && !os.IsTimeout(err) && !o.mayReopen(err) {
 			break
 		}
 	}
@@ -80,6 +80,72 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
+// read reads what there is, waiting for some. A terminal's first EIO is not the
+// end: the kernel looks whether the other end is closed after it waited for
+// what had been written, and both may have changed meanwhile (n_tty_read). An
+// EIO after it is.
+func (o *output) read(b []byte) (int, error) {
+	n, err := o.f.Read(b)
+	if o.shared && isErrno(err, unix.EIO) {
+		n, err = o.f.Read(b)
+	}
+	if o.shared && n >= ttyPile {
+		n += o.more(b[n:])
+	}
+	return n, err
+}
+
+// ttyPile is more bytes than a line, and less than what is read when there is
+// more.
+const ttyPile = 1 << 10
+
+// more reads what else there is, and lets whoever writes go on as long as that
+// gives more: a terminal gives 4 KiB at most with one read, and 2 KiB when its
+// writer is as fast, which is little for a frame.
+func (o *output) more(b []byte) (n int) {
+	rc, err := o.f.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	for n < len(b) {
+		m := 0
+		for try := 0; try < 2 && m <= 0; try++ {
+			unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+			if rc.Read(func(fd uintptr) bool {
+				m, _ = unix.Read(int(fd), b[n:])
+				return true
+			}) != nil {
+				return n
+			}
+		}
+		n += max(m, 0)
+		if m < ttyPile {
+			break
+		}
+	}
+	return n
+}
+
+// reopenInterval is how often a terminal is looked at that no process has open.
+const reopenInterval = 100 * time.Millisecond
+
+// mayReopen tells whether there may be more after an error: a process that
+// closed its terminal finds it again under /dev/tty as long as it lives.
+func (o *output) mayReopen(err error) bool {
+	if !o.shared || !isErrno(err, unix.EIO) {
+		return false
+	}
+	wake := time.AfterFunc(reopenInterval, o.cond.Broadcast)
+	defer wake.Stop()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.exited || o.expire {
+		return false
+	}
+	o.cond.Wait()
+	return true
+}
+
 // allowance waits until something may be read, and says how much.
 func (o *output) allowance(flushed bool) (n int, exited, expire bool) {
 	o.mu.Lock()
@@ -98,6 +164,10 @@ func (o *output) burst(buf []byte) (end bool) {
 	if err != nil {
 		return true
 	}
+	empty := 1 // of a pipe's answers that there is nothing, one is enough
+	if o.shared {
+		empty = 2 // see read
+	}
 	for sent := 0; sent < wire.ExitBurst; {
 		var n int
 		var rerr error
@@ -109,6 +179,9 @@ func (o *output) burst(buf []byte) (end bool) {
 		case err != nil:
 			return true
 		case rerr == unix.EINTR:
+			continue
+		case o.shared && empty > 1 && (rerr == unix.EAGAIN || rerr == unix.EIO):
+			empty--
 			continue
 		case rerr == unix.EAGAIN:
 			return false
