@@ -1,13 +1,13 @@
 package advice
 
 import (
-	"bytes"
 	"debug/elf"
 	"path"
 	"slices"
 	"strings"
 
 	"containerd-shim-uni/builder/tree"
+	"containerd-shim-uni/unikernel/elffile"
 )
 
 // binary checks an ELF program, its loader and its libraries.
@@ -24,7 +24,7 @@ func (c *checker) binary(n *tree.Node, at string) {
 	}
 	c.add("program", OK, "", "%s", at)
 	l := linker{checker: c, seen: map[string]bool{}, missing: map[string]string{}, starts: map[string][]string{}, sonames: map[string]bool{}}
-	loader := interp(f)
+	loader := f.Interpreter()
 	if loader == "" {
 		c.add("libraries", OK, "", "none, the program is static")
 		l.note(at, f)
@@ -40,40 +40,25 @@ func (c *checker) binary(n *tree.Node, at string) {
 	l.musl = strings.Contains(path.Base(loader), "musl")
 	// Where the loader is, the library that it belongs to is found, too.
 	l.system = append(l.systemDirs(), path.Dir(loader), path.Dir(ldAt))
-	l.load(at, f, nil)
+	l.load(at, f)
 	l.report()
 	l.reportStarts()
 }
 
-func openELF(n *tree.Node) (*elf.File, func(), error) {
+func openELF(n *tree.Node) (*elffile.File, func(), error) {
 	if n.Data == nil {
-		return nil, nil, &elf.FormatError{}
+		return nil, nil, elffile.ErrFormat
 	}
 	data, err := n.Data.Open()
 	if err != nil {
 		return nil, nil, err
 	}
-	f, err := elf.NewFile(data)
+	f, err := elffile.Open(data)
 	if err != nil {
 		data.Close()
 		return nil, nil, err
 	}
 	return f, func() { data.Close() }, nil
-}
-
-// interp is the dynamic loader that a program names; empty for none.
-func interp(f *elf.File) string {
-	for _, p := range f.Progs {
-		if p.Type != elf.PT_INTERP || p.Filesz > 4096 {
-			continue
-		}
-		b := make([]byte, p.Filesz)
-		if _, err := p.ReadAt(b, 0); err != nil {
-			return ""
-		}
-		return strings.TrimRight(string(b), "\x00")
-	}
-	return ""
 }
 
 // linker follows the libraries as the dynamic loader does.
@@ -86,72 +71,72 @@ type linker struct {
 	sonames map[string]bool     // what libraries call themselves
 	starts  map[string][]string // file to what it imports
 	count   int
+	configs int     // files of the loader's configuration that were read
+	cache   *string // /etc/ld.so.cache, once it was asked for
 }
 
-// maxLibraries bounds what a hostile program makes us read.
-const maxLibraries = 1000
+// Bounds of what a hostile program makes us look for: libraries, and directories
+// that one of them is searched in, and files that name directories.
+const (
+	maxLibraries = 1000
+	maxDirs      = 100
+	maxConfigs   = 100
+)
 
-// load follows the libraries of a file; rpath is what those that loaded it add.
-func (l *linker) load(at string, f *elf.File, rpath []string) {
+// object is a file of which the libraries are yet to be found.
+type object struct {
+	at      string
+	dynamic map[elf.DynTag][]string
+	rpath   []string // what those that loaded it add
+}
+
+// load follows the libraries of a file, breadth first as the loader does.
+func (l *linker) load(at string, f *elffile.File) {
 	l.note(at, f)
-	dynamic := readDynamic(f)
-	for _, name := range dynamic[elf.DT_SONAME] {
-		l.sonames[name] = true
-	}
-	rpath = slices.Concat(dirs(dynamic[elf.DT_RPATH], at), rpath)
-	runpath := dirs(dynamic[elf.DT_RUNPATH], at)
-	search := slices.Concat(rpath, l.envDirs(), l.system)
-	if len(runpath) > 0 {
-		search = slices.Concat(l.envDirs(), runpath, l.system)
-	}
-	for _, name := range dynamic[elf.DT_NEEDED] {
-		if l.seen[name] || len(l.seen) == maxLibraries {
-			continue
+	for todo := []object{{at, dynamic(f), nil}}; len(todo) > 0; todo = todo[1:] {
+		o := todo[0]
+		for _, name := range o.dynamic[elf.DT_SONAME] {
+			l.sonames[name] = true
 		}
-		l.seen[name] = true
-		kid, lib, done := l.library(name, search)
-		if kid == nil {
-			l.missing[name] = at
-			continue
+		rpath := atMost(maxDirs, dirs(o.dynamic[elf.DT_RPATH], o.at), o.rpath)
+		runpath := dirs(o.dynamic[elf.DT_RUNPATH], o.at)
+		search := atMost(3*maxDirs, rpath, l.envDirs(), l.system)
+		if len(runpath) > 0 {
+			search = atMost(3*maxDirs, l.envDirs(), runpath, l.system)
 		}
-		l.count++
-		l.load(lib, kid, rpath)
-		done()
+		for _, name := range o.dynamic[elf.DT_NEEDED] {
+			if l.seen[name] || len(l.seen) == maxLibraries {
+				continue
+			}
+			l.seen[name] = true
+			kid, lib, done := l.library(name, search)
+			if kid == nil {
+				l.missing[name] = o.at
+				continue
+			}
+			l.count++
+			l.note(lib, kid)
+			todo = append(todo, object{lib, dynamic(kid), rpath})
+			done()
+		}
 	}
 }
 
-// readDynamic returns the strings of a file's dynamic section by their tags;
-// nothing for a file without one, or with one that makes no sense.
-func readDynamic(f *elf.File) map[elf.DynTag][]string {
-	section := f.SectionByType(elf.SHT_DYNAMIC)
-	if section == nil || int(section.Link) >= len(f.Sections) {
-		return nil
-	}
-	data, err := section.Data()
-	if err != nil {
-		return nil
-	}
-	text, err := f.Sections[section.Link].Data()
-	if err != nil {
-		return nil
-	}
-	all := map[elf.DynTag][]string{}
-	const size = 16 // of an entry: a tag and a value
-	for ; len(data) >= size; data = data[size:] {
-		tag, at := elf.DynTag(f.ByteOrder.Uint64(data)), f.ByteOrder.Uint64(data[8:])
-		switch tag {
-		case elf.DT_NEEDED, elf.DT_SONAME, elf.DT_RPATH, elf.DT_RUNPATH:
-			if at < uint64(len(text)) {
-				s, _, _ := bytes.Cut(text[at:], []byte{0})
-				all[tag] = append(all[tag], string(s))
-			}
-		}
+// dynamic returns what a file's dynamic section says of its libraries.
+func dynamic(f *elffile.File) map[elf.DynTag][]string {
+	return f.Dynamic(elf.DT_NEEDED, elf.DT_SONAME, elf.DT_RPATH, elf.DT_RUNPATH)
+}
+
+// atMost concatenates lists up to a number of elements.
+func atMost(most int, lists ...[]string) (all []string) {
+	for _, list := range lists {
+		all = append(all, list[:min(len(list), most-len(all))]...)
 	}
 	return all
 }
 
 // library opens a library for this machine.
-func (l *linker) library(name string, search []string) (f *elf.File, at string, done func()) {
+func (l *linker) library(name string, search []string) (f *elffile.File, at string, done func()) {
 	if strings.Contains(name, "/") {
 		search = []string{""}
 	}
@@ -161,7 +146,7 @@ func (l *linker) library(name string, search []string) (f *elf.File, at string, 
 	return f, at, done
 }
 
-func (l *linker) libraryIn(name string, search []string) (*elf.File, string, func()) {
+func (l *linker) libraryIn(name string, search []string) (*elffile.File, string, func()) {
 	for _, dir := range search {
 		n, at, err := l.image.Root.Lookup(path.Join("/", dir, name))
 		if err != nil || !n.IsFile() {
@@ -187,13 +172,16 @@ func (l *linker) cached(name string) []string {
 		return nil
 	}
 	var all []string
-	text := l.text("/etc/ld.so.cache")
-	for {
+	if l.cache == nil {
+		text := l.text("/etc/ld.so.cache")
+		l.cache = &text
+	}
+	for text := *l.cache; ; {
 		before, after, ok := strings.Cut(text, "/"+name+"\x00")
 		if !ok {
 			return all
 		}
-		if dir := before[strings.LastIndexByte(before, 0)+1:]; strings.HasPrefix(dir, "/") {
+		if dir := before[strings.LastIndexByte(before, 0)+1:]; strings.HasPrefix(dir, "/") && len(all) < maxDirs {
 			all = append(all, dir)
 		}
 		text = after
@@ -206,9 +194,11 @@ func dirs(values []string, at string) []string {
 	for _, v := range values {
 		for dir := range strings.SplitSeq(v, ":") {
 			for _, origin := range []string{"$ORIGIN", "${ORIGIN}"} {
-				dir = strings.ReplaceAll(dir, origin, path.Dir(at))
+				dir = strings.Replace(dir, origin, path.Dir(at), 1)
 			}
-			all = append(all, dir)
+			if all = append(all, dir); len(all) == maxDirs {
+				return all
+			}
 		}
 	}
 	return all
@@ -216,7 +206,7 @@ func dirs(values []string, at string) []string {
 
 func (l *linker) envDirs() []string {
 	if v := l.image.env("LD_LIBRARY_PATH"); v != "" {
-		return strings.Split(v, ":")
+		return strings.SplitN(v, ":", maxDirs)
 	}
 	return nil
 }
@@ -225,11 +215,11 @@ func (l *linker) envDirs() []string {
 func (l *linker) systemDirs() []string {
 	if l.musl {
 		if text := l.text("/etc/ld-musl-x86_64.path"); text != "" {
-			return strings.FieldsFunc(text, func(r rune) bool { return r == ':' || r == '\n' })
+			return atMost(maxDirs, strings.FieldsFunc(text, func(r rune) bool { return r == ':' || r == '\n' }))
 		}
 		return []string{"/lib", "/usr/local/lib", "/usr/lib"}
 	}
-	all := l.conf("/etc/ld.so.conf", 0)
+	all := atMost(maxDirs, l.conf("/etc/ld.so.conf", 0))
 	return append(all, "/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib",
 		"/lib64/glibc-hwcaps/x86-64-v2", "/usr/lib64/glibc-hwcaps/x86-64-v2")
 }
@@ -237,7 +227,7 @@ func (l *linker) systemDirs() []string {
 // conf reads a file of the form of /etc/ld.so.conf, whose contents are in the
 // loader's cache.
 func (l *linker) conf(name string, depth int) []string {
-	if depth > 3 {
+	if l.configs++; depth > 3 || l.configs > maxConfigs {
 		return nil
 	}
 	var all []string
@@ -297,23 +287,23 @@ var starters = []string{"fork", "vfork", "clone", "execve", "execv", "execvp", "
 	"posix_spawn", "posix_spawnp", "popen", "system", "daemon", "forkpty"}
 
 // note remembers which of them a file calls. The C library defines them.
-func (l *linker) note(at string, f *elf.File) {
+func (l *linker) note(at string, f *elffile.File) {
 	base := path.Base(at)
 	if !l.single || l.certain || strings.HasPrefix(base, "libc.") || strings.HasPrefix(base, "libc-") || strings.HasPrefix(base, "ld-") ||
 		strings.HasPrefix(base, "libpthread") || strings.HasPrefix(base, "libutil") {
 		return
 	}
 	var found []string
-	symbols, _ := f.ImportedSymbols() // an error is a file without any
+	symbols, count := f.Symbols(elf.SHT_DYNSYM, starters)
 	for _, s := range symbols {
-		if slices.Contains(starters, s.Name) {
+		if s.Undefined {
 			found = append(found, s.Name)
 		}
 	}
-	if interp(f) == "" && len(symbols) == 0 { // static: what is linked in
-		all, _ := f.Symbols()
-		for _, s := range all {
-			if elf.ST_TYPE(s.Info) == elf.STT_FUNC && s.Name != "clone" && slices.Contains(starters, s.Name) {
+	if f.Interpreter() == "" && count == 0 { // static: what is linked in
+		symbols, _ := f.Symbols(elf.SHT_SYMTAB, starters)
+		for _, s := range symbols {
+			if s.Function && s.Name != "clone" {
 				found = append(found, s.Name)
 			}
 		}

@@ -1,6 +1,7 @@
 // Package advice says from an image's files and configuration whether its
 // program will run in a guest, and what to do when it will not. It runs nothing
-// and trusts nothing: programs are only read (package debug/elf).
+// and trusts nothing: programs are only read (package elffile), and what they
+// claim or name costs kilobytes.
 //
 // What is found of any guest is FAIL: the program, its interpreter or a library
 // is missing or for another machine. A guest that runs one process (nanos) also

@@ -2,6 +2,8 @@ package hostfs
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"slices"
 
@@ -14,16 +16,26 @@ const smallFile = 1 << 20
 // ErrChanged says that a file is not what it was when the tree was scanned.
 var ErrChanged = errors.New("the file changed while it was read")
 
-// ReadNames returns the sorted names of a directory.
+// maxNames bounds the names of one directory: some 300 MB of memory.
+const maxNames = 2 << 20
+
+// ErrTooLarge is for a directory with more names than are read.
+var ErrTooLarge = fmt.Errorf("a directory of more than %d names", maxNames)
+
+// ReadNames returns the sorted names of a directory; for more than two million,
+// ErrTooLarge.
 func ReadNames(path string) ([]string, error) {
 	d, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
+	names, err := d.Readdirnames(maxNames + 1)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
+	}
+	if len(names) > maxNames {
+		return nil, &os.PathError{Op: "read", Path: path, Err: ErrTooLarge}
 	}
 	slices.Sort(names)
 	return names, nil

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"containerd-shim-uni/unikernel"
+	"containerd-shim-uni/unikernel/elffile"
 	"containerd-shim-uni/unikernel/prebuilt"
 )
 
@@ -17,11 +18,11 @@ func CheckPVH(kernel io.ReaderAt) error {
 	return err
 }
 
-func openPVH(kernel io.ReaderAt) (*elf.File, error) {
+func openPVH(kernel io.ReaderAt) (*elffile.File, error) {
 	if isARM64Image(kernel) {
 		return nil, invalid("it is for arm64, and only x86-64 is supported")
 	}
-	image, err := elf.NewFile(kernel)
+	image, err := elffile.Open(kernel)
 	if err != nil {
 		return nil, fmt.Errorf("it is no ELF file: %w: %w", unikernel.ErrInvalid, err)
 	}
@@ -49,41 +50,21 @@ func isARM64Image(kernel io.ReaderAt) bool {
 // commit returns the source revision that a Nanos kernel was built from, empty
 // if it does not say: the variable gitversion (kernel.mk:95), which is a length
 // and an address of 8 bytes each. Kernels keep their symbols.
-func commit(kernel *elf.File) string {
-	symbols, err := kernel.Symbols()
-	if err != nil {
+func commit(kernel *elffile.File) string {
+	symbols, _ := kernel.Symbols(elf.SHT_SYMTAB, []string{"gitversion"})
+	if len(symbols) == 0 {
 		return ""
 	}
-	for _, s := range symbols {
-		if s.Name != "gitversion" {
-			continue
-		}
-		header := readMemory(kernel, s.Value, 16)
-		if header == nil {
-			return ""
-		}
-		size, at := binary.LittleEndian.Uint64(header), binary.LittleEndian.Uint64(header[8:])
-		if size != 40 && size != 64 { // hexadecimal digits of a SHA-1 or SHA-256
-			return ""
-		}
-		if text := readMemory(kernel, at, size); isHex(string(text)) {
-			return string(text)
-		}
+	header := kernel.Memory(symbols[0].Value, 16)
+	if header == nil {
+		return ""
+	}
+	size, at := binary.LittleEndian.Uint64(header), binary.LittleEndian.Uint64(header[8:])
+	if size != 40 && size != 64 { // hexadecimal digits of a SHA-1 or SHA-256
+		return ""
+	}
+	if text := string(kernel.Memory(at, size)); isHex(text) {
+		return text
 	}
 	return ""
-}
-
-// readMemory returns what a kernel has at an address when it starts, nil for
-// nothing.
-func readMemory(kernel *elf.File, at, size uint64) []byte {
-	for _, p := range kernel.Progs {
-		if p.Type != elf.PT_LOAD || at < p.Vaddr || at-p.Vaddr > p.Filesz || p.Filesz-(at-p.Vaddr) < size {
-			continue
-		}
-		data := make([]byte, size)
-		if _, err := p.ReadAt(data, int64(at-p.Vaddr)); err == nil {
-			return data
-		}
-	}
-	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"containerd-shim-uni/builder/kernels/kerneltest"
 	"containerd-shim-uni/unikernel"
+	"containerd-shim-uni/unikernel/elffile"
 )
 
 func TestCheckPVH(t *testing.T) {
@@ -49,7 +50,7 @@ func TestCommit(t *testing.T) {
 	} {
 		k := kerneltest.Nanos()
 		k.Commit = have
-		image, err := elf.NewFile(bytes.NewReader(k.Bytes()))
+		image, err := elffile.Open(bytes.NewReader(k.Bytes()))
 		if err != nil {
 			t.Fatal(err)
 		}

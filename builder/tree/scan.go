@@ -13,7 +13,7 @@ import (
 // Scan reads the metadata of everything below a directory of the host. Files'
 // contents are read when they are opened; nothing may change meanwhile, and a
 // file whose size does is ErrChanged. What belongs to the host is left out, see
-// hostfs.HostXattr.
+// hostfs.HostXattr. More than a tree may have (Meter) is ErrTooLarge.
 func Scan(ctx context.Context, dir string) (*Node, error) {
 	s := scanner{links: map[[2]uint64]*Node{}}
 	root, err := s.add(dir)
@@ -39,6 +39,7 @@ func File(path string) (*Node, error) {
 
 type scanner struct {
 	links map[[2]uint64]*Node // files with several names, by device and inode
+	meter Meter
 }
 
 // fill reads directory n's entries, and theirs.
@@ -55,6 +56,9 @@ func (s *scanner) fill(ctx context.Context, path string, n *Node) error {
 		kid, err := s.add(path + "/" + name)
 		if err != nil {
 			return err
+		}
+		if err := s.meter.Name(name); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
 		}
 		n.Entries = append(n.Entries, Entry{name, kid})
 		if kid.IsDir() {
@@ -81,6 +85,9 @@ func (s *scanner) add(path string) (*Node, error) {
 	n, err := newNode(path, &st)
 	if err != nil {
 		return nil, err
+	}
+	if err := s.meter.Node(n); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if linked && s.links != nil {
 		s.links[id] = n

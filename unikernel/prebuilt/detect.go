@@ -1,10 +1,13 @@
 package prebuilt
 
 import (
+	"debug/elf"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+
+	"containerd-shim-uni/unikernel/elffile"
 )
 
 // Protocol is how a kernel is started.
@@ -35,7 +38,12 @@ const (
 	multibootAddresses = 1 << 16
 	// Multiboot 2's magic (specification 2.0, 3.1.1).
 	multiboot2Magic = 0xE85250D6
+	// pvhNote is XEN_ELFNOTE_PHYS32_ENTRY, of the owner "Xen"
+	// (xen/include/public/elfnote.h).
+	pvhNote = 18
 )
+
+var errTruncated = errors.New("it is a damaged ELF file: a header points behind its end")
 
 // Detect returns how the kernel in a file starts, in the order in which QEMU
 // finds out. The error says what else the file is.
@@ -49,18 +57,26 @@ func Detect(r io.ReaderAt) (Protocol, error) {
 	if len(head) >= linuxAt+4 && string(head[linuxAt:linuxAt+4]) == linuxMagic {
 		return Linux, nil
 	}
-	elf := parseELF(head)
-	if flags, ok := multibootFlags(head); ok {
-		return Multiboot, checkMultiboot(flags, elf)
+	image, err := elffile.Open(r)
+	if err != nil && !errors.Is(err, elffile.ErrFormat) {
+		return 0, err
 	}
-	if elf == nil {
+	if flags, ok := multibootFlags(head); ok {
+		return Multiboot, checkMultiboot(flags, image)
+	}
+	if errors.Is(err, elffile.ErrTruncated) {
+		return 0, errTruncated
+	}
+	if image == nil {
 		return 0, fmt.Errorf("it is %s; %s", other(head), wanted)
 	}
-	if elf.machine != machine386 && elf.machine != machineX8664 {
-		return 0, fmt.Errorf("it is an ELF file for another processor (e_machine %d); %s", elf.machine, wanted)
+	if image.Machine != elf.EM_386 && image.Machine != elf.EM_X86_64 {
+		return 0, fmt.Errorf("it is an ELF file for another processor (e_machine %d); %s", int(image.Machine), wanted)
 	}
-	found, err := elf.hasPVHNote(r)
+	found, err := image.HasNote("Xen", pvhNote)
 	switch {
+	case errors.Is(err, elffile.ErrTruncated):
+		return 0, errTruncated
 	case err != nil:
 		return 0, err
 	case !found && find32(head, multiboot2Magic, 8) >= 0:
@@ -85,13 +101,13 @@ func multibootFlags(head []byte) (uint32, bool) {
 }
 
 // checkMultiboot refuses what QEMU does not load.
-func checkMultiboot(flags uint32, elf *elfHeader) error {
+func checkMultiboot(flags uint32, image *elffile.File) error {
 	switch {
-	case elf != nil && elf.machine == machineX8664:
+	case image != nil && image.Machine == elf.EM_X86_64:
 		return errors.New("it is a multiboot kernel in a 64-bit ELF file, of which QEMU loads 32-bit ones only: convert it with objcopy -O elf32-i386")
 	case flags&multibootAddresses != 0:
 		return nil
-	case elf == nil || elf.wide || elf.machine != machine386:
+	case image == nil || image.Class != elf.ELFCLASS32 || image.Machine != elf.EM_386:
 		return errors.New("it has a multiboot header, but is no 32-bit ELF file for x86, and the header does not say where to load it")
 	}
 	return nil

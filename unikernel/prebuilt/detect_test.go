@@ -2,6 +2,7 @@ package prebuilt
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -21,7 +22,7 @@ func file(start string, words map[int]uint32) []byte {
 
 // elf32 and elf64 return a file with one segment of notes at 0x400.
 func elf32(machine uint16, notes ...byte) []byte {
-	b := file("\x7fELF\x01\x01\x01", map[int]uint32{28: 52, 52: typeNote, 52 + 4: 0x400, 52 + 16: uint32(len(notes)), 52 + 28: 4})
+	b := file("\x7fELF\x01\x01\x01", map[int]uint32{28: 52, 52: uint32(elf.PT_NOTE), 52 + 4: 0x400, 52 + 16: uint32(len(notes)), 52 + 28: 4})
 	binary.LittleEndian.PutUint16(b[18:], machine)
 	binary.LittleEndian.PutUint16(b[42:], 32)
 	binary.LittleEndian.PutUint16(b[44:], 1)
@@ -30,7 +31,7 @@ func elf32(machine uint16, notes ...byte) []byte {
 }
 
 func elf64(machine uint16, notes ...byte) []byte {
-	b := file("\x7fELF\x02\x01\x01", map[int]uint32{32: 64, 64: typeNote, 64 + 8: 0x400, 64 + 32: uint32(len(notes)), 64 + 48: 4})
+	b := file("\x7fELF\x02\x01\x01", map[int]uint32{32: 64, 64: uint32(elf.PT_NOTE), 64 + 8: 0x400, 64 + 32: uint32(len(notes)), 64 + 48: 4})
 	binary.LittleEndian.PutUint16(b[18:], machine)
 	binary.LittleEndian.PutUint16(b[54:], 56)
 	binary.LittleEndian.PutUint16(b[56:], 1)
@@ -65,29 +66,29 @@ func TestDetect(t *testing.T) {
 		err  string
 	}{
 		"bzImage":              {file("MZ", map[int]uint32{0x202: 0x53726448}), Linux, ""},
-		"PVH 32":               {elf32(machine386, pvh...), PVH, ""},
-		"PVH 64":               {elf64(machineX8664, pvh...), PVH, ""},
-		"multiboot ELF":        {with(elf32(machine386), 0x1000, 3), Multiboot, ""},
-		"multiboot with PVH":   {with(elf32(machine386, pvh...), 0x1000, 3), Multiboot, ""},
+		"PVH 32":               {elf32(uint16(elf.EM_386), pvh...), PVH, ""},
+		"PVH 64":               {elf64(uint16(elf.EM_X86_64), pvh...), PVH, ""},
+		"multiboot ELF":        {with(elf32(uint16(elf.EM_386)), 0x1000, 3), Multiboot, ""},
+		"multiboot with PVH":   {with(elf32(uint16(elf.EM_386), pvh...), 0x1000, 3), Multiboot, ""},
 		"multiboot raw":        {with(file("", nil), 0, multibootAddresses), Multiboot, ""},
 		"multiboot at the end": {with(file("", nil), headSize-multibootRoom-4, multibootAddresses), Multiboot, ""},
 		"multiboot too late":   {with(file("", nil), headSize-multibootRoom, multibootAddresses), 0, "no kernel"},
-		"multiboot 64":         {with(elf64(machineX8664, pvh...), 0x1000, 3), 0, "objcopy"},
+		"multiboot 64":         {with(elf64(uint16(elf.EM_X86_64), pvh...), 0x1000, 3), 0, "objcopy"},
 		"multiboot nowhere":    {with(file("", nil), 0, 3), 0, "where to load it"},
 		"bad checksum":         {file("", map[int]uint32{0: multibootMagic, 4: 3, 8: 5}), 0, "no kernel"},
 		"multiboot 2":          {file("", map[int]uint32{64: multiboot2Magic}), 0, "multiboot 2"},
-		"multiboot 2 ELF":      {append(elf64(machineX8664)[:0x1000], file("", map[int]uint32{0: multiboot2Magic})...), 0, "multiboot 2"},
-		"ELF without note":     {elf64(machineX8664, note("Xen\x00", 5, 4)...), 0, "neither a PVH note"},
-		"other owner":          {elf64(machineX8664, note("GNU\x00", pvhNote, 4)...), 0, "neither a PVH note"},
+		"multiboot 2 ELF":      {append(elf64(uint16(elf.EM_X86_64))[:0x1000], file("", map[int]uint32{0: multiboot2Magic})...), 0, "multiboot 2"},
+		"ELF without note":     {elf64(uint16(elf.EM_X86_64), note("Xen\x00", 5, 4)...), 0, "neither a PVH note"},
+		"other owner":          {elf64(uint16(elf.EM_X86_64), note("GNU\x00", pvhNote, 4)...), 0, "neither a PVH note"},
 		"arm64 ELF":            {elf64(183, pvh...), 0, "another processor (e_machine 183)"},
 		"arm64 Image":          {file("MZ", map[int]uint32{0x38: 0x644d5241}), 0, "for arm64"},
 		"EFI":                  {file("MZ", nil), 0, "EFI program"},
 		"gzip":                 {file("\x1f\x8b\x08", nil), 0, "compressed with gzip"},
 		"script":               {[]byte("#!/bin/sh\n"), 0, "a script"},
 		"empty":                {nil, 0, "empty"},
-		"notes outside":        {elf64(machineX8664, pvh...)[:0x408], 0, "damaged"},
-		"programs outside":     {elf64(machineX8664, pvh...)[:80], 0, "damaged"},
-		"endless note":         {elf64(machineX8664, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 18, 0, 0, 0, 0, 0), 0, "neither a PVH note"},
+		"notes outside":        {elf64(uint16(elf.EM_X86_64), pvh...)[:0x408], 0, "damaged"},
+		"programs outside":     {elf64(uint16(elf.EM_X86_64), pvh...)[:80], 0, "damaged"},
+		"endless note":         {elf64(uint16(elf.EM_X86_64), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 18, 0, 0, 0, 0, 0), 0, "neither a PVH note"},
 	} {
 		got, err := Detect(bytes.NewReader(tt.data))
 		if (err == nil) != (tt.err == "") || tt.err == "" && got != tt.want || err != nil && !strings.Contains(err.Error(), tt.err) {
@@ -107,8 +108,8 @@ type broken struct{}
 func (broken) ReadAt([]byte, int64) (int, error) { return 0, io.ErrClosedPipe }
 
 func FuzzDetect(f *testing.F) {
-	f.Add(elf64(machineX8664, pvh...))
-	f.Add(elf32(machine386, pvh...))
+	f.Add(elf64(uint16(elf.EM_X86_64), pvh...))
+	f.Add(elf32(uint16(elf.EM_386), pvh...))
 	f.Add(with(file("", nil), 0, multibootAddresses))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if p, err := Detect(bytes.NewReader(data)); err == nil && p.String() == "" {

@@ -2,6 +2,7 @@ package prebuilt
 
 import (
 	"bytes"
+	"debug/elf"
 	"errors"
 	"reflect"
 	"strings"
@@ -71,10 +72,10 @@ func TestComplete(t *testing.T) {
 		want    string
 		bios    bool
 	}{
-		"PVH":       {elf64(machineX8664, pvh...), "", "microvm", true},
+		"PVH":       {elf64(uint16(elf.EM_X86_64), pvh...), "", "microvm", true},
 		"multiboot": {with(file("", nil), 0, multibootAddresses), "auto", "pc", true},
 		"Linux":     {file("", map[int]uint32{0x202: 0x53726448}), "auto", "q35", false},
-		"named":     {elf64(machineX8664, pvh...), "q35", "q35", true},
+		"named":     {elf64(uint16(elf.EM_X86_64), pvh...), "q35", "q35", true},
 	} {
 		machine, board, err := New(Config{Kernel: "/k", Machine: tt.machine}).Complete(bytes.NewReader(tt.kernel))
 		if want := (unikernel.Board{BIOS: tt.bios, DebugExit: true}); err != nil || machine != tt.want || board != want {

@@ -4,6 +4,7 @@
 //
 // It reads uncompressed file systems with blocks of 4096 bytes, with extended
 // and compact inodes, data in blocks and inline, and inline attributes. What it
-// reads is not trusted: damage of any kind is ErrFormat, and time and memory are
-// bounded by the size of the image.
+// reads is not trusted: damage of any kind is ErrFormat. Open and Lookup take some
+// kilobytes, whatever the image claims; Tree takes what its files do, up to the
+// bounds of tree.Meter.
 package reader

@@ -29,9 +29,10 @@ const (
 )
 
 // Tree reads all metadata and checks it: names in order, "." and ".." where
-// they belong, counts of links. Contents are read when they are opened.
+// they belong, counts of links. Contents are read when they are opened. More
+// files than a tree may have (tree.Meter) are tree.ErrTooLarge.
 func (fs *FS) Tree(ctx context.Context) (*tree.Node, error) {
-	w := walker{fs: fs, ctx: ctx, nodes: map[uint64]*tree.Node{}, links: map[*tree.Node]uint32{}, budget: fs.size}
+	w := walker{fs: fs, ctx: ctx, nodes: map[uint64]*tree.Node{}, links: map[*tree.Node]uint32{}, meter: &tree.Meter{}}
 	root, err := w.node(fs.root)
 	if err != nil {
 		return nil, err
@@ -59,16 +60,9 @@ type walker struct {
 	ctx   context.Context
 	nodes map[uint64]*tree.Node
 	links map[*tree.Node]uint32 // what inodes say
-	// budget is what may still be read of metadata, in bytes: what does not
-	// overlap is never more than the file system.
-	budget int64
-}
-
-func (w *walker) spend(n int64) error {
-	if w.budget -= n; w.budget < 0 {
-		return broken("metadata overlaps")
-	}
-	return nil
+	meter *tree.Meter
+	// single says that nodes are read one by one, without their attributes.
+	single bool
 }
 
 // node returns the node of a node id.
@@ -94,19 +88,27 @@ func (w *walker) node(nid uint64) (*tree.Node, error) {
 		if in.size == 0 || in.size > maxTarget {
 			return nil, broken("a symbolic link of %d bytes", in.size)
 		}
-		data, err := w.data(in)
-		if err != nil {
+		target := make([]byte, in.size)
+		if _, err := (content{w.fs, in}).ReadAt(target, 0); err != nil {
 			return nil, err
 		}
-		n.Target = string(data)
+		n.Target = string(target)
 	case typeChar, typeBlock: // the kernel's new_decode_dev
 		n.Major, n.Minor = in.union>>8&0xfff, in.union&0xff|in.union>>12&0xfff00
 	}
 	if direntTypes[in.mode&typeMask] == 0 {
 		return nil, broken("node id %d has mode %#o", nid, in.mode)
 	}
-	if n.Xattrs, err = w.xattrs(in); err != nil {
+	if !w.single {
+		if n.Xattrs, err = w.xattrs(in); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.meter.Node(n); err != nil {
 		return nil, err
+	}
+	if !w.single && uint64(len(w.nodes)) >= w.fs.Inodes {
+		return nil, broken("more than the %d inodes that the superblock says", w.fs.Inodes)
 	}
 	w.nodes[nid] = n
 	if !n.IsDir() {
@@ -127,19 +129,6 @@ func (o opener) Open() (tree.Content, error) {
 	return content{o.fs, in}, err
 }
 
-// data reads what belongs to the metadata.
-func (w *walker) data(in inode) ([]byte, error) {
-	if err := w.spend(in.size); err != nil {
-		return nil, err
-	}
-	b := make([]byte, in.size)
-	if len(b) == 0 {
-		return b, nil
-	}
-	_, err := content{w.fs, in}.ReadAt(b, 0)
-	return b, err
-}
-
 // dir reads the entries of a directory, and theirs.
 func (w *walker) dir(nid, parent uint64, n *tree.Node, depth int) error {
 	if err := w.ctx.Err(); err != nil {
@@ -152,13 +141,14 @@ func (w *walker) dir(nid, parent uint64, n *tree.Node, depth int) error {
 	if err != nil {
 		return err
 	}
-	data, err := w.data(in)
-	if err != nil {
-		return err
-	}
 	last, dots, nlink := "", 0, uint32(2)
-	for block := range slices.Chunk(data, blockSize) {
-		err := dirents(block, func(d dirent) error {
+	b := newBlocks(w.fs, in)
+	for i := range b.count {
+		block, err := b.read(i)
+		if err != nil {
+			return err
+		}
+		err = dirents(block, func(d dirent) error {
 			if last != "" && last >= d.name {
 				return broken("%q follows %q", d.name, last)
 			}
@@ -195,6 +185,9 @@ func (w *walker) entry(n *tree.Node, d dirent) (*tree.Node, error) {
 	}
 	if direntTypes[uint16(kid.Mode)&typeMask] != d.kind {
 		return nil, broken("%q: type %d of mode %#o", d.name, d.kind, kid.Mode)
+	}
+	if err := w.meter.Name(d.name); err != nil {
+		return nil, err
 	}
 	n.Entries = append(n.Entries, tree.Entry{Name: d.name, Node: kid})
 	return kid, nil
@@ -249,9 +242,6 @@ var xattrPrefixes = map[byte]string{1: "user.", 2: "system.posix_acl_access", 3:
 func (w *walker) xattrs(in inode) ([]tree.Xattr, error) {
 	if in.xattrLen == 0 {
 		return nil, nil
-	}
-	if err := w.spend(in.xattrLen); err != nil {
-		return nil, err
 	}
 	b := make([]byte, in.xattrLen)
 	if err := w.fs.read(b, in.xattrAt); err != nil {
