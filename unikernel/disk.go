@@ -13,6 +13,9 @@ const (
 	DiskInfoFile = ".uni/disk.json"
 )
 
+// MaxDiskInfo bounds a DiskInfoFile, in bytes.
+const MaxDiskInfo = 4 << 20
+
 // DiskVersion is the version of DiskInfo that is written and understood.
 const DiskVersion = 1
 

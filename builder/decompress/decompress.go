@@ -16,9 +16,10 @@ import (
 // bufferSize is how much is read at once, in bytes.
 const bufferSize = 1 << 20
 
-// maxZstdWindow bounds what decompression takes, in bytes: the largest window
-// that zstd's own tool accepts without being told to.
-const maxZstdWindow = 128 << 20
+// maxZstdWindow bounds what decompression takes, in bytes: twice the window. It
+// is the largest that encoders of container tools make at any level, and zstd's
+// own up to level 20, without --long.
+const maxZstdWindow = 32 << 20
 
 // Reader returns what r holds, uncompressed if that is gzip or zstd, and says
 // whether it was. Closing it does not close r. A wrong header is

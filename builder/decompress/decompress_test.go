@@ -46,9 +46,9 @@ func TestReader(t *testing.T) {
 	}
 }
 
-func must(w io.WriteCloser, err error) io.WriteCloser {
+func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
 	}
-	return w
+	return v
 }

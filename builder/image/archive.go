@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strings"
 
 	"containerd-shim-uni/builder/decompress"
 	"containerd-shim-uni/unikernel"
@@ -23,8 +24,11 @@ type archive struct {
 
 type span struct{ at, size int64 }
 
-// maxArchiveEntries is far more than the blobs of any image.
-const maxArchiveEntries = 100_000
+// Far more than the blobs of any image: entries, and bytes of their names.
+const (
+	maxArchiveEntries = 100_000
+	maxArchiveNames   = 16 << 20
+)
 
 // readArchive lists f's entries. A compressed archive is uncompressed to a
 // file of dir first. On success it owns f.
@@ -64,6 +68,7 @@ func listArchive(ctx context.Context, f *os.File) (*archive, error) {
 	}
 	all := io.NewSectionReader(f, 0, st.Size())
 	t := tar.NewReader(all) // seeks over contents
+	names := 0
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -79,7 +84,11 @@ func listArchive(ctx context.Context, f *os.File) (*archive, error) {
 		if err != nil {
 			return nil, err
 		}
-		name := path.Clean("/" + h.Name)[1:]
+		names += len(h.Name) + len(h.Linkname)
+		if len(h.Name) > maxPath || len(h.Linkname) > maxPath || names > maxArchiveNames {
+			return nil, invalid("a name of more than %d bytes, or %d MiB of names", maxPath, maxArchiveNames>>20)
+		}
+		name := strings.Clone(path.Clean("/" + h.Name)[1:])
 		switch h.Typeflag {
 		case tar.TypeReg:
 			if at+h.Size > st.Size() {

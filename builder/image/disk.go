@@ -61,7 +61,7 @@ const (
 	diskVersion  = 1
 	footerSize   = 64
 	diskBlock    = 4096
-	maxDiskJSON  = 16 << 20
+	maxDiskJSON  = unikernel.MaxDiskInfo
 	footerLayout = 8 + 4 + 4 + 8 + 32
 
 	guestLinux, fsErofs = "linux", "erofs"
@@ -248,8 +248,8 @@ func readManifest(r io.ReaderAt, end int64) (m Manifest, err error) {
 	if sum := sha256.Sum256(data); !bytes.Equal(sum[:], footer[24:footerLayout]) {
 		return m, fmt.Errorf("manifest: %w", ErrDigest)
 	}
-	if err := json.Unmarshal(data, &m); err != nil {
-		return m, invalid("manifest: %v", err)
+	if err := unmarshal(data, &m); err != nil {
+		return m, fmt.Errorf("manifest: %w", err)
 	}
 	if m.Filesystem == fsErofs && m.Size != at {
 		return m, invalid("manifest says %d bytes of file system, it is at %d", m.Size, at)

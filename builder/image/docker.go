@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -62,8 +61,8 @@ func (d dockerImage) image(from files, path string, want *v1.Platform) (*Image, 
 	if base := strings.TrimSuffix(d.Config[strings.LastIndexByte(d.Config, '/')+1:], ".json"); len(base) == 64 && "sha256:"+base != i.ID {
 		return nil, fmt.Errorf("configuration %s is %s: %w", d.Config, i.ID, ErrDigest)
 	}
-	if err := json.Unmarshal(data, &i.Config); err != nil {
-		return nil, fmt.Errorf("configuration %s: %w: %w", d.Config, unikernel.ErrInvalid, err)
+	if err := unmarshal(data, &i.Config); err != nil {
+		return nil, fmt.Errorf("configuration %s: %w", d.Config, err)
 	}
 	p := v1.Platform{OS: i.Config.OS, Architecture: i.Config.Architecture}
 	if !p.Satisfies(v1.Platform{OS: want.OS, Architecture: want.Architecture}) {

@@ -130,14 +130,23 @@ func flatten(t testing.TB, source string, o Options) (*tree.Node, error) {
 // flattenLayers applies layers, without an image around them.
 func flattenLayers(t testing.TB, layers ...[]byte) (*tree.Node, error) {
 	t.Helper()
-	i := &Image{Source: "test", close: func() error { return nil }}
+	var all []layer
 	for n, data := range layers {
-		digest := digestOf(data)
-		i.layers = append(i.layers, layer{
-			name: fmt.Sprint(n), digest: digest, diffID: digest, size: int64(len(data)),
-			open: func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil },
-		})
+		all = append(all, newLayer(fmt.Sprint(n), data, digestOf(data)))
 	}
+	return flattenAll(t, all...)
+}
+
+func newLayer(name string, blob []byte, diffID v1.Hash) layer {
+	return layer{
+		name: name, digest: digestOf(blob), diffID: diffID, size: int64(len(blob)),
+		open: func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(blob)), nil },
+	}
+}
+
+func flattenAll(t testing.TB, layers ...layer) (*tree.Node, error) {
+	t.Helper()
+	i := &Image{Source: "test", layers: layers, close: func() error { return nil }}
 	i.options.TempDir = t.TempDir()
 	all, err := i.Flatten(t.Context())
 	if left, _ := os.ReadDir(i.options.TempDir); len(left) > 0 {

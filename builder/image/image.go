@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -33,8 +32,8 @@ type Options struct {
 	// authorities and proxies.
 	Transport http.RoundTripper
 	// TempDir holds what must be kept on disk meanwhile: as much as the
-	// uncompressed layers. Empty is the system's. The files have no names, so
-	// they end with the process.
+	// uncompressed layers. Empty is $TMPDIR. Where that is in memory (tmpfs), it is
+	// /var/tmp. The files have no names, so they end with the process.
 	TempDir string
 	// Stdin is what the source "-" reads.
 	Stdin io.Reader
@@ -172,7 +171,7 @@ type found struct {
 
 // Bounds of what is read into memory, in bytes, and of nesting.
 const (
-	maxManifest = 16 << 20
+	maxManifest = 4 << 20 // what registries take
 	maxIndexes  = 4
 	maxLayers   = 1000
 )
@@ -289,8 +288,8 @@ func (f *finder) note(p *v1.Platform) {
 func (f *finder) json(ctx context.Context, what string, d v1.Descriptor, v any) ([]byte, error) {
 	data, err := readBlob(ctx, f.blobs, d)
 	if err == nil {
-		if jerr := json.Unmarshal(data, v); jerr != nil {
-			err = fmt.Errorf("%w: %w", unikernel.ErrInvalid, jerr)
+		if jerr := unmarshal(data, v); jerr != nil {
+			err = jerr
 		}
 	}
 	if err != nil {

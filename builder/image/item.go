@@ -88,7 +88,7 @@ var fileTypes = map[byte]uint32{
 	tar.TypeChar: unix.S_IFCHR, tar.TypeBlock: unix.S_IFBLK,
 }
 
-func newNode(h *tar.Header) (*tree.Node, error) {
+func newNode(h *tar.Header) (_ *tree.Node, err error) {
 	kind, ok := fileTypes[h.Typeflag]
 	if !ok {
 		return nil, invalid("unknown type %q", h.Typeflag)
@@ -105,7 +105,7 @@ func newNode(h *tar.Header) (*tree.Node, error) {
 		n.Size = h.Size
 	case n.IsLink():
 		n.Mode |= 0o777 // as Linux has it
-		if n.Target = h.Linkname; n.Target == "" || len(n.Target) >= maxPath || strings.Contains(n.Target, "\x00") {
+		if n.Target = strings.Clone(h.Linkname); n.Target == "" || len(n.Target) >= maxPath || strings.Contains(n.Target, "\x00") {
 			return nil, invalid("symbolic link to %.300q", h.Linkname)
 		}
 	case n.IsDevice():
@@ -114,19 +114,30 @@ func newNode(h *tar.Header) (*tree.Node, error) {
 		}
 		n.Major, n.Minor = uint32(h.Devmajor), uint32(h.Devminor)
 	}
-	n.Xattrs = xattrs(h.PAXRecords)
-	return n, nil
+	n.Xattrs, err = xattrs(h.PAXRecords)
+	return n, err
 }
+
+// maxXattrs is what a file's attributes may have together, in bytes: Linux's
+// XATTR_SIZE_MAX, which it has for one.
+const maxXattrs = 64 << 10
 
 // xattrs returns the extended attributes of PAX records, sorted. What is the
 // business of the host that made the layer is left out.
-func xattrs(records map[string]string) []tree.Xattr {
+func xattrs(records map[string]string) ([]tree.Xattr, error) {
 	var attrs []tree.Xattr
+	total := 0
 	for key, value := range records {
-		if name, ok := strings.CutPrefix(key, xattrRecord); ok && !hostfs.HostXattr(name) {
-			attrs = append(attrs, tree.Xattr{Name: name, Value: value})
+		name, ok := strings.CutPrefix(key, xattrRecord)
+		if !ok || hostfs.HostXattr(name) {
+			continue
 		}
+		if total += len(name) + len(value); len(name) > maxName || total > maxXattrs {
+			return nil, invalid("extended attributes of more than %d KiB, or a name of more than %d bytes", maxXattrs>>10, maxName)
+		}
+		// A copy: the record is a part of all records of its entry.
+		attrs = append(attrs, tree.Xattr{Name: strings.Clone(name), Value: strings.Clone(value)})
 	}
 	slices.SortFunc(attrs, func(a, b tree.Xattr) int { return strings.Compare(a.Name, b.Name) })
-	return attrs
+	return attrs, nil
 }

@@ -62,6 +62,10 @@ func (m *merger) apply(items []item) error {
 }
 
 func (m *merger) item(it item) error {
+	if it.node != nil { // a layer can be applied more than once
+		n := *it.node
+		it.node = &n
+	}
 	if it.path == "" {
 		m.root.Node = it.node
 		return nil

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -35,8 +34,8 @@ func Pull(ctx context.Context, f *os.File, reference string, o Options) (format 
 		return "", m, registryError(ref.String(), err)
 	}
 	var a artefact
-	if err := json.Unmarshal(d.Manifest, &a); err != nil {
-		return "", m, invalid("%s: %v", ref, err)
+	if err := unmarshal(d.Manifest, &a); err != nil {
+		return "", m, fmt.Errorf("%s: %w", ref, err)
 	}
 	if a.ArtifactType != ArtifactType || len(a.Layers) != 1 {
 		return "", m, invalid("%s is no disk of uni push: make one of the image with uni build", ref)
@@ -59,8 +58,8 @@ func readDiffID(ctx context.Context, from blobs, d v1.Descriptor) (v1.Hash, erro
 	if err != nil {
 		return v1.Hash{}, err
 	}
-	if err := json.Unmarshal(data, &config); err != nil {
-		return v1.Hash{}, invalid("%v", err)
+	if err := unmarshal(data, &config); err != nil {
+		return v1.Hash{}, err
 	}
 	if len(config.RootFS.DiffIDs) != 1 {
 		return v1.Hash{}, invalid("it has %d diff IDs", len(config.RootFS.DiffIDs))
@@ -147,8 +146,8 @@ func readDiskInfo(r io.Reader) (info diskInfo, err error) {
 	if _, err := unikernel.ParseDiskInfo(data); err != nil {
 		return info, err
 	}
-	if err := json.Unmarshal(data, &info); err != nil {
-		return info, invalid("/%s: %v", unikernel.DiskInfoFile, err)
+	if err := unmarshal(data, &info); err != nil {
+		return info, fmt.Errorf("/%s: %w", unikernel.DiskInfoFile, err)
 	}
 	return info, nil
 }

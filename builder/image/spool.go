@@ -36,6 +36,7 @@ type spooled struct {
 	plain  *os.File // the uncompressed tar file
 	sparse *os.File // expanded contents of sparse files, nil for none
 	items  []item
+	meter  *tree.Meter
 }
 
 func (s *spooled) Close() error {
@@ -50,8 +51,8 @@ func (s *spooled) Close() error {
 const spoolBuffer = 1 << 20
 
 // spool uncompresses a layer into a file of dir, verifies it and lists its
-// entries.
-func (l layer) spool(ctx context.Context, dir string, p *Progress) (_ *spooled, err error) {
+// entries, which m counts.
+func (l layer) spool(ctx context.Context, dir string, p *Progress, m *tree.Meter) (_ *spooled, err error) {
 	body, err := l.open(ctx)
 	if err != nil {
 		return nil, err
@@ -68,7 +69,7 @@ func (l layer) spool(ctx context.Context, dir string, p *Progress) (_ *spooled, 
 		return nil, err
 	}
 	defer r.Close()
-	s := &spooled{}
+	s := &spooled{meter: m}
 	if s.plain, err = unnamedFile(dir); err != nil {
 		return nil, err
 	}
@@ -77,7 +78,7 @@ func (l layer) spool(ctx context.Context, dir string, p *Progress) (_ *spooled, 
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if err := s.read(ctx, r, l.diffID, dir); err != nil {
+	if err := s.read(ctx, r, l.diffID, dir, blob == nil); err != nil {
 		// A blob that is not what it should be explains what else is wrong.
 		if blob != nil && ctx.Err() == nil {
 			if berr := blob.check(); errors.Is(berr, ErrDigest) {
@@ -92,18 +93,23 @@ func (l layer) spool(ctx context.Context, dir string, p *Progress) (_ *spooled, 
 	return s, nil
 }
 
-// read spools the tar file r, lists its entries and verifies it.
-func (s *spooled) read(ctx context.Context, r io.Reader, diffID v1.Hash, dir string) error {
+// read spools the tar file r, lists its entries and verifies it. With explain,
+// it is also verified when it cannot be listed: a file that is not the right one
+// explains that. Whoever has the digest of a compressed blob asks that instead,
+// which is no longer than it says.
+func (s *spooled) read(ctx context.Context, r io.Reader, diffID v1.Hash, dir string, explain bool) error {
 	out := bufio.NewWriterSize(s.plain, spoolBuffer)
 	sum := sha256.New()
 	pos := &counter{}
-	tee := io.TeeReader(r, io.MultiWriter(out, sum, pos))
-	listErr := s.list(ctx, tee, pos, dir)
-	if listErr != nil && !isInvalid(listErr) {
-		return listErr
+	listErr := s.list(ctx, io.TeeReader(r, io.MultiWriter(out, sum, pos)), pos, dir)
+	to := io.MultiWriter(out, sum)
+	if listErr != nil {
+		if !isInvalid(listErr) || !explain {
+			return listErr
+		}
+		to = sum
 	}
-	// A file that is not the right one explains why it is not right.
-	if _, err := io.CopyBuffer(writerOnly{io.Discard}, tee, make([]byte, spoolBuffer)); err != nil {
+	if _, err := io.CopyBuffer(writerOnly{to}, r, make([]byte, spoolBuffer)); err != nil {
 		return cmp.Or(listErr, inputError(err))
 	}
 	if err := sameDigest(sum, diffID); err != nil {
@@ -134,9 +140,6 @@ func (c *counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// maxItems bounds a layer's entries: each costs some 300 bytes of memory.
-const maxItems = 8 << 20
-
 // list reads the entries. pos counts what was read of the tar file.
 func (s *spooled) list(ctx context.Context, r io.Reader, pos *counter, dir string) error {
 	t := tar.NewReader(r)
@@ -151,10 +154,10 @@ func (s *spooled) list(ctx context.Context, r io.Reader, pos *counter, dir strin
 		if h.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
-		if len(s.items) == maxItems {
-			return fmt.Errorf("more than %d entries: %w", maxItems, unikernel.ErrInvalid)
-		}
 		it, err := newItem(h)
+		if err == nil {
+			err = s.count(it)
+		}
 		if err != nil {
 			return fmt.Errorf("entry %.300q: %w", h.Name, err)
 		}
@@ -168,6 +171,17 @@ func (s *spooled) list(ctx context.Context, r io.Reader, pos *counter, dir strin
 		}
 		s.items = append(s.items, it)
 	}
+}
+
+// count counts what an entry takes until its layer is applied, and after.
+func (s *spooled) count(it item) error {
+	if err := s.meter.Name(it.path); err != nil {
+		return err
+	}
+	if it.node == nil {
+		return s.meter.Name(it.link)
+	}
+	return s.meter.Node(it.node)
 }
 
 // isSparse says whether the contents in the tar file are not the file's.

@@ -103,7 +103,7 @@ func (m *Image) Append(c Config) ([]Chunk, error) {
 	}
 	f.lastIsUsed = true
 	a := appender{fs: f, next: uint64(free / sectorSize),
-		enc: &encoder{symbols: map[string]uint64{}, known: f.dec.symbol, count: uint64(len(f.dec.dictionary))}}
+		enc: &encoder{symbols: map[string]uint64{}, known: f.dec.symbol, count: uint64(f.dec.dictionary.len())}}
 	log := newExtension(nil, extensionSize)
 	for _, dir := range c.Directories {
 		if err := a.directory(dir); err != nil {

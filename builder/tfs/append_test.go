@@ -54,8 +54,8 @@ func appended(t *testing.T, dir string, c Config) (*FS, error) {
 	fs, err := Read(overlay{base, chunks}, rootPartition, int64(len(base))-rootPartition+(64<<20))
 	must(t, err)
 	fs.dec.symbol("") // makes the table
-	if len(fs.dec.names)+tuples(fs) != len(fs.dec.dictionary) {
-		t.Errorf("%d symbols and %d tuples and vectors have %d indices", len(fs.dec.names), tuples(fs), len(fs.dec.dictionary))
+	if len(fs.dec.names)+tuples(fs) != fs.dec.dictionary.len() {
+		t.Errorf("%d symbols and %d tuples and vectors have %d indices", len(fs.dec.names), tuples(fs), fs.dec.dictionary.len())
 	}
 	return fs, nil
 }
@@ -71,7 +71,7 @@ func empty(base []byte, c Chunk) bool {
 }
 
 func tuples(fs *FS) (n int) {
-	for _, v := range fs.dec.dictionary {
+	for _, v := range fs.dec.dictionary.all() {
 		if v.kind != typeBuffer {
 			n++
 		}

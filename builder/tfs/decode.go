@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"iter"
 	"slices"
 )
 
@@ -13,12 +14,19 @@ const (
 	// maxAgain is how deep attributes of an earlier tuple can be in a value:
 	// what the kernel writes has them outermost.
 	maxAgain = 16
-	maxLog   = 256 << 20 // bytes
+	maxLog   = 64 << 20 // bytes
+	// maxExtension bounds one extension of a log, in bytes. The kernel's have 512
+	// KiB.
+	maxExtension = 4 << 20
 )
 
 // maxItems bounds what records make and refer to: a hostile log has one for each
-// byte. Each takes some 24 bytes of memory. Tests lower it.
-var maxItems = 32 << 20
+// byte, one of a root four for each file. Each takes 24 bytes of memory, up to 100
+// when it is looked for or at. Tests lower it.
+var maxItems = 2 << 20
+
+// againCost is what a further segment of a tuple takes, in items.
+const againCost = 4
 
 var errShort = errors.New("it ends too early")
 
@@ -29,13 +37,57 @@ var errShort = errors.New("it ends too early")
 // would cost more than all the rest.
 type decoder struct {
 	text       []byte // all records, one after the other
-	dictionary []item
+	dictionary dictionary
 	more       map[uint64][]segment // of tuples and vectors that come again
 	again      int                  // segments in more
 	tuples     map[uint64]*Tuple    // that somebody asked for
 
 	seed  maphash.Seed
 	names map[uint64]uint32 // the first index of a name, by its hash
+}
+
+// dictionary grows without being copied: what it takes is what is in it.
+type dictionary struct{ chunks [][]item }
+
+const chunkItems = 16 << 10
+
+func (d *dictionary) add(it item) {
+	last := len(d.chunks) - 1
+	if last < 0 || len(d.chunks[last]) == chunkItems {
+		size := chunkItems
+		if last < 0 {
+			size = 1024 // of many logs that is all
+		}
+		d.chunks = append(d.chunks, make([]item, 0, size))
+		last++
+	}
+	d.chunks[last] = append(d.chunks[last], it)
+}
+
+func (d *dictionary) len() int {
+	if len(d.chunks) == 0 {
+		return 0
+	}
+	last := len(d.chunks) - 1
+	return last*chunkItems + len(d.chunks[last])
+}
+
+// at returns the item of an index, which is one.
+func (d *dictionary) at(index uint64) *item {
+	return &d.chunks[(index-1)/chunkItems][(index-1)%chunkItems]
+}
+
+// all goes over the items, from index 1 on, as number 0.
+func (d *dictionary) all() iter.Seq2[int, item] {
+	return func(yield func(int, item) bool) {
+		for i, chunk := range d.chunks {
+			for j, it := range chunk {
+				if !yield(i*chunkItems+j, it) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // item is what has an index, and where it was made.
@@ -61,14 +113,13 @@ func newDecoder() *decoder {
 // expect makes room for about what an extension of full size holds.
 func (d *decoder) expect() {
 	d.text = slices.Grow(d.text, extensionSize)
-	d.dictionary = slices.Grow(d.dictionary, extensionSize/32)
 }
 
 // symbol returns the first index of a name; 0 if it has none.
 func (d *decoder) symbol(name string) uint64 {
 	if d.names == nil {
-		d.names = make(map[uint64]uint32, len(d.dictionary)/3)
-		for i, it := range d.dictionary {
+		d.names = make(map[uint64]uint32, d.dictionary.len()/3)
+		for i, it := range d.dictionary.all() {
 			if it.kind != typeBuffer {
 				continue
 			}
@@ -79,13 +130,16 @@ func (d *decoder) symbol(name string) uint64 {
 		}
 	}
 	i, ok := d.names[maphash.String(d.seed, name)]
-	if !ok || string(d.name(d.dictionary[i-1])) == name {
+	if !ok || string(d.name(*d.dictionary.at(uint64(i)))) == name {
 		return uint64(i)
 	}
 	// Two names of one hash.
-	return uint64(1 + slices.IndexFunc(d.dictionary, func(it item) bool {
-		return it.kind == typeBuffer && string(d.name(it)) == name
-	}))
+	for i, it := range d.dictionary.all() {
+		if it.kind == typeBuffer && string(d.name(it)) == name {
+			return uint64(i + 1)
+		}
+	}
+	return 0
 }
 
 // name returns a symbol's.
@@ -93,7 +147,7 @@ func (d *decoder) name(it item) []byte { return d.text[it.at:][:it.n] }
 
 // record takes in the record that the text ends with.
 func (d *decoder) record(at int) error {
-	w := walker{d: d, at: at, isNew: true, count: uint64(len(d.dictionary))}
+	w := walker{d: d, at: at, isNew: true, count: uint64(d.dictionary.len())}
 	kind, err := w.value(0)
 	switch {
 	case err != nil:
@@ -108,10 +162,10 @@ func (d *decoder) record(at int) error {
 
 // kind returns the type of what has an index.
 func (d *decoder) kind(index uint64) (byte, error) {
-	if index == 0 || index > uint64(len(d.dictionary)) {
-		return 0, fmt.Errorf("index %d of a dictionary of %d", index, len(d.dictionary))
+	if index == 0 || index > uint64(d.dictionary.len()) {
+		return 0, fmt.Errorf("index %d of a dictionary of %d", index, d.dictionary.len())
 	}
-	return d.dictionary[index-1].kind, nil
+	return d.dictionary.at(index).kind, nil
 }
 
 // tuple returns the tuple of an index that is one.
@@ -126,7 +180,7 @@ func (d *decoder) tuple(index uint64) *Tuple {
 
 // segments returns all parts of a tuple or vector, in order.
 func (d *decoder) segments(index uint64) []segment {
-	return append([]segment{d.dictionary[index-1].segment}, d.more[index]...)
+	return append([]segment{d.dictionary.at(index).segment}, d.more[index]...)
 }
 
 // walker goes over a record, or a part of it.
@@ -185,7 +239,7 @@ func (w *walker) header() (immediate bool, kind byte, n uint64, err error) {
 func (w *walker) add(kind byte, at int, n uint64) uint64 {
 	w.count++
 	if w.isNew {
-		w.d.dictionary = append(w.d.dictionary, item{kind: kind, segment: newSegment(at, n, w.count)})
+		w.d.dictionary.add(item{kind: kind, segment: newSegment(at, n, w.count)})
 	}
 	return w.count
 }
@@ -215,7 +269,7 @@ func (w *walker) name() ([]byte, error) {
 	if kind, err := w.d.kind(n); err != nil || kind != typeBuffer {
 		return nil, errors.Join(err, fmt.Errorf("index %d is no name", n))
 	}
-	return w.d.name(w.d.dictionary[n-1]), nil
+	return w.d.name(*w.d.dictionary.at(n)), nil
 }
 
 // value goes over one value and all that is in it.
@@ -223,7 +277,7 @@ func (w *walker) value(depth int) (kind byte, err error) {
 	if depth > maxNesting {
 		return 0, errors.New("values are nested too deep")
 	}
-	if w.isNew && len(w.d.dictionary)+w.d.again > maxItems {
+	if w.isNew && w.d.dictionary.len()+againCost*w.d.again > maxItems {
 		return 0, fmt.Errorf("more than %d tuples, vectors and names", maxItems)
 	}
 	immediate, kind, n, err := w.header()
@@ -246,7 +300,7 @@ func (w *walker) composite(immediate bool, kind byte, n uint64, depth int) (inde
 		return 0, err
 	}
 	if immediate && !w.isNew {
-		it := w.d.dictionary[index-1]
+		it := w.d.dictionary.at(index)
 		w.at, w.count = int(it.end), uint64(it.after)
 		return index, nil
 	}
@@ -254,7 +308,7 @@ func (w *walker) composite(immediate bool, kind byte, n uint64, depth int) (inde
 		return 0, err
 	}
 	if immediate {
-		it := &w.d.dictionary[index-1]
+		it := w.d.dictionary.at(index)
 		it.end, it.after = uint32(w.at), uint32(w.count)
 	}
 	return index, nil

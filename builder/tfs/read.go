@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 )
 
@@ -53,8 +54,14 @@ func (fs *FS) readLog() error {
 			return fmt.Errorf("the log has no end: %w", ErrFormat)
 		}
 		seen[sector] = true
-		if err := fs.sectors(&x.b, sector, size); err != nil {
-			return err
+		// What is no log says so in its first sector, whatever size it claims.
+		for _, n := range []int64{min(size, sectorSize), size} {
+			if err := fs.sectors(&x.b, sector, n); err != nil {
+				return err
+			}
+			if !bytes.HasPrefix(x.b, []byte(magic)) {
+				return fmt.Errorf("log at sector %d: no TFS is there: %w", sector, ErrFormat)
+			}
 		}
 		if x.at, x.records = 0, 0; len(seen) == 2 {
 			fs.dec.expect()
@@ -163,7 +170,7 @@ func (x *extension) frames() (linked bool, err error) {
 			if x.next, err = x.number(); err == nil {
 				x.nextSectors, err = x.number()
 			}
-			if err == nil && x.nextSectors > maxLog/sectorSize {
+			if err == nil && x.nextSectors > maxExtension/sectorSize {
 				err = fmt.Errorf("an extension of %d sectors", x.nextSectors)
 			}
 			return true, err
@@ -199,6 +206,9 @@ func (x *extension) part() error {
 	x.left -= n
 	x.records++
 	d := x.fs.dec
+	if cap(d.text)-len(d.text) < len(b) { // doubled: which costs twice what it holds
+		d.text = slices.Grow(d.text, max(len(b), len(d.text)))
+	}
 	if d.text = append(d.text, b...); x.left > 0 {
 		return nil
 	}

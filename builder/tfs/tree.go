@@ -11,12 +11,9 @@ import (
 	"containerd-shim-uni/builder/tree"
 )
 
-// maxFiles bounds the names of a tree that is read: a log can hold many.
-const maxFiles = 8 << 20
-
 // Tree returns all files. What the format does not have is what the guest
 // makes of it: root's, and all permissions. A directory with two names or a
-// name that is none is ErrFormat.
+// name that is none is ErrFormat, more than a tree may have tree.ErrTooLarge.
 func (f *FS) Tree(ctx context.Context) (*tree.Node, error) {
 	r := treeReader{ctx: ctx, nodes: map[*Tuple]*tree.Node{}}
 	top := f.Top()
@@ -28,7 +25,7 @@ func (f *FS) Tree(ctx context.Context) (*tree.Node, error) {
 type treeReader struct {
 	ctx   context.Context
 	nodes map[*Tuple]*tree.Node
-	names int
+	meter tree.Meter
 }
 
 // fill reads a directory's entries, and theirs. at is its path.
@@ -36,17 +33,21 @@ func (r *treeReader) fill(dir File, n *tree.Node, at string, depth int) error {
 	if err := r.ctx.Err(); err != nil {
 		return err
 	}
-	names := dir.Names()
-	r.names += len(names)
-	if depth > maxNesting || r.names > maxFiles {
-		return fmt.Errorf("%.300q: too many files or directories: %w", at, ErrFormat)
+	if depth > maxNesting {
+		return fmt.Errorf("%.300q: too many directories in each other: %w", at, ErrFormat)
 	}
-	for _, name := range names {
+	for _, name := range dir.Names() {
+		if err := r.meter.Name(name); err != nil {
+			return err
+		}
 		f, _ := dir.Child(name)
 		kid := r.nodes[f.t]
 		switch {
 		case kid == nil:
 			kid = r.node(f)
+			if err := r.meter.Node(kid); err != nil {
+				return err
+			}
 		case kid.IsDir():
 			return fmt.Errorf("%.300q: a directory with two names: %w", at+"/"+name, ErrFormat)
 		default:

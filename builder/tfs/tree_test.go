@@ -172,7 +172,7 @@ func TestSymbolsOfOneHash(t *testing.T) {
 
 func TestManyItems(t *testing.T) {
 	defer func(old int) { maxItems = old }(maxItems)
-	maxItems = 100
+	maxItems = 200
 	for name, tt := range map[string]struct {
 		n   int
 		err error

@@ -1,9 +1,10 @@
 package tree
 
 import (
-	"errors"
 	"fmt"
 	"sync/atomic"
+
+	"containerd-shim-uni/unikernel"
 )
 
 // Bounds of a tree in memory, in bytes: absolute ones, because what a tree comes
@@ -21,7 +22,8 @@ const (
 )
 
 // ErrTooLarge is for a tree with more files or attributes than are held.
-var ErrTooLarge = errors.New("too many files or attributes")
+// It is also an unikernel.ErrInvalid.
+var ErrTooLarge = fmt.Errorf("%w: too many files or attributes", unikernel.ErrInvalid)
 
 // Meter counts what a tree takes while it is read, whatever it is read from. The
 // zero value has counted nothing. It may be used by several goroutines.

@@ -16,9 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxInfo bounds what is read of a disk's description, in bytes.
-const maxInfo = 16 << 20
-
 // visible returns the directories, topmost first, that show the files of mounts
 // without mounting them, but for the container's own layer. ok is false for
 // mounts that must be mounted to see.
@@ -102,10 +99,10 @@ func look(dir string) (*unikernel.FinishedDisk, error) {
 		return nil, err
 	}
 	defer info.Close()
-	if size > maxInfo {
-		return nil, fmt.Errorf("/%s: %w: %d bytes, at most %d are read", unikernel.DiskInfoFile, unikernel.ErrInvalid, size, maxInfo)
+	if size > unikernel.MaxDiskInfo {
+		return nil, fmt.Errorf("/%s: %w: %d bytes, at most %d are read", unikernel.DiskInfoFile, unikernel.ErrInvalid, size, unikernel.MaxDiskInfo)
 	}
-	data, err := io.ReadAll(io.LimitReader(info, maxInfo))
+	data, err := io.ReadAll(io.LimitReader(info, unikernel.MaxDiskInfo))
 	if err != nil {
 		return nil, err
 	}

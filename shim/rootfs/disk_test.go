@@ -95,7 +95,7 @@ func TestFinishedDiskRefused(t *testing.T) {
 		"newer": {func(l string) error {
 			return os.WriteFile(filepath.Join(l, info), []byte(`{"version":9}`), 0o600)
 		}, unikernel.ErrNotImplemented},
-		"large": {func(l string) error { return os.Truncate(filepath.Join(l, info), maxInfo+1) }, unikernel.ErrInvalid},
+		"large": {func(l string) error { return os.Truncate(filepath.Join(l, info), unikernel.MaxDiskInfo+1) }, unikernel.ErrInvalid},
 		"link": {func(l string) error {
 			return errors.Join(os.Remove(filepath.Join(l, disk)), os.Symlink("/etc/passwd", filepath.Join(l, disk)))
 		}, unikernel.ErrInvalid},
