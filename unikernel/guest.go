@@ -137,6 +137,11 @@ type Booted interface {
 
 // Session is a booted guest.
 type Session interface {
+	// OnOOM has f called whenever the guest's kernel killed processes of the
+	// container for want of memory. It is called before Run, once. A call of f
+	// ends before Exited is closed for any of the processes, and must not wait. A
+	// guest that is a Watcher has no way to tell.
+	OnOOM(f func())
 	// Run applies the App's configuration and starts its process, once. A
 	// program that is missing is ErrNotFound, one that cannot be executed
 	// ErrInvalid; the error's text is the one runc users know.

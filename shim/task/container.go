@@ -82,6 +82,7 @@ type Container struct {
 	window     *window  // the terminal's size, for a process that is not there yet
 	exit       unikernel.Exit
 	startErr   error // why it could not be started
+	lastOOM    time.Time
 	console    *console.Console
 	// output is what the console gives a guest without a control channel.
 	output *io.PipeReader

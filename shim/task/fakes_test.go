@@ -398,6 +398,8 @@ type fakeSession struct {
 	execs    map[string]*fakeProcess
 	app      unikernel.App
 	runErr   error
+	onOOM    func()
+	onRun    func() // while it runs
 	onExec   func(id string) error
 	shutdown bool
 }
@@ -406,8 +408,13 @@ func newSession() *fakeSession {
 	return &fakeSession{init: newProcess(), execs: map[string]*fakeProcess{}}
 }
 
+func (s *fakeSession) OnOOM(f func()) { s.onOOM = f }
+
 func (s *fakeSession) Run(_ context.Context, app unikernel.App, _ unikernel.Stdio) (unikernel.Process, error) {
 	s.app = app
+	if s.onRun != nil {
+		s.onRun()
+	}
 	if s.runErr != nil {
 		return nil, s.runErr
 	}
@@ -575,6 +582,8 @@ func (e *fakeEvents) names() []string {
 			names = append(names, "added "+m.ExecID)
 		case *events.TaskExecStarted:
 			names = append(names, "started "+m.ExecID)
+		case *events.TaskOOM:
+			names = append(names, "oom")
 		case *events.TaskPaused:
 			names = append(names, "paused")
 		case *events.TaskResumed:

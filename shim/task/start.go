@@ -70,6 +70,7 @@ func (c *Container) boot(ctx context.Context) (unikernel.Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	session.OnOOM(c.outOfMemory)
 	c.took("boot", began)
 	defer c.took("process", time.Now())
 	c.mu.Lock()
@@ -141,7 +142,29 @@ func (c *Container) ran(proc unikernel.Process) error {
 	}
 	c.process = proc
 	c.events.Send(&events.TaskStart{ContainerID: c.names.ID, Pid: uint32(c.pid())})
+	if c.lastOOM != (time.Time{}) {
+		c.events.Send(&events.TaskOOM{ContainerID: c.names.ID})
+	}
 	return nil
+}
+
+// oomInterval is the least time between two events of a container that its
+// memory ran out: a program that starts greedy children for ever shall not
+// flood containerd.
+const oomInterval = time.Second
+
+// outOfMemory announces that the guest's kernel killed a process for want of
+// memory, after the container's start and before its exit.
+func (c *Container) outOfMemory() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == Stopped || c.state == Deleting || time.Since(c.lastOOM) < oomInterval {
+		return
+	}
+	c.lastOOM = time.Now()
+	if c.state != Starting { // else see ran
+		c.events.Send(&events.TaskOOM{ContainerID: c.names.ID})
+	}
 }
 
 // startFailed leaves it to watch to end the container, waits until it has, and

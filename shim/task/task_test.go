@@ -162,6 +162,28 @@ func (b *bench) pause() {
 }
 
 // TestUnstarted covers the ends of a container that was never started.
+// TestOOM: the event comes after the start and before the exit; of many in a
+// row one tells.
+func TestOOM(t *testing.T) {
+	for name, at := range map[string]func(*bench, func()){
+		"while it runs":   func(b *bench, oom func()) { b.must(true); oom() },
+		"while it starts": func(b *bench, oom func()) { b.session.onRun = oom; b.must(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			at(b, func() {
+				for range 100 {
+					b.session.onOOM()
+				}
+			})
+			b.session.init.end(137)
+			b.wait()
+			b.session.onOOM()
+			b.wantEvents("create", "start", "oom", "exit")
+		})
+	}
+}
+
 // TestReasonIsLogged: a session that was ended on our side makes the guest shut
 // down; the log has both.
 func TestReasonIsLogged(t *testing.T) {

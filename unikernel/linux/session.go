@@ -29,6 +29,7 @@ type session struct {
 	// given out too.
 	lastCall, lastProc uint32
 	app                *specs.Spec // set by Run
+	onOOM              func()
 }
 
 // outFrame is a frame on its way out.
@@ -171,6 +172,17 @@ func (s *session) handle(f wire.Frame) error {
 			return nil // it is gone: a frame of the guest's may overtake the exit
 		}
 		return fmt.Errorf("it speaks of process %d, which never existed", f.ID)
+	case wire.KindOOM:
+		if _, err := wire.DecodeOOM(f.Payload); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		tell := s.onOOM
+		s.mu.Unlock()
+		if tell != nil {
+			tell()
+		}
+		return nil
 	default:
 		return fmt.Errorf("it sent a frame of kind %d", f.Kind)
 	}
@@ -258,6 +270,13 @@ func replyError(r wire.Reply) error {
 	default:
 		return &guestError{"guest: " + text, nil}
 	}
+}
+
+// OnOOM implements unikernel.Session.
+func (s *session) OnOOM(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onOOM = f
 }
 
 // Run implements unikernel.Session.

@@ -193,6 +193,7 @@ func TestBrokenProtocol(t *testing.T) {
 		"unknown stream":        func(g *fakeGuest, id uint32) { g.data(id, wire.Stderr, "x") },
 		"unknown request":       func(g *fakeGuest, _ uint32) { g.reply(12345, wire.Reply{}) },
 		"host's frame":          func(g *fakeGuest, _ uint32) { g.send(wire.KindShutdown, 0) },
+		"killed nothing":        func(g *fakeGuest, _ uint32) { g.send(wire.KindOOM, 0, []byte{0}) },
 		"bad exit":              func(g *fakeGuest, id uint32) { g.send(wire.KindExit, id, wire.Exit{Status: 999}.Encode()) },
 		"data after end":        func(g *fakeGuest, id uint32) { g.eof(id, wire.Stdout); g.data(id, wire.Stdout, "x") },
 		"credit out of nothing": func(g *fakeGuest, id uint32) { g.send(wire.KindCredit, id, wire.EncodeCredit(wire.Stdin, 10)) },
@@ -244,6 +245,20 @@ func TestLateFrames(t *testing.T) {
 	go func() { g.reply(g.next(wire.KindResize).ID, wire.Reply{}) }()
 	if err := p.Resize(testContext(t), 1, 1); err != nil {
 		t.Errorf("the session ended: %v", err)
+	}
+}
+
+// TestOOM: a want of memory is told before the exit that it caused.
+func TestOOM(t *testing.T) {
+	s, g := attach(t)
+	told := make(chan struct{}, 2)
+	s.OnOOM(func() { told <- struct{}{} })
+	p, id := runProcess(t, s, g, unikernel.Stdio{})
+	g.send(wire.KindOOM, 0, wire.OOM{Kills: 2}.Encode())
+	g.send(wire.KindExit, id, wire.Exit{Status: 137}.Encode())
+	within(t, "exit", p.Exited())
+	if len(told) != 1 {
+		t.Errorf("told %d times before the exit", len(told))
 	}
 }
 

@@ -48,6 +48,9 @@ func New(g Guest, m unikernel.Watched) unikernel.Session {
 	return s
 }
 
+// OnOOM implements unikernel.Session. Nobody tells.
+func (s *session) OnOOM(func()) {}
+
 // Run implements unikernel.Session. The guest starts the program by itself, and
 // says nothing of it.
 func (s *session) Run(_ context.Context, _ unikernel.App, stdio unikernel.Stdio) (unikernel.Process, error) {

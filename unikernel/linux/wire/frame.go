@@ -8,7 +8,7 @@ import (
 
 // Version is the protocol's version, sent in Hello. The two sides must have
 // the same one.
-const Version = 3
+const Version = 4
 
 // Magic starts the payload of Hello.
 const Magic = "uni-guest"
@@ -51,6 +51,7 @@ const (
 	KindCredit                   // both: stream byte, then a varint; id of the process
 	KindExit                     // guest: Exit; id of the process
 	KindShutdown                 // host: the exit is recorded; id of the request, answered when all is on the disk
+	KindOOM                      // guest: OOM; id 0
 	kindEnd
 )
 

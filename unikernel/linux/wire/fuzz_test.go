@@ -57,6 +57,8 @@ func FuzzReply(f *testing.F) { fuzzDecoder(f, DecodeReply, Reply.Encode, Reply{C
 
 func FuzzExit(f *testing.F) { fuzzDecoder(f, DecodeExit, Exit.Encode, Exit{255}) }
 
+func FuzzOOM(f *testing.F) { fuzzDecoder(f, DecodeOOM, OOM.Encode, OOM{1}) }
+
 func FuzzSignal(f *testing.F) { fuzzDecoder(f, DecodeSignal, Signal.Encode, Signal{1, 9, true}) }
 
 func FuzzResize(f *testing.F) { fuzzDecoder(f, DecodeResize, Resize.Encode, Resize{1, 80, 24}) }

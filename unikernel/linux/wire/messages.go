@@ -92,6 +92,30 @@ func DecodeExit(b []byte) (Exit, error) {
 	return x, d.Err()
 }
 
+// OOM tells that the guest's kernel killed processes for want of memory. It
+// comes before the Exit of any of them.
+type OOM struct {
+	// Kills is how many, since the last time it was told; not 0.
+	Kills uint64
+}
+
+// Encode returns the payload.
+func (o OOM) Encode() []byte {
+	var e Encoder
+	e.Uint(o.Kills)
+	return e.Bytes()
+}
+
+// DecodeOOM reads the payload of OOM.
+func DecodeOOM(b []byte) (OOM, error) {
+	d := NewDecoder(b)
+	o := OOM{Kills: d.Uint()}
+	if o.Kills == 0 {
+		d.fail()
+	}
+	return o, d.Err()
+}
+
 // Signal is the request to signal a process.
 type Signal struct {
 	Process uint32

@@ -113,11 +113,11 @@ func TestVersion(t *testing.T) {
 	h := sha256.New()
 	for _, b := range [][]byte{
 		Hello{0, "k"}.Encode(), Reply{CodeInvalid, "no"}.Encode(), Exit{255}.Encode(), Signal{1, 15, true}.Encode(),
-		Resize{1, 80, 24}.Encode(), sampleRun().Encode(), Exec{9, sampleProcess()}.Encode(),
+		Resize{1, 80, 24}.Encode(), sampleRun().Encode(), Exec{9, sampleProcess()}.Encode(), OOM{2}.Encode(),
 	} {
 		h.Write(b)
 	}
-	const version, sum = 3, "f138ad0011d186d7d87c428de025c1fe2fe6b82aeb50cba55282145d5b30e6b6"
+	const version, sum = 4, "23cbed43c0ecfb4ff4de2cc92a7d7942a794726fdb429a23bb5378f3f4053543"
 	if got := hex.EncodeToString(h.Sum(nil)); Version != version || got != sum {
 		t.Errorf("version %d with sum %s, want %d with %s: has what is sent changed, and the version not?", Version, got, version, sum)
 	}
@@ -143,6 +143,7 @@ func TestMessages(t *testing.T) {
 	check(Hello{Version, "6.12"}, Hello{Version, "6.12"}.Encode(), func(b []byte) (any, error) { return DecodeHello(b) })
 	check(Reply{CodeInvalid, "no"}, Reply{CodeInvalid, "no"}.Encode(), func(b []byte) (any, error) { return DecodeReply(b) })
 	check(Exit{255}, Exit{255}.Encode(), func(b []byte) (any, error) { return DecodeExit(b) })
+	check(OOM{3}, OOM{3}.Encode(), func(b []byte) (any, error) { return DecodeOOM(b) })
 	check(Signal{1, 15, true}, Signal{1, 15, true}.Encode(), func(b []byte) (any, error) { return DecodeSignal(b) })
 	check(Resize{1, 80, 24}, Resize{1, 80, 24}.Encode(), func(b []byte) (any, error) { return DecodeResize(b) })
 	run := sampleRun()
@@ -154,6 +155,9 @@ func TestMessages(t *testing.T) {
 func TestOutOfRange(t *testing.T) {
 	if _, err := DecodeExit(Exit{256}.Encode()); err == nil {
 		t.Error("exit status 256 is accepted")
+	}
+	if _, err := DecodeOOM(OOM{}.Encode()); err == nil {
+		t.Error("a want of memory that killed nothing is accepted")
 	}
 	if _, _, err := DecodeCredit(EncodeCredit(Stdout, OutWindow+ExitBurst+1)); err == nil {
 		t.Error("a credit beyond all windows is accepted")

@@ -222,3 +222,13 @@ func TestMakeDevices(t *testing.T) {
 		t.Error("a device with no name is accepted")
 	}
 }
+
+func TestCounter(t *testing.T) {
+	for text, want := range map[string]uint64{
+		"nr_free_pages 12\noom_kill 7\noom_kill_x 9\n": 7, "oom_kill 0": 0, "oom_kills 3\n": 0, "": 0, "oom_kill x\n": 0,
+	} {
+		if got := counter([]byte(text), "oom_kill"); got != want {
+			t.Errorf("%q: %d, want %d", text, got, want)
+		}
+	}
+}

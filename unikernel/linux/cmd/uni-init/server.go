@@ -18,6 +18,7 @@ const ackTimeout = 30 * time.Second
 type server struct {
 	port *os.File
 	sp   *spawner
+	oom  oomWatch
 
 	wmu  sync.Mutex // guards wbuf and the order of frames
 	wbuf []byte
@@ -31,8 +32,10 @@ type server struct {
 }
 
 func newServer(port *os.File) *server {
-	return &server{port: port, sp: newSpawner(),
+	s := &server{port: port, sp: newSpawner(),
 		procs: map[uint32]*process{}, byPid: map[int]*process{}}
+	s.oom.send = func(o wire.OOM) { s.send(wire.KindOOM, 0, o.Encode()) }
+	return s
 }
 
 // send writes one frame. A write error means that the host is gone, which
@@ -141,6 +144,7 @@ func (s *server) run(req uint32, r *wire.Run) {
 		s.reply(req, err)
 		return
 	}
+	go s.oom.follow()
 	s.start(req, r.ID, &r.Process, wire.KindRun, r.Encode())
 }
 
@@ -167,6 +171,7 @@ func (s *server) start(req, id uint32, d *wire.Process, kind wire.Kind, descript
 	p.carry()
 	<-p.dead
 	p.flush(s.isMain(id))
+	s.oom.look()
 	s.send(wire.KindExit, id, wire.Exit{Status: p.status}.Encode())
 	if s.isMain(id) {
 		time.Sleep(ackTimeout)

@@ -135,13 +135,17 @@ func (o *output) mayReopen(err error) bool {
 	if !o.shared || !isErrno(err, unix.EIO) {
 		return false
 	}
-	wake := time.AfterFunc(reopenInterval, o.cond.Broadcast)
-	defer wake.Stop()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.exited || o.expire {
 		return false
 	}
+	wake := time.AfterFunc(reopenInterval, func() {
+		o.mu.Lock() // not before Wait waits
+		defer o.mu.Unlock()
+		o.cond.Broadcast()
+	})
+	defer wake.Stop()
 	o.cond.Wait()
 	return true
 }

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"sync"
+
+	"containerd-shim-uni/unikernel/linux/wire"
+
+	"golang.org/x/sys/unix"
+)
+
+// oomWatch tells the host of processes that the kernel killed for want of
+// memory. The kernel's counter is the truth: it is raised before the victim
+// gets its signal, so looking at it before each exit is told misses nothing.
+// The kernel's log only says when to look while nothing exits that the host
+// knows of; a line that the ring overwrote is no loss.
+type oomWatch struct {
+	send func(wire.OOM)
+
+	mu    sync.Mutex // guards known, and the order of what is sent
+	known uint64
+}
+
+// vmstat has the counter oom_kill, of all processes in the machine since it
+// booted (mm/oom_kill.c). uni-init, as the kernel's PID 1, is never a victim.
+const vmstat = "/proc/vmstat"
+
+// look tells of what was killed since the last look, and whether it was
+// anything.
+func (w *oomWatch) look() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	text, err := os.ReadFile(vmstat)
+	if err != nil {
+		return false
+	}
+	now := counter(text, "oom_kill")
+	if now <= w.known {
+		return false
+	}
+	w.send(wire.OOM{Kills: now - w.known})
+	w.known = now
+	return true
+}
+
+// counter returns the value of a name in lines of name and value; 0 without it.
+func counter(text []byte, name string) uint64 {
+	for line := range bytes.Lines(text) {
+		key, value, _ := bytes.Cut(bytes.TrimSpace(line), []byte{' '})
+		if string(key) != name {
+			continue
+		}
+		var n uint64
+		for _, c := range value {
+			if c < '0' || c > '9' {
+				return 0
+			}
+			n = n*10 + uint64(c-'0')
+		}
+		return n
+	}
+	return 0
+}
+
+// follow looks whenever the kernel logs that it killed somebody.
+func (w *oomWatch) follow() {
+	const longestRecord = 8 << 10 // bytes; CONSOLE_EXT_LOG_MAX of the kernel
+	log, err := os.Open("/dev/kmsg")
+	if err != nil {
+		console("out of memory is told late: " + err.Error())
+		return
+	}
+	log.Seek(0, 2)
+	buf := make([]byte, longestRecord)
+	for {
+		n, err := log.Read(buf) // one record
+		switch {
+		case isErrno(err, unix.EPIPE): // the ring went round
+			w.look()
+		case err != nil:
+			console("out of memory is told late: " + err.Error())
+			return
+		case bytes.Contains(buf[:n], []byte(": Killed process ")):
+			w.look()
+		}
+	}
+}
