@@ -24,7 +24,7 @@ func (c *Container) Kill(ctx context.Context, sig syscall.Signal, all bool) erro
 		return err
 	}
 	state, proc, first := c.state, c.process, !c.killed
-	if sig == syscall.SIGKILL || (state == Created && sig == syscall.SIGTERM) {
+	if sig == syscall.SIGKILL || (state == Created && endsCreated(sig)) {
 		c.killed = true
 		if state == Starting {
 			c.cancelBoot(errKilled)
@@ -42,6 +42,17 @@ func (c *Container) Kill(ctx context.Context, sig syscall.Signal, all bool) erro
 	}
 	c.mu.Unlock()
 	return finished(proc.Signal(ctx, sig, all))
+}
+
+// endsCreated says that a container whose program has not been started ends by
+// a signal: those that end what stands in the program's place under runc.
+func endsCreated(sig syscall.Signal) bool {
+	switch sig {
+	case syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM:
+		return true
+	default:
+		return false
+	}
 }
 
 // keepSignal remembers a signal for later. The caller holds mu.

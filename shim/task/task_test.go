@@ -227,6 +227,7 @@ func TestUnstarted(t *testing.T) {
 	}{
 		"SIGKILL":     {func(b *bench) { b.kill(syscall.SIGKILL) }, nil},
 		"SIGTERM":     {func(b *bench) { b.kill(syscall.SIGTERM) }, nil},
+		"SIGQUIT":     {func(b *bench) { b.kill(syscall.SIGQUIT) }, nil},
 		"QEMU killed": {func(b *bench) { b.host.machines.end(domain, unikernel.EndFailed) }, nil},
 		"delete":      {func(b *bench) { b.remove() }, nil},
 	} {
