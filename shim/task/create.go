@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"containerd-shim-uni/shim/cgroup"
@@ -111,6 +112,9 @@ func (cr *creation) read(namespace string, r CreateRequest) error {
 		return err
 	}
 	cr.app = unikernel.App{Namespace: namespace, ID: r.ID, Spec: spec}
+	if spec.Mounts, err = share.Normalize(spec.Mounts); err != nil {
+		return err
+	}
 	if cr.app.Shares, err = share.Plan(spec.Mounts); err != nil {
 		return err
 	}
@@ -254,6 +258,11 @@ func (cr *creation) makeDisks(ctx context.Context) error {
 func (cr *creation) shares() error {
 	if len(cr.app.Shares) == 0 || cr.plan.ShareTag == "" {
 		return nil
+	}
+	for _, s := range cr.app.Shares {
+		if sockets := share.Sockets(s); len(sockets) > 0 {
+			cr.log().Warnf("who listens on the sockets in %s (%s) cannot be reached from a machine: they are the host's kernel's", s.Mount.Source, strings.Join(sockets, ", "))
+		}
 	}
 	cr.undo.add("unmount shares", func(context.Context) error { return share.Unmount(cr.names.share()) })
 	return share.Mount(cr.names.share(), cr.app.Shares)
