@@ -72,7 +72,7 @@ func (r Runtime) cleanup(ctx context.Context, f flags, group string, alive bool)
 	existed := names.Exists()
 	var machineErr error
 	if !alive || existed {
-		machineErr = host.CleanUp(ctx, cfg, names.Domain())
+		machineErr = host.CleanUp(ctx, cfg, names.Sandbox.Domain())
 	}
 	err = errors.Join(machineErr,
 		task.Cleanup(ctx, names, task.NetworkNamespace(f.bundle), f.bundle, host.Networks(cfg)))

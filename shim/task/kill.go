@@ -88,21 +88,17 @@ func (c *Container) forceEnd(state State, proc unikernel.Process) {
 			}
 		}
 	}
-	c.destroy()
+	c.sandbox.Destroy()
 }
 
-// destroy ends the machine, by libvirt or, if that fails, by its process.
-func (c *Container) destroy() {
-	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
-	defer cancel()
-	err := c.machines.Destroy(ctx, c.names.Domain())
-	if err == nil {
-		return
+// endWithHost ends the container when its process on the host ends, as is true
+// of other runtimes' containers.
+func (c *Container) endWithHost() {
+	select {
+	case <-c.sandbox.Lost():
+		_ = c.Kill(context.Background(), syscall.SIGKILL, true) // refused if it has exited by itself
+	case <-c.exited:
 	}
-	if killErr := c.vm.kill(); killErr != nil {
-		err = errors.Join(err, killErr)
-	}
-	c.log().WithError(err).Error("machine could not be destroyed through libvirt; its process was killed")
 }
 
 // finished turns a guest's answer about a process that is gone into the one

@@ -100,7 +100,7 @@ func (s *Service) Create(ctx context.Context, r CreateRequest) (pid int, err err
 	if err != nil {
 		return 0, fmt.Errorf("create container %s: %w", r.ID, err)
 	}
-	return c.pid(), nil
+	return c.sandbox.Pid(), nil
 }
 
 // Start starts a process.
