@@ -148,10 +148,11 @@ func share(b *build) error {
 		return err
 	}
 	b.dom.Devices.Filesystems = []libvirtxml.DomainFilesystem{{
-		Driver:  &libvirtxml.DomainFilesystemDriver{Type: "virtiofs"},
-		Source:  &libvirtxml.DomainFilesystemSource{Mount: &libvirtxml.DomainFilesystemSourceMount{Socket: shareSocket(s)}},
-		Target:  &libvirtxml.DomainFilesystemTarget{Dir: s.Tag},
-		Address: addr,
+		AccessMode: "passthrough",
+		Driver:     &libvirtxml.DomainFilesystemDriver{Type: "virtiofs"},
+		Source:     &libvirtxml.DomainFilesystemSource{Mount: &libvirtxml.DomainFilesystemSourceMount{Dir: s.Source}},
+		Target:     &libvirtxml.DomainFilesystemTarget{Dir: s.Tag},
+		Address:    addr,
 	}}
 	return nil
 }

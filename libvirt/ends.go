@@ -37,12 +37,14 @@ func (d *Driver) Wait(ctx context.Context, name string) (unikernel.End, error) {
 
 // attach makes the record of a machine that another process started.
 func (d *Driver) attach(ctx context.Context, name string) (*domain, error) {
-	err := d.do(ctx, func(c *lv.Connect) error {
+	id, err := call(ctx, d, func(c *lv.Connect) (int, error) {
 		dom, err := c.LookupDomainByName(name)
 		if err != nil {
-			return wrap(err, "find it")
+			return -1, wrap(err, "find it")
 		}
-		return wrap(dom.Free(), "let go of it")
+		defer dom.Free()
+		id, err := dom.GetID()
+		return int(id), wrap(err, "domain's number")
 	})
 	if err != nil {
 		return nil, err
@@ -55,7 +57,7 @@ func (d *Driver) attach(ctx context.Context, name string) (*domain, error) {
 	}
 	d.domains[name] = dom
 	d.mu.Unlock()
-	if err := d.watch(dom, findHelpers(d.target, name)); err != nil {
+	if err := d.watch(dom, id); err != nil {
 		d.mu.Lock()
 		delete(d.domains, name)
 		d.mu.Unlock()

@@ -147,8 +147,7 @@ func (m *merger) whiteout(dirPath, base string) error {
 	if victim == "" || victim == "." || victim == ".." {
 		return invalid("a whiteout of nothing")
 	}
-	// The directory is made, as containerd does it, and every client with it.
-	dir, _, err := m.dir(dirPath, true)
+	dir, _, err := m.dir(dirPath, false)
 	if err != nil {
 		return nil // there is nothing to hide
 	}

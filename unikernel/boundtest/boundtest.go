@@ -1,3 +1,4 @@
+// Package boundtest holds readers of untrusted bytes to what they may cost.
 package boundtest
 
 import (

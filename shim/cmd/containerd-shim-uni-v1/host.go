@@ -9,10 +9,8 @@ import (
 	"containerd-shim-uni/builder"
 	"containerd-shim-uni/config"
 	"containerd-shim-uni/libvirt"
-	"containerd-shim-uni/shim/cgroup"
 	"containerd-shim-uni/shim/frontend"
 	"containerd-shim-uni/shim/network"
-	"containerd-shim-uni/shim/sandbox"
 	"containerd-shim-uni/shim/task"
 	"containerd-shim-uni/unikernel"
 	"containerd-shim-uni/unikernel/linux"
@@ -41,8 +39,8 @@ func newHost(namespace, group string) frontend.Host {
 	return &host{namespace: namespace, group: group, drivers: map[libvirtConfig]*libvirt.Driver{}}
 }
 
-// Machines implements sandbox.Host. The driver outlives the request.
-func (h *host) Machines(ctx context.Context, cfg config.Config) (sandbox.Machines, error) {
+// Machines implements task.Host. The driver outlives the request.
+func (h *host) Machines(ctx context.Context, cfg config.Config) (task.Machines, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	key := libvirtConfig{cfg.Libvirt, cfg.Storage.StateDir}
@@ -79,7 +77,7 @@ func (h *host) Disks(cfg config.Config) (task.Disks, error) {
 }
 
 // Guest implements task.Host.
-func (h *host) Guest(cfg config.Config, emulated bool) (unikernel.Guest, error) {
+func (h *host) Guest(cfg config.Config, machines task.Machines) (unikernel.Guest, error) {
 	switch cfg.Guest {
 	case linux.Name:
 	case nanos.Name:
@@ -92,9 +90,10 @@ func (h *host) Guest(cfg config.Config, emulated bool) (unikernel.Guest, error) 
 	default:
 		return nil, fmt.Errorf("guest %q: %w", cfg.Guest, unikernel.ErrNotImplemented)
 	}
+	driver, ok := machines.(interface{ Emulated() bool })
 	return linux.New(linux.Config{
 		Kernel: cfg.Linux.Kernel, Initrd: cfg.Linux.Initrd, Machine: cfg.Linux.Machine,
-		ExtraCmdline: cfg.Linux.KernelArgs, Emulated: emulated,
+		ExtraCmdline: cfg.Linux.KernelArgs, Emulated: ok && driver.Emulated(),
 	}), nil
 }
 
@@ -108,13 +107,8 @@ func resolve(dir string) string {
 	return dir
 }
 
-// Cgroup implements sandbox.Host.
-func (h *host) Cgroup(record, path string, limits cgroup.Limits) (sandbox.Group, error) {
-	return cgroup.Create(record, path, limits)
-}
-
-// Networks implements sandbox.Host.
-func (h *host) Networks(cfg config.Config) sandbox.Networks {
+// Networks implements task.Host.
+func (h *host) Networks(cfg config.Config) task.Networks {
 	return network.Linker{AllowSpoofing: !cfg.Network.SourceFilter}
 }
 

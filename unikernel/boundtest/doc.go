@@ -1,2 +1,0 @@
-// Package boundtest holds readers of untrusted bytes to what they may cost.
-package boundtest
