@@ -2,7 +2,6 @@ package builder
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -100,13 +99,11 @@ func listEntries(dir, kind, suffix string) ([]Entry, error) {
 	return out, nil
 }
 
-// Prune removes what killed builders and crashes of the host left, and unused
-// files, least recently used first, until at most keep allocated bytes remain.
+// Prune removes what killed builders left and unused files, least recently used
+// first, until at most keep allocated bytes remain.
 func (s *Store) Prune(keep int64) (Freed, error) {
 	s.removeStale("")
-	swept, err := s.sweep(context.Background())
-	freed, everr := s.evict(keep)
-	return Freed{freed.Files + swept.Files, freed.Bytes + swept.Bytes}, errors.Join(err, everr)
+	return s.evict(keep)
 }
 
 // evict removes unused files, least recently used first, until at most keep

@@ -182,15 +182,17 @@ func TestImageSignals(t *testing.T) {
 	onKernels(t, func(t *testing.T, h *host) {
 		r := h.start(t, carried("kernel=/boot/multiboot"), "wait")
 		r.expect(t, "waiting")
-		for _, args := range [][]string{{"task", "kill", "-s", "SIGUSR1", "c1"}, {"task", "exec", "--exec-id", "e", "c1", "true"}} {
+		for _, args := range [][]string{{"task", "kill", "-s", "SIGSTOP", "c1"}, {"task", "exec", "--exec-id", "e", "c1", "true"}} {
 			if got := h.ctr(t, args...); got.Code == 0 || !strings.Contains(got.Stderr, `the guest "linux"`) {
 				t.Errorf("%s: %+v", args[1], got)
 			}
 		}
-		h.ok(t, "task", "kill", "c1")
+		// Ignored by a program that has no window.
+		h.ok(t, "task", "kill", "-s", "SIGWINCH", "c1")
+		h.ok(t, "task", "kill", "-s", "SIGQUIT", "c1")
 		r.expect(t, "button")
 		if code := r.finish(); code != 0 {
-			t.Errorf("after SIGTERM the status is %d", code)
+			t.Errorf("after SIGQUIT the status is %d", code)
 		}
 		h.detach(t, carried("kernel=/boot/multiboot"), "halt")
 		if code := h.remove(t, "c1"); code != 137 {

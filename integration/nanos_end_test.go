@@ -35,7 +35,10 @@ func TestNanosSignals(t *testing.T) {
 			"SIGTERM, handled":     {"trap 'exit 9' TERM; " + spin, func(t *testing.T) { h.ok(t, "task", "kill", "c1") }, 9},
 			"SIGTERM, exit with 0": {"trap 'exit 0' TERM; " + spin, func(t *testing.T) { h.ok(t, "task", "kill", "c1") }, 0},
 			// The kernel reports death by a signal as the bare number.
-			"SIGTERM":        {spin, func(t *testing.T) { h.ok(t, "task", "kill", "c1") }, 15},
+			"SIGTERM": {spin, func(t *testing.T) { h.ok(t, "task", "kill", "c1") }, 15},
+			// The way to end that it has is SIGTERM.
+			"SIGQUIT":        {"trap 'exit 9' TERM; " + spin, func(t *testing.T) { h.ok(t, "task", "kill", "-s", "SIGQUIT", "c1") }, 9},
+			"SIGINT":         {"trap 'exit 9' TERM; " + spin, func(t *testing.T) { h.ok(t, "task", "kill", "-s", "SIGINT", "c1") }, 9},
 			"SIGKILL":        {spin, func(t *testing.T) { h.ok(t, "task", "kill", "-s", "SIGKILL", "c1") }, 137},
 			"QEMU is killed": {spin, func(t *testing.T) { kill(t, h.find(t, "qemu-system")) }, 137},
 		} {
@@ -65,7 +68,7 @@ func TestNanosRefusesWhileItRuns(t *testing.T) {
 	onNewestNanos(t, "auto", func(t *testing.T, h *host) {
 		h.detach(t, container{}, "sh", "-c", spin)
 		for _, args := range [][]string{
-			{"task", "kill", "-s", "SIGUSR1", "c1"}, {"task", "exec", "--exec-id", "e", "c1", "true"},
+			{"task", "kill", "-s", "SIGSTOP", "c1"}, {"task", "exec", "--exec-id", "e", "c1", "true"},
 		} {
 			if got := h.ctr(t, args...); got.Code == 0 || !strings.Contains(got.Stderr, `the guest "linux"`) {
 				t.Errorf("%v: %+v", args, got)

@@ -33,7 +33,7 @@ func CleanUp(ctx context.Context, opts Options, name string) error {
 	opts.Accel = AccelTCG // no need to know
 	d, err := Open(ctx, opts)
 	if errors.Is(err, unikernel.ErrUnavailable) {
-		return kill(ctx, findQEMU(t, name))
+		return errors.Join(kill(ctx, findQEMU(t, name)), killHelpers(ctx, t, name))
 	}
 	if err != nil {
 		return err
@@ -45,16 +45,14 @@ func cleanUpEmbedded(ctx context.Context, t target, name string) error {
 	if err := kill(ctx, findQEMU(t, name)); err != nil {
 		return err
 	}
+	if err := killHelpers(ctx, t, name); err != nil {
+		return err
+	}
 	if runningIn(t) {
 		return nil
 	}
 	for p := range allProcesses(func(args []string) bool { return isProbeOf(args, t.lib) }) {
 		if err := kill(ctx, p); err != nil {
-			return err
-		}
-	}
-	for _, h := range findHelpers(t, -1) {
-		if err := kill(ctx, h); err != nil {
 			return err
 		}
 	}

@@ -148,11 +148,10 @@ func share(b *build) error {
 		return err
 	}
 	b.dom.Devices.Filesystems = []libvirtxml.DomainFilesystem{{
-		AccessMode: "passthrough",
-		Driver:     &libvirtxml.DomainFilesystemDriver{Type: "virtiofs"},
-		Source:     &libvirtxml.DomainFilesystemSource{Mount: &libvirtxml.DomainFilesystemSourceMount{Dir: s.Source}},
-		Target:     &libvirtxml.DomainFilesystemTarget{Dir: s.Tag},
-		Address:    addr,
+		Driver:  &libvirtxml.DomainFilesystemDriver{Type: "virtiofs"},
+		Source:  &libvirtxml.DomainFilesystemSource{Mount: &libvirtxml.DomainFilesystemSourceMount{Socket: shareSocket(s)}},
+		Target:  &libvirtxml.DomainFilesystemTarget{Dir: s.Tag},
+		Address: addr,
 	}}
 	return nil
 }

@@ -19,7 +19,8 @@ import (
 // domain is what the driver knows of one machine. The fields up to the first
 // gap never change.
 type domain struct {
-	name    string
+	name string
+	// sockets are the machine's, and other files that go with it.
 	sockets []string
 	// debugExit says that the guest may end the machine with a status.
 	debugExit bool
@@ -86,32 +87,46 @@ func (d *Driver) Create(ctx context.Context, m unikernel.Machine) (unikernel.Pid
 	if err != nil {
 		return fail(err)
 	}
-	id, err := call(ctx, d, func(c *lv.Connect) (int, error) {
-		if d.target.embedded() {
-			defer reapProbes()()
+	var helper *process
+	if m.Share != nil {
+		if helper, err = startVirtiofsd(m.Share, helperName(d.target, m.Name), d.account); err != nil {
+			d.forget(dom)
+			return fail(fmt.Errorf("share %s: %w", m.Share.Source, err))
 		}
-		id := -1
-		begin := func() (err error) {
-			if err = tapsThere(m.NICs); err == nil {
-				id, err = start(ctx, c, text)
-			}
-			return err
-		}
-		if d.within == nil || m.NetNS == "" {
-			err := begin()
-			return id, err
-		}
-		err := d.within(m.NetNS, begin)
-		return id, err
-	})
+	}
+	err = d.launch(ctx, m, text)
 	if err == nil {
-		err = d.watch(dom, id)
+		err = d.watch(dom, family(helper))
 	}
 	if err != nil {
+		if helper != nil {
+			if said := stopVirtiofsd(helper, shareLog(m.Share)); said != "" {
+				err = fmt.Errorf("%w (virtiofsd: %s)", err, said)
+			}
+		}
 		d.forget(dom)
 		return fail(err)
 	}
 	return d.pids(dom), nil
+}
+
+// launch starts QEMU where the machine's taps are.
+func (d *Driver) launch(ctx context.Context, m unikernel.Machine, text string) error {
+	return d.do(ctx, func(c *lv.Connect) error {
+		if d.target.embedded() {
+			defer reapProbes()()
+		}
+		begin := func() error {
+			if err := tapsThere(m.NICs); err != nil {
+				return err
+			}
+			return start(ctx, c, text)
+		}
+		if d.within == nil || m.NetNS == "" {
+			return begin()
+		}
+		return d.within(m.NetNS, begin)
+	})
 }
 
 // tapsThere checks for the taps in the thread's network namespace: libvirt
@@ -126,21 +141,20 @@ func tapsThere(nics []unikernel.NIC) error {
 }
 
 // start creates the domain. A domain whose creator has left is not kept.
-func start(ctx context.Context, c *lv.Connect, text string) (int, error) {
+func start(ctx context.Context, c *lv.Connect, text string) error {
 	dom, err := c.DomainCreateXML(text, lv.DOMAIN_START_PAUSED)
 	if err != nil {
 		var e lv.Error
 		if errors.As(err, &e) && (e.Code == lv.ERR_OPERATION_FAILED || e.Code == lv.ERR_OPERATION_INVALID || e.Code == lv.ERR_DOM_EXIST) {
-			return -1, fmt.Errorf("%w: %s", fs.ErrExist, e.Message)
+			return fmt.Errorf("%w: %s", fs.ErrExist, e.Message)
 		}
-		return -1, wrap(err, "start QEMU")
+		return wrap(err, "start QEMU")
 	}
 	defer dom.Free()
 	if ctx.Err() != nil {
-		return -1, errors.Join(ctx.Err(), wrap(dom.Destroy(), "destroy it again"))
+		return errors.Join(ctx.Err(), wrap(dom.Destroy(), "destroy it again"))
 	}
-	id, err := dom.GetID()
-	return int(id), wrap(err, "domain's number")
+	return nil
 }
 
 // add makes the record of a machine, before its first event can arrive. After a
@@ -148,6 +162,7 @@ func start(ctx context.Context, c *lv.Connect, text string) (int, error) {
 func (d *Driver) add(ctx context.Context, m unikernel.Machine) (*domain, error) {
 	dom := newDomain(m.Name)
 	dom.debugExit = m.DebugExit
+	dom.sockets = shareFiles(m.Share)
 	for _, c := range m.Channels {
 		dom.sockets = append(dom.sockets, c.Socket)
 	}
@@ -192,13 +207,13 @@ func (d *Driver) forget(dom *domain) {
 	d.sweep(dom)
 }
 
-// watch takes hold of the domain's processes and waits for their ends.
-func (d *Driver) watch(dom *domain, id int) error {
+// watch takes hold of the domain's QEMU and waits for its end and that of the
+// helpers, which are the domain's unless there is an error.
+func (d *Driver) watch(dom *domain, helpers []*process) error {
 	vm := d.find(dom.name)
 	if vm == nil {
 		return fmt.Errorf("%w: QEMU ended at once", unikernel.ErrUnavailable)
 	}
-	helpers := findHelpers(d.target, id)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
@@ -382,6 +397,9 @@ func (d *Driver) destroyStranger(ctx context.Context, name string) error {
 			return fmt.Errorf("destroy machine %s: %w", name, err)
 		}
 	}
+	if err := killHelpers(ctx, d.target, name); err != nil {
+		return fmt.Errorf("destroy machine %s: %w", name, err)
+	}
 	err := d.do(ctx, func(c *lv.Connect) error { return destroy(c, name) })
 	if vm != nil && errors.Is(err, unikernel.ErrUnavailable) {
 		d.log("machine %s has ended, libvirt is not told: %v", name, err)
@@ -418,8 +436,7 @@ func (d *Driver) sweep(dom *domain) {
 	if d.target.daemon {
 		removeDaemonCgroups(dom.name)
 	}
-	logs, _ := filepath.Glob(filepath.Join(d.target.logs, dom.name+"-fs*-virtiofsd.log"))
-	for _, path := range append(append(logs, filepath.Join(d.target.logs, dom.name+".log")), dom.sockets...) {
+	for _, path := range append([]string{filepath.Join(d.target.logs, dom.name+".log")}, dom.sockets...) {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			d.log("after machine %s: %v", dom.name, err)
 		}

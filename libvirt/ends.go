@@ -37,14 +37,12 @@ func (d *Driver) Wait(ctx context.Context, name string) (unikernel.End, error) {
 
 // attach makes the record of a machine that another process started.
 func (d *Driver) attach(ctx context.Context, name string) (*domain, error) {
-	id, err := call(ctx, d, func(c *lv.Connect) (int, error) {
+	err := d.do(ctx, func(c *lv.Connect) error {
 		dom, err := c.LookupDomainByName(name)
 		if err != nil {
-			return -1, wrap(err, "find it")
+			return wrap(err, "find it")
 		}
-		defer dom.Free()
-		id, err := dom.GetID()
-		return int(id), wrap(err, "domain's number")
+		return wrap(dom.Free(), "let go of it")
 	})
 	if err != nil {
 		return nil, err
@@ -57,7 +55,7 @@ func (d *Driver) attach(ctx context.Context, name string) (*domain, error) {
 	}
 	d.domains[name] = dom
 	d.mu.Unlock()
-	if err := d.watch(dom, id); err != nil {
+	if err := d.watch(dom, findHelpers(d.target, name)); err != nil {
 		d.mu.Lock()
 		delete(d.domains, name)
 		d.mu.Unlock()

@@ -162,11 +162,6 @@ func hasArgument(args []string, part string) bool {
 		slices.ContainsFunc(args[1:], func(a string) bool { return strings.Contains(a, part) })
 }
 
-// isVirtiofsd tells whether a command line is a virtiofsd's.
-func isVirtiofsd(args []string) bool {
-	return len(args) > 0 && filepath.Base(args[0]) == "virtiofsd"
-}
-
 // readPid returns the process of a pid file, or 0.
 func readPid(file string) int {
 	data, err := os.ReadFile(file)
@@ -215,30 +210,6 @@ func allProcesses(ours func(args []string) bool) iter.Seq[*process] {
 			}
 		}
 	}
-}
-
-// findHelpers takes hold of the virtiofsd processes that libvirt noted for the
-// domain with this number: <id>-<start of the name>-fs0-fs.pid. With -1, of
-// all domains.
-func findHelpers(t target, id int) []*process {
-	pattern := "*-*-fs.pid"
-	if id >= 0 {
-		pattern = strconv.Itoa(id) + "-*-fs.pid"
-	}
-	entries, err := os.ReadDir(t.state)
-	if err != nil {
-		return nil
-	}
-	var found []*process
-	for _, e := range entries {
-		if ok, err := filepath.Match(pattern, e.Name()); !ok || err != nil {
-			continue
-		}
-		if p := verified(readPid(filepath.Join(t.state, e.Name())), isVirtiofsd); p != nil {
-			found = append(found, p)
-		}
-	}
-	return found
 }
 
 // verified takes hold of a process, then looks at its command line: in this

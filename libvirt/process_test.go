@@ -6,12 +6,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-uni/libvirt/qemufiles"
 )
 
 // TestMain also is the process that stands in for QEMU in the tests: with
@@ -147,27 +150,36 @@ func TestFindQEMU(t *testing.T) {
 	}
 }
 
+// A machine's helpers are found by its name and the root of its libvirt.
 func TestFindHelpers(t *testing.T) {
-	dir := t.TempDir()
-	helper := standIn(t, "/usr/lib/qemu/virtiofsd", "--fd=3")
-	stranger := standIn(t, "/usr/bin/other")
-	for name, pid := range map[string]int{
-		"7-uni-a--b-fs0-fs.pid":  helper.Process.Pid,
-		"17-uni-a--c-fs0-fs.pid": helper.Process.Pid,
-		"7-uni-a--b-fs1-fs.pid":  stranger.Process.Pid,
-		"uni-a--b.pid":           helper.Process.Pid,
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(itoa(pid)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for id, want := range map[int]int{7: 1, 17: 1, 1: 0, -1: 2} {
-		found := findHelpers(target{state: dir}, id)
+	here, there := target{root: "/here"}, target{root: "/there"}
+	standIn(t, helperName(here, "uni-a--b"), "--fd=3")
+	standIn(t, helperName(here, "uni-a--b"), "--fd=3") // the child that it shuts itself away in
+	standIn(t, helperName(there, "uni-a--b"), "--fd=3")
+	standIn(t, helperName(here, "uni-a--c"), "--fd=3")
+	standIn(t, "/usr/lib/qemu/virtiofsd", "--fd=3")
+	for name, want := range map[string]int{"uni-a--b": 2, "uni-a--c": 1, "uni-a": 0} {
+		found := findHelpers(here, name)
 		for _, p := range found {
 			p.close()
 		}
 		if len(found) != want {
-			t.Errorf("domain %d has %d helpers, want %d", id, len(found), want)
+			t.Errorf("machine %s has %d helpers, want %d", name, len(found), want)
+		}
+	}
+}
+
+func TestVirtiofsdArgs(t *testing.T) {
+	for _, tt := range []struct {
+		features []string
+		dir      string
+		want     []string
+	}{
+		{nil, "/run/a,b", []string{"--fd=3", "-o", `source=/run/a\,b`, "-o", "cache=auto,xattr,posix_acl,announce_submounts"}},
+		{[]string{qemufiles.SeparateOptions}, "/run/a,b", []string{"--fd=3", "--shared-dir=/run/a,b", "--cache=auto", "--xattr", "--posix-acl", "--announce-submounts"}},
+	} {
+		if got := virtiofsdArgs(qemufiles.Virtiofsd{Features: tt.features}, tt.dir); !slices.Equal(got, tt.want) {
+			t.Errorf("features %v: %q, want %q", tt.features, got, tt.want)
 		}
 	}
 }
@@ -182,12 +194,11 @@ func TestCleanUpEmbedded(t *testing.T) {
 	const name = "uni-a--b"
 	qemu := standIn(t, qemuArgs(name, target.lib)...)
 	probe := standIn(t, "/usr/bin/qemu-system-i386", "-qmp", "unix:"+target.lib+"/qmp-X/qmp.monitor")
-	helper := standIn(t, "/usr/lib/qemu/virtiofsd", "--fd=3")
+	helper := standIn(t, helperName(target, name), "--fd=3")
 	other := standIn(t, qemuArgs(name, "/elsewhere/lib/qemu")...)
 	for file, text := range map[string]string{
-		"run/qemu/" + name + ".pid":          itoa(qemu.Process.Pid),
-		"run/qemu/1-" + name + "-fs0-fs.pid": itoa(helper.Process.Pid),
-		"etc/qemu.conf":                      "",
+		"run/qemu/" + name + ".pid": itoa(qemu.Process.Pid),
+		"etc/qemu.conf":             "",
 	} {
 		path := filepath.Join(root, file)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

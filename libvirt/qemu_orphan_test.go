@@ -27,7 +27,10 @@ func ownMachine(t *testing.T) {
 	g := newGuest(t, "uni-test--orphan", "microvm", os.Getenv("UNI_TEST_DO"))
 	g.disk(t, "root", "root", true)
 	if os.Getenv("UNI_TEST_SHARE") != "" {
-		g.machine.Share = &unikernel.Share{Source: g.dir, Tag: "share"}
+		g.machine.Share = &unikernel.Share{Source: filepath.Join(g.dir, "share"), Tag: "share"}
+		if err := os.Mkdir(g.machine.Share.Source, 0o700); err != nil {
+			t.Fatal(err)
+		}
 	}
 	pids, console := run(t, d, g)
 	console.await(t, "init "+os.Getenv("UNI_TEST_DO"))

@@ -109,8 +109,8 @@ func TestQEMUShare(t *testing.T) {
 		}
 		g.machine.Share = &unikernel.Share{Source: share, Tag: "share"}
 		pids, console := run(t, d, g)
-		if len(pids.Helpers) != 1 {
-			t.Errorf("helpers %v, want virtiofsd", pids.Helpers)
+		if len(pids.Helpers) != 2 {
+			t.Errorf("helpers %v, want virtiofsd and the child in which it works", pids.Helpers)
 		}
 		console.await(t, "share hello")
 		ended(t, d, g.machine.Name, unikernel.EndShutdown)

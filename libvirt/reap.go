@@ -61,9 +61,13 @@ func reapProbes() (stop func()) {
 	return func() { close(quit); <-done }
 }
 
-// children returns the children of all threads of this process.
-func children() []int {
-	files, err := filepath.Glob("/proc/self/task/*/children")
+// children returns the children of this process.
+func children() []int { return childrenOf("self") }
+
+// childrenOf returns the children of all threads of a process, which is a name
+// in /proc.
+func childrenOf(process string) []int {
+	files, err := filepath.Glob("/proc/" + process + "/task/*/children")
 	if err != nil {
 		return nil
 	}

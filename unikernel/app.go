@@ -29,7 +29,7 @@ type App struct {
 type SharedMount struct {
 	// Mount is the entry of Spec.Mounts.
 	Mount specs.Mount
-	// Name is the entry of the share's directory, one path element.
+	// Name is a path in the share's directory. Several mounts may have one.
 	Name string
 	// Dir says that the source is a directory, Size is the length of a regular
 	// file in bytes: as they were when the container was asked for.

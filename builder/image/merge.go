@@ -147,7 +147,8 @@ func (m *merger) whiteout(dirPath, base string) error {
 	if victim == "" || victim == "." || victim == ".." {
 		return invalid("a whiteout of nothing")
 	}
-	dir, _, err := m.dir(dirPath, false)
+	// The directory is made, as containerd does it, and every client with it.
+	dir, _, err := m.dir(dirPath, true)
 	if err != nil {
 		return nil // there is nothing to hide
 	}

@@ -30,7 +30,7 @@ func TestMerge(t *testing.T) {
 
 		{"whiteout", layers{{file("f", "1"), file("g", "1")}, {file(".wh.f", "")}}, "g=1"},
 		{"whiteout of a directory", layers{{dir("d"), file("d/f", "1")}, {file(".wh.d", "")}}, ""},
-		{"whiteout of nothing there", layers{{file("f", "")}, {file(".wh.x", ""), file("no/.wh.x", "")}}, "f="},
+		{"whiteout of nothing there", layers{{file("f", "")}, {file(".wh.x", ""), file("no/.wh.x", "")}}, "f= no/"},
 		{"whiteout before the new", layers{{dir("d"), file("d/f", "1")}, {file(".wh.d", ""), dir("d"), file("d/g", "2")}}, "d/ d/g=2"},
 		{"whiteout behind the new", layers{{dir("d"), file("d/f", "1")}, {dir("d"), file("d/g", "2"), file(".wh.d", "")}}, "d/ d/g=2"},
 		{"whiteout in the same layer", layers{{file("f", "1"), file(".wh.f", "")}}, "f=1"},

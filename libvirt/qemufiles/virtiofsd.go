@@ -47,12 +47,11 @@ func (v Virtiofsd) String() string {
 }
 
 // Limits are what is not as on the host in a directory that this daemon
-// shares, the way libvirt starts it for our machines.
+// shares, the way we start it.
 func (v Virtiofsd) Limits() []string {
-	both := []string{"locks do not reach the host's processes", "no extended attributes and ACLs"}
+	both := []string{"locks do not reach the host's processes"}
 	if v.InC() {
-		return append([]string{"all file systems below one mount have one device number",
-			"a shared mapping of a file that is open for appending writes to the wrong place"}, both...)
+		return append([]string{"a shared mapping of a file that is open for appending writes to the wrong place"}, both...)
 	}
 	return both
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"containerd-shim-uni/config"
+	"containerd-shim-uni/shim/cgroup"
+	"containerd-shim-uni/shim/sandbox"
 	"containerd-shim-uni/shim/task"
 	"containerd-shim-uni/unikernel"
 
@@ -55,21 +57,24 @@ type fakeHost struct {
 
 var errNoParts = errors.New("no parts")
 
-func (h *fakeHost) Machines(context.Context, config.Config) (task.Machines, error) {
+func (h *fakeHost) Machines(context.Context, config.Config) (sandbox.Machines, error) {
 	return nil, errNoParts
 }
 func (h *fakeHost) Disks(config.Config) (task.Disks, error) { return nil, errNoParts }
-func (h *fakeHost) Guest(config.Config, task.Machines) (unikernel.Guest, error) {
+func (h *fakeHost) Guest(config.Config, bool) (unikernel.Guest, error) {
 	return nil, errNoParts
 }
-func (h *fakeHost) Networks(config.Config) task.Networks { return fakeNetworks{} }
+func (h *fakeHost) Cgroup(string, string, cgroup.Limits) (sandbox.Group, error) {
+	return nil, errNoParts
+}
+func (h *fakeHost) Networks(config.Config) sandbox.Networks { return fakeNetworks{} }
 func (h *fakeHost) CleanUp(_ context.Context, _ config.Config, name string) error {
 	h.cleaned = append(h.cleaned, name)
 	return h.err
 }
 func (h *fakeHost) Close() error { return nil }
 
-type fakeNetworks struct{ task.Networks }
+type fakeNetworks struct{ sandbox.Networks }
 
 func (fakeNetworks) Remove(string, string) error { return nil }
 func (fakeNetworks) Drop(string) error           { return nil }
@@ -351,7 +356,7 @@ func TestDelete(t *testing.T) {
 	storage := config.Storage{StateDir: state + "/s", DataDir: state + "/d"}
 	names := task.NewNames(storage, "ns", "c")
 	leave := func() {
-		for _, d := range []string{names.State, names.Data} {
+		for _, d := range []string{names.Sandbox.State, names.Data} {
 			if err := os.MkdirAll(d, 0o700); err != nil {
 				t.Fatal(err)
 			}

@@ -1,6 +1,11 @@
 // Package share gathers the bind mounts of a container in one directory of the
-// host, which is then shared into its machine: mount number n of those appears
-// there under the name n.
+// host, which is then shared into its machine. A mount of a directory appears
+// there under its number, one of a file in a directory for its file system, and
+// one of what lies in another's source within that:
+//
+//	share/0          -v /srv:/srv
+//	share/0/www      -v /srv/www:/www
+//	share/file0/2    -v /etc/hosts:/etc/hosts
 //
 // Only files and directories can be shared. A socket, a device, or a piece of
 // the host's /proc or /sys is an interface to this kernel, not data; it would

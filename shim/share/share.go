@@ -17,46 +17,145 @@ import (
 )
 
 // Plan returns the bind mounts among a specification's mounts, named for the
-// shared directory. It returns unikernel.ErrNotImplemented for a source that
-// cannot be shared and ErrInvalid for one that does not exist.
+// shared directory. It returns unikernel.ErrNotImplemented for a mount that a
+// machine cannot have and ErrInvalid for a source that does not exist.
 func Plan(mounts []specs.Mount) ([]unikernel.SharedMount, error) {
-	var shares []unikernel.SharedMount
+	var sources []source
 	for _, m := range mounts {
 		if !isBind(m) {
 			continue
 		}
-		info, err := check(m.Source)
+		s, err := look(m)
 		if err != nil {
 			return nil, fmt.Errorf("bind mount %s: %w", m.Destination, err)
 		}
-		s := unikernel.SharedMount{Mount: m, Name: strconv.Itoa(len(shares)), Dir: info.IsDir()}
-		if info.Mode().IsRegular() {
-			s.Size = info.Size()
-		}
-		shares = append(shares, s)
+		sources = append(sources, s)
 	}
-	return shares, nil
+	return name(sources), nil
 }
 
 func isBind(m specs.Mount) bool {
 	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
 }
 
-// check refuses a source that is no data that a guest can use.
-func check(source string) (os.FileInfo, error) {
-	path, err := filepath.EvalSymlinks(source)
+// source is what a bind mount shows.
+type source struct {
+	specs.Mount
+	path   string // without symbolic links
+	info   os.FileInfo
+	device uint64 // of its file system
+	mount  uint64 // the mount it lies in; 0 where the kernel does not tell
+}
+
+// look refuses a source that is no data that a guest can use, and options that
+// cannot be honoured.
+func look(m specs.Mount) (source, error) {
+	for _, o := range m.Options {
+		if o == "shared" || o == "rshared" {
+			return source{}, fmt.Errorf("%w: option %s: what is mounted inside a machine is in its kernel and cannot appear on the host; use rprivate, or rslave for mounts of the host that come later",
+				unikernel.ErrNotImplemented, o)
+		}
+	}
+	path, err := filepath.EvalSymlinks(m.Source)
 	if err != nil {
-		return nil, fmt.Errorf("%w: source: %w", unikernel.ErrInvalid, err)
+		return source{}, fmt.Errorf("%w: source: %w", unikernel.ErrInvalid, err)
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("%w: source: %w", unikernel.ErrInvalid, err)
+		return source{}, fmt.Errorf("%w: source: %w", unikernel.ErrInvalid, err)
 	}
 	if what := unshareable(path, info.Mode()); what != "" {
-		return nil, fmt.Errorf("%w: source %s is %s: it works only on the host's kernel, and a machine has its own; leave the mount out",
-			unikernel.ErrNotImplemented, source, what)
+		return source{}, fmt.Errorf("%w: source %s is %s: it works only on the host's kernel, and a machine has its own; leave the mount out",
+			unikernel.ErrNotImplemented, m.Source, what)
 	}
-	return info, nil
+	s := source{Mount: m, path: path, info: info}
+	var stat unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_MNT_ID, &stat); err != nil {
+		return source{}, fmt.Errorf("look at %s: %w", path, err)
+	}
+	s.device = unix.Mkdev(stat.Dev_major, stat.Dev_minor)
+	if stat.Mask&unix.STATX_MNT_ID != 0 {
+		s.mount = stat.Mnt_id
+	}
+	return s, nil
+}
+
+// name places sources in the shared directory. The guest knows a file by the
+// mount it comes from and its inode number, so that
+//   - a source that lies in another one is a path below that one's name: a
+//     program that meets a file by both knows it is the same;
+//   - single files are put together by their file systems, as "file0/3": those
+//     of different ones would else be one if their inode numbers are equal.
+func name(sources []source) []unikernel.SharedMount {
+	var shares []unikernel.SharedMount
+	var devices []uint64
+	for i, s := range sources {
+		share := unikernel.SharedMount{Mount: s.Mount, Name: place(sources, i), Dir: s.info.IsDir()}
+		if s.info.Mode().IsRegular() {
+			share.Size = s.info.Size()
+		}
+		if share.Name == "" {
+			at := slices.Index(devices, s.device)
+			if at < 0 {
+				at = len(devices)
+				devices = append(devices, s.device)
+			}
+			share.Name = fmt.Sprintf("%s%d/%d", fileDir, at, i)
+		}
+		shares = append(shares, share)
+	}
+	return shares
+}
+
+// fileDir starts the names of directories that hold single files.
+const fileDir = "file"
+
+// place returns where a source is: in another one, or by itself if it is a
+// directory. A file by itself has no place yet.
+func place(sources []source, i int) string {
+	for j, d := range sources {
+		if below, ok := sources[i].in(d, i > j); ok && i != j {
+			return filepath.Join(place(sources, j), below)
+		}
+	}
+	if sources[i].info.IsDir() {
+		return strconv.Itoa(i)
+	}
+	return ""
+}
+
+// in says whether a source can be reached by d, and the way there. Of two of the
+// same directory the later one is in the first, unless one of them allows more.
+func (s source) in(d source, later bool) (below string, ok bool) {
+	if !d.info.IsDir() || !s.allows(d) {
+		return "", false
+	}
+	if s.path == d.path {
+		return "", later || !d.allows(s)
+	}
+	return strings.CutPrefix(s.path, strings.TrimSuffix(d.path, "/")+"/")
+}
+
+// allows says whether a source shows the same when it is reached through d:
+// nothing is mounted between them, and what the host does to d's mount it may
+// do to this one. Where d can be written it does not matter that this one
+// cannot: the guest can write the same files by d.
+func (s source) allows(d source) bool {
+	has := func(m specs.Mount, options ...string) bool {
+		return slices.ContainsFunc(options, func(o string) bool { return slices.Contains(m.Options, o) })
+	}
+	return s.mount != 0 && s.mount == d.mount && recursive(s.Mount) == recursive(d.Mount) &&
+		has(s.Mount, "rro") == has(d.Mount, "rro") && (!has(d.Mount, "ro") || has(s.Mount, "ro")) &&
+		slave(s.Mount) == slave(d.Mount)
+}
+
+// recursive says whether what is mounted below the source is seen too: "rbind",
+// or type bind alone.
+func recursive(m specs.Mount) bool { return !slices.Contains(m.Options, "bind") }
+
+// slave says whether what the host mounts later below the source is seen.
+func slave(m specs.Mount) bool {
+	return slices.Contains(m.Options, "slave") || slices.Contains(m.Options, "rslave")
 }
 
 func unshareable(path string, mode os.FileMode) string {
@@ -78,19 +177,70 @@ func unshareable(path string, mode os.FileMode) string {
 	return ""
 }
 
+// mostEntries bounds how many names of a directory Sockets looks at.
+const mostEntries = 1000
+
+// Sockets lists the sockets that lie directly in a shared directory: they are in
+// the machine as names, but who listens is on the host's kernel.
+func Sockets(s unikernel.SharedMount) []string {
+	if !s.Dir {
+		return nil
+	}
+	dir, err := os.Open(s.Mount.Source)
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	entries, _ := dir.ReadDir(mostEntries) // what can be read
+	var sockets []string
+	for _, e := range entries {
+		if e.Type()&os.ModeSocket != 0 {
+			sockets = append(sockets, e.Name())
+		}
+	}
+	slices.Sort(sockets)
+	return sockets
+}
+
 // Mount mounts every share below dir, a directory it makes.
 func Mount(dir string, shares []unikernel.SharedMount) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
 	for _, s := range shares {
-		if err := bind(filepath.Join(dir, s.Name), s.Mount); err != nil {
+		err := mount(dir, s)
+		if err != nil {
 			return errors.Join(fmt.Errorf("share %s as %s: %w", s.Mount.Source, s.Mount.Destination, err), Unmount(dir))
 		}
 	}
 	return nil
 }
 
+func mount(dir string, s unikernel.SharedMount) error {
+	place, below, deep := strings.Cut(s.Name, "/")
+	if !deep {
+		return bind(filepath.Join(dir, s.Name), s.Mount)
+	}
+	if !strings.HasPrefix(place, fileDir) {
+		return nil // it is part of another
+	}
+	place = filepath.Join(dir, place)
+	if err := os.Mkdir(place, 0o700); err == nil {
+		// A mount of its own gives the files a device number in the guest.
+		if err := unix.Mount("files", place, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755"); err != nil {
+			return fmt.Errorf("mount tmpfs: %w", err)
+		}
+		if err := unix.Mount("", place, "", unix.MS_PRIVATE, ""); err != nil {
+			return fmt.Errorf("make mount private: %w", err)
+		}
+	} else if !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return bind(filepath.Join(place, below), s.Mount)
+}
+
+// bind makes one mount. Its propagation, and that it is read-only, are settled
+// before virtiofsd can copy it.
 func bind(target string, m specs.Mount) error {
 	info, err := os.Stat(m.Source)
 	if err != nil {
@@ -101,31 +251,57 @@ func bind(target string, m specs.Mount) error {
 	} else {
 		err = os.WriteFile(target, nil, 0o600)
 	}
+	if errors.Is(err, os.ErrExist) {
+		return nil // another mount of the same source
+	}
 	if err != nil {
 		return err
 	}
 	flags := uintptr(unix.MS_BIND)
-	if !slices.Contains(m.Options, "bind") { // "rbind", or type bind alone
+	if recursive(m) {
 		flags |= unix.MS_REC
 	}
 	if err := unix.Mount(m.Source, target, "", flags, ""); err != nil {
 		return fmt.Errorf("bind mount: %w", err)
 	}
-	// Private, so that unmounting here does not unmount at the source.
-	if err := unix.Mount("", target, "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("make mount private: %w", err)
+	if err := propagate(target, m); err != nil {
+		return err
 	}
-	if slices.Contains(m.Options, "ro") {
-		return readOnly(target)
+	switch {
+	case slices.Contains(m.Options, "rro"):
+		return readOnly(target, unix.AT_RECURSIVE)
+	case slices.Contains(m.Options, "ro"):
+		return readOnly(target, 0)
 	}
 	return nil
 }
 
-// readOnly makes target and every mount below it read-only.
-func readOnly(target string) error {
-	err := unix.MountSetattr(unix.AT_FDCWD, target, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
-	if errors.Is(err, unix.ENOSYS) { // Linux before 5.12: the topmost only
-		err = unix.Mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
+// propagate settles which mounts and unmounts pass: none that we make reach the
+// source. Those of the host reach the share where that is asked for, and from it
+// virtiofsd, whose mounts are in turn slaves of ours.
+func propagate(target string, m specs.Mount) error {
+	kinds := []uintptr{unix.MS_PRIVATE}
+	if slave(m) {
+		kinds = []uintptr{unix.MS_SLAVE, unix.MS_SHARED}
+	}
+	for _, kind := range kinds {
+		if err := unix.Mount("", target, "", kind|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("set propagation of mount: %w", err)
+		}
+	}
+	return nil
+}
+
+// readOnly makes a mount read-only, and with AT_RECURSIVE every one below.
+func readOnly(target string, flags uint) error {
+	err := unix.MountSetattr(unix.AT_FDCWD, target, flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	if errors.Is(err, unix.ENOSYS) && flags == 0 { // Linux before 5.12
+		var fs unix.Statfs_t
+		if err := unix.Statfs(target, &fs); err != nil {
+			return err
+		}
+		keep := uintptr(fs.Flags) & (unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_NODIRATIME | unix.MS_RELATIME)
+		err = unix.Mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|keep, "")
 	}
 	if err != nil {
 		return fmt.Errorf("make mount read-only: %w", err)

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,11 +30,209 @@ func TestPlan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(shares) != 2 || shares[0].Name != "0" || shares[0].Mount.Destination != "/a" || shares[1].Name != "1" || shares[1].Mount.Destination != "/b" {
+	if len(shares) != 2 || shares[0].Name != "0" || shares[0].Mount.Destination != "/a" || shares[1].Name != "0/file" || shares[1].Mount.Destination != "/b" {
 		t.Errorf("shares %+v", shares)
 	}
 	if a, b := shares[0], shares[1]; !a.Dir || a.Size != 0 || b.Dir || b.Size != 5 {
 		t.Errorf("sources %+v", shares)
+	}
+}
+
+// TestPlaces: what can be reached by another source is a path in that, where the
+// host then allows the same; single files lie with those of their file system.
+func TestPlaces(t *testing.T) {
+	top := t.TempDir()
+	other := "/dev/shm" // another file system
+	file, err := os.CreateTemp(other, "uni-share-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+	t.Cleanup(func() { os.Remove(file.Name()) })
+	for _, dir := range []string{"a/b/c", "ab"} {
+		if err := os.MkdirAll(filepath.Join(top, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.WriteFile(filepath.Join(top, "a/f"), nil, 0o600), os.Symlink("a/b", filepath.Join(top, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	type m struct{ source, options string }
+	for name, tt := range map[string]struct {
+		mounts []m
+		want   string
+	}{
+		"apart":                        {[]m{{"a", "rbind"}, {"ab", "rbind"}}, "0 1"},
+		"in another":                   {[]m{{"a", "rbind"}, {"a/b", "rbind"}}, "0 0/b"},
+		"in a later one":               {[]m{{"a/b/c", "rbind"}, {"a", "rbind"}}, "1/b/c 1"},
+		"in one that is in another":    {[]m{{"a/b/c", "rbind"}, {"a/b", "rbind"}, {"a", "rbind"}}, "2/b/c 2/b 2"},
+		"by a link":                    {[]m{{"a", "rbind"}, {"link", "rbind"}}, "0 0/b"},
+		"the same":                     {[]m{{"a", "rbind"}, {"a", "rbind"}, {"a", "rbind"}}, "0 0 0"},
+		"the same, one to be written":  {[]m{{"a", "rbind,ro"}, {"a", "rbind,rw"}, {"a/b", "rbind,ro"}}, "1 1 1/b"},
+		"read-only in writable":        {[]m{{"a", "rbind"}, {"a/b", "rbind,ro"}}, "0 0/b"},
+		"writable in read-only":        {[]m{{"a", "rbind,ro"}, {"a/b", "rbind"}}, "0 1"},
+		"one without what is mounted":  {[]m{{"a", "rbind"}, {"a/b", "bind"}}, "0 1"},
+		"one with what comes later":    {[]m{{"a", "rbind"}, {"a/b", "rbind,rslave"}}, "0 1"},
+		"all below it read-only":       {[]m{{"a", "rbind"}, {"a/b", "rbind,rro"}}, "0 1"},
+		"a file in a directory":        {[]m{{"a/f", "rbind,ro"}, {"a", "rbind"}}, "1/f 1"},
+		"files of two file systems":    {[]m{{"a/f", "rbind"}, {file.Name(), "rbind"}, {"a/f", "rbind"}}, "file0/0 file1/1 file0/2"},
+		"a directory of another mount": {[]m{{"/dev", "rbind"}, {other, "rbind"}}, ""},
+	} {
+		var mounts []specs.Mount
+		for _, m := range tt.mounts {
+			if !filepath.IsAbs(m.source) {
+				m.source = filepath.Join(top, m.source)
+			}
+			mounts = append(mounts, specs.Mount{Destination: "/x", Type: "bind", Source: m.source, Options: strings.Split(m.options, ",")})
+		}
+		shares, err := Plan(mounts)
+		if (err != nil) != (tt.want == "") {
+			t.Errorf("%s: %v", name, err)
+		}
+		var got []string
+		for _, s := range shares {
+			got = append(got, s.Name)
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
+func TestNormalize(t *testing.T) {
+	got, err := Normalize([]specs.Mount{
+		{Destination: "foo", Type: "bind", Source: "/x"},
+		{Destination: "/a/../b/", Type: "tmpfs", Source: "tmpfs"},
+		{Destination: "/dev/shm", Type: "bind", Source: "/dev/shm"},
+		{Destination: "/dev/shm", Type: "bind", Source: t.TempDir()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"/foo", "/b", "/dev/shm", "/dev/shm"} {
+		if got[i].Destination != want {
+			t.Errorf("destination %q, want %q", got[i].Destination, want)
+		}
+	}
+	for _, m := range got[2:] {
+		if m.Type != "bind" {
+			t.Errorf("what is not made for the container became %+v", m)
+		}
+	}
+	for _, destination := range []string{"/", ".", "a/.."} {
+		if _, err := Normalize([]specs.Mount{{Destination: destination, Type: "bind", Source: "/x"}}); !errors.Is(err, unikernel.ErrNotImplemented) {
+			t.Errorf("destination %q: %v", destination, err)
+		}
+	}
+	if _, err := Normalize([]specs.Mount{{Source: "/x"}}); !errors.Is(err, unikernel.ErrInvalid) {
+		t.Errorf("no destination: %v", err)
+	}
+}
+
+// needRoot skips a test that mounts.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Getenv("UNI_QEMU_TESTS") == "" {
+		t.Skip("mounts: set UNI_QEMU_TESTS=1")
+	}
+}
+
+// mountTmpfs mounts one until the test ends.
+func mountTmpfs(t *testing.T, dir, data string) {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(dir, 0o700), unix.Mount("tmpfs", dir, "tmpfs", 0, data)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+}
+
+// TestOwnMemory: a tmpfs that a client made for /dev/shm becomes the machine's.
+func TestOwnMemory(t *testing.T) {
+	needRoot(t)
+	dir := filepath.Join(t.TempDir(), "shm")
+	mountTmpfs(t, dir, "size=64m,mode=1777")
+	if err := os.Mkdir(filepath.Join(dir, "part"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Normalize([]specs.Mount{
+		{Destination: "/dev/shm", Type: "bind", Source: dir, Options: []string{"rbind", "ro"}},
+		{Destination: "/dev/shm", Type: "bind", Source: filepath.Join(dir, "part"), Options: []string{"rbind"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, want := got[0], "nosuid nodev noexec ro mode=1777 size=67108864"; m.Type != "tmpfs" || strings.Join(m.Options, " ") != want {
+		t.Errorf("%+v, want a tmpfs with %s", m, want)
+	}
+	if got[1].Type != "bind" {
+		t.Errorf("a part of one became %+v", got[1])
+	}
+}
+
+// TestMounts: what is mounted below a source, now and later, can be written and
+// is seen as the options say.
+func TestMounts(t *testing.T) {
+	needRoot(t)
+	top := t.TempDir()
+	source, dir := filepath.Join(top, "source"), filepath.Join(top, "share")
+	mountTmpfs(t, source, "")
+	if err := unix.Mount("", source, "", unix.MS_SHARED, ""); err != nil {
+		t.Fatal(err)
+	}
+	mountTmpfs(t, filepath.Join(source, "below"), "")
+	if err := errors.Join(os.MkdirAll(filepath.Join(source, "part"), 0o700), os.WriteFile(filepath.Join(source, "file"), []byte("x"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	var mounts []specs.Mount
+	for _, options := range []string{"rbind", "rbind,ro", "rbind,rro", "bind", "rbind,rslave"} {
+		mounts = append(mounts, specs.Mount{Destination: "/" + options, Type: "bind", Source: source, Options: strings.Split(options, ",")})
+	}
+	mounts = append(mounts, specs.Mount{Destination: "/file", Type: "bind", Source: "/etc/hostname", Options: []string{"bind", "ro"}})
+	shares, err := Plan(mounts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Mount(dir, shares); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := Unmount(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	mountTmpfs(t, filepath.Join(source, "later"), "")
+	if err := os.Mkdir(filepath.Join(source, "later/new"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]struct {
+		top, below, later bool // what can be written, and what is seen
+	}{
+		"/rbind": {true, true, false}, "/rbind,rro": {false, false, false},
+		"/bind": {true, true, false}, "/rbind,rslave": {true, true, true},
+	} {
+		i := slices.IndexFunc(shares, func(s unikernel.SharedMount) bool { return s.Mount.Destination == name })
+		at := filepath.Join(dir, shares[i].Name)
+		try := func(path string) bool {
+			path = filepath.Join(at, path)
+			err := os.WriteFile(path, nil, 0o600)
+			if err != nil && !errors.Is(err, unix.EROFS) {
+				t.Errorf("%s: %v", name, err)
+			}
+			os.Remove(path)
+			return err == nil
+		}
+		if got := try("x"); got != want.top {
+			t.Errorf("%s: can be written %t", name, got)
+		}
+		if got := try("below/x"); got != want.below {
+			t.Errorf("%s: what is mounted below can be written %t", name, got)
+		}
+		if _, err := os.Stat(filepath.Join(at, "later/new")); (err == nil) != want.later {
+			t.Errorf("%s: what is mounted later: %v", name, err)
+		}
+	}
+	if data, err := os.ReadFile(filepath.Join(dir, shares[5].Name)); err != nil || len(data) == 0 {
+		t.Errorf("the file holds %q, %v", data, err)
 	}
 }
 
@@ -57,6 +256,12 @@ func TestPlanRefuses(t *testing.T) {
 			t.Errorf("%s: %v", source, err)
 		}
 	}
+	for _, option := range []string{"shared", "rshared"} {
+		_, err := Plan([]specs.Mount{{Destination: "/x", Type: "bind", Source: dir, Options: []string{"rbind", option}}})
+		if !errors.Is(err, unikernel.ErrNotImplemented) || !strings.Contains(err.Error(), "rslave") {
+			t.Errorf("%s: %v", option, err)
+		}
+	}
 	_, err = Plan([]specs.Mount{{Destination: "/x", Type: "bind", Source: filepath.Join(dir, "nonexistent")}})
 	if !errors.Is(err, unikernel.ErrInvalid) || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("missing source: %v", err)
@@ -70,6 +275,27 @@ func TestUnshareable(t *testing.T) {
 		if got := unshareable(path, 0) == ""; got != ok {
 			t.Errorf("%s: shareable %v", path, got)
 		}
+	}
+}
+
+func TestSockets(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"b.sock", "a.sock"} {
+		l, err := net.Listen("unix", filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+	}
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := Sockets(unikernel.SharedMount{Mount: specs.Mount{Source: dir}, Dir: true})
+	if !slices.Equal(got, []string{"a.sock", "b.sock"}) {
+		t.Errorf("sockets %v", got)
+	}
+	if got := Sockets(unikernel.SharedMount{Mount: specs.Mount{Source: filepath.Join(dir, "file")}}); got != nil {
+		t.Errorf("sockets in a file: %v", got)
 	}
 }
 

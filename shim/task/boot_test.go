@@ -69,7 +69,7 @@ func TestBootFromRoot(t *testing.T) {
 		t.Errorf("power button: %v, pressed %v", err, b.host.machines.pressed)
 	}
 	b.host.disks.advice = "it starts processes"
-	b.host.machines.end(c.names.Domain(), unikernel.EndShutdown)
+	b.host.machines.end(c.names.Sandbox.Domain(), unikernel.EndShutdown)
 	if got := b.wait(); got != 42 {
 		t.Errorf("exit %+v", got)
 	}
@@ -100,7 +100,7 @@ func TestBootVolumes(t *testing.T) {
 			t.Errorf("disks %v", serials)
 		}
 	}
-	b.host.machines.end(c.names.Domain(), unikernel.EndShutdown)
+	b.host.machines.end(c.names.Sandbox.Domain(), unikernel.EndShutdown)
 	b.wait()
 	b.remove()
 	b.wantNothing()
@@ -162,7 +162,7 @@ func TestBootFromRootLateNetwork(t *testing.T) {
 	if made := b.host.disks.configured; len(made) != 2 || len(made[1].Options) != 1 {
 		t.Errorf("configured %+v", made)
 	}
-	b.host.machines.end(c.names.Domain(), unikernel.EndShutdown)
+	b.host.machines.end(c.names.Sandbox.Domain(), unikernel.EndShutdown)
 	b.wait()
 	b.remove()
 	b.wantNothing()

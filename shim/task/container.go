@@ -3,14 +3,12 @@ package task
 import (
 	"context"
 	"fmt"
-	"io"
 	"sync"
 	"syscall"
 	"time"
 
 	"containerd-shim-uni/config"
-	"containerd-shim-uni/shim/cgroup"
-	"containerd-shim-uni/shim/console"
+	"containerd-shim-uni/shim/sandbox"
 	"containerd-shim-uni/shim/stdio"
 	"containerd-shim-uni/unikernel"
 
@@ -31,36 +29,23 @@ const (
 	fieldStage     = "stage"
 )
 
-// Container is one container and its machine. See the package's comment for
-// its life.
+// Container is one container of a sandbox. See the package's comment for its
+// life.
 type Container struct {
 	// Set at creation and never changed.
 	names  Names
 	bundle string
 	cfg    config.Config
 	app    unikernel.App
-	size   unikernel.Resources
 	plan   unikernel.Plan
-	// unclaim lets others remove the container's directory.
-	unclaim func()
 	// rootFormat is the format of a disk that brings the root file system.
 	rootFormat string
-	// netns is the network namespace's path; ownNetns says we made it.
-	netns    string
-	ownNetns bool
-	io       stdio.Config
-	machines Machines
-	networks Networks
-	disks    *diskSet
-	guest    unikernel.Guest
-	events   Events
-	group    *cgroup.Group
-	streams  *stdio.Streams
-	vm       *vmProcess
-	// occupant stands for the container on the host.
-	occupant *occupant
-	// prepared is what the guest finds; it changes while the machine is made.
-	prepared unikernel.Prepared
+	io         stdio.Config
+	sandbox    *sandbox.Sandbox
+	disks      *diskSet
+	guest      unikernel.Guest
+	events     Events
+	streams    *stdio.Streams
 
 	// booted gets the outcome of the one attempt to start, and is closed.
 	booted chan boot
@@ -68,7 +53,8 @@ type Container struct {
 	exited chan struct{}
 	// drain is closed to cut short waiting for readers of the output.
 	drain chan struct{}
-	// released is closed when the machine and the streams are gone.
+	// released is closed when the container has left its sandbox and the streams
+	// are closed.
 	released chan struct{}
 	// killing is whoever makes the container end.
 	killing sync.WaitGroup
@@ -85,14 +71,8 @@ type Container struct {
 	exit       unikernel.Exit
 	startErr   error // why it could not be started
 	lastOOM    time.Time
-	console    *console.Console
-	// output is what the console gives a guest without a control channel.
-	output *io.PipeReader
-	// replacement is closed when a new machine has taken the place of the one
-	// that create made; nil while nothing is replaced.
-	replacement chan struct{}
-	execs       map[string]*execProcess
-	deletion    *deletion
+	execs      map[string]*execProcess
+	deletion   *deletion
 }
 
 // boot is the outcome of starting.
@@ -119,18 +99,6 @@ type Status struct {
 	Exit   unikernel.Exit
 }
 
-// tail returns the console's last lines once it ended, or soon.
-func (c *Container) tail(lines int) []string {
-	c.mu.Lock()
-	con := c.console
-	c.mu.Unlock()
-	select { // what the guest said last may still be on its way
-	case <-con.Ended():
-	case <-time.After(consoleTimeout):
-	}
-	return con.Tail(lines)
-}
-
 func (c *Container) log() *log.Entry {
 	return log.L.WithField(fieldContainer, c.names.Namespace+"/"+c.names.ID)
 }
@@ -139,7 +107,7 @@ func (c *Container) log() *log.Entry {
 func (c *Container) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return Status{ID: c.names.ID, Bundle: c.bundle, Pid: c.pid(), State: c.state, IO: c.io, Exit: c.exit}
+	return Status{ID: c.names.ID, Bundle: c.bundle, Pid: c.sandbox.Pid(), State: c.state, IO: c.io, Exit: c.exit}
 }
 
 // allow moves the container to the state that follows o, or refuses it. The
@@ -193,7 +161,7 @@ func (c *Container) Pause(ctx context.Context) error {
 	if err := c.step(opPause); err != nil {
 		return err
 	}
-	err := c.machines.Pause(ctx, c.names.Domain())
+	err := c.sandbox.Pause(ctx)
 	if err != nil {
 		_ = c.step(opPauseFailed) // refused only if it exited meanwhile
 		return fmt.Errorf("pause container %s: %w", c.names.ID, err)
@@ -207,7 +175,7 @@ func (c *Container) Resume(ctx context.Context) error {
 	if err := c.step(opResume); err != nil {
 		return err
 	}
-	if err := c.machines.Resume(ctx, c.names.Domain()); err != nil {
+	if err := c.sandbox.Resume(ctx); err != nil {
 		_ = c.step(opResumeFailed)
 		return fmt.Errorf("resume container %s: %w", c.names.ID, err)
 	}
@@ -265,17 +233,17 @@ func (c *Container) Update(res *specs.LinuxResources) error {
 	if err := c.step(opUpdate); err != nil {
 		return err
 	}
-	if m := res.Memory; m != nil && m.Limit != nil && *m.Limit > 0 && *m.Limit/mib != int64(c.size.MemoryMiB) {
+	if m := res.Memory; m != nil && m.Limit != nil && *m.Limit > 0 && *m.Limit/mib != int64(c.sandbox.Size().MemoryMiB) {
 		return fmt.Errorf("update container %s: %w: its machine has %d MiB of RAM, and that cannot change while it runs; asked for was a limit of %d MiB",
-			c.names.ID, unikernel.ErrNotImplemented, c.size.MemoryMiB, *m.Limit/mib)
+			c.names.ID, unikernel.ErrNotImplemented, c.sandbox.Size().MemoryMiB, *m.Limit/mib)
 	}
-	if res.CPU == nil || c.group == nil {
+	if res.CPU == nil {
 		return nil
 	}
-	return c.group.Update(res.CPU)
+	return c.sandbox.UpdateCPU(res.CPU)
 }
 
-// Stats returns the metrics of the container's cgroup, in containerd's type.
+// Stats returns the metrics of the sandbox's cgroup, in containerd's type.
 func (c *Container) Stats() (proto.Message, error) {
 	c.mu.Lock()
 	err := c.allow(opStats)
@@ -283,15 +251,8 @@ func (c *Container) Stats() (proto.Message, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errdefs.ErrNotFound, err)
 	}
-	if c.group == nil {
-		return nil, fmt.Errorf("container %s has no cgroup: %w", c.names.ID, errdefs.ErrNotFound)
-	}
-	return c.group.Stats()
+	return c.sandbox.Stats()
 }
-
-// pid returns the process that is the container on the host: the container ends
-// with it.
-func (c *Container) pid() int { return c.occupant.id() }
 
 // Pids returns the container's process on the host, and beside it each exec process that
 // runs in the machine, under the same number: the host knows no other.
@@ -303,7 +264,7 @@ func (c *Container) Pids() (pid int, execs []string) {
 			execs = append(execs, id)
 		}
 	}
-	return c.pid(), execs
+	return c.sandbox.Pid(), execs
 }
 
 func (c *Container) bootTimeout() time.Duration { return c.cfg.Machine.BootTimeout }

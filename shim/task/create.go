@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
+	"strings"
 	"time"
 
-	"containerd-shim-uni/shim/cgroup"
+	"containerd-shim-uni/shim/hooks"
 	"containerd-shim-uni/shim/rootfs"
+	"containerd-shim-uni/shim/sandbox"
 	"containerd-shim-uni/shim/share"
 	"containerd-shim-uni/shim/stdio"
 	"containerd-shim-uni/unikernel"
@@ -40,8 +41,6 @@ type creation struct {
 	// target is where fs is mounted if it must be.
 	target string
 	undo   undo
-	// found is the network, part of app when all is prepared.
-	found unikernel.Network
 }
 
 // create makes a container whose machine exists and is paused. When it fails,
@@ -78,11 +77,11 @@ func create(ctx context.Context, host Host, sent Events, namespace string, r Cre
 		return nil, err
 	}
 	cr.events.Send(&events.TaskCreate{
-		ContainerID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, Checkpoint: r.Checkpoint, Pid: uint32(cr.pid()),
+		ContainerID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, Checkpoint: r.Checkpoint, Pid: uint32(cr.sandbox.Pid()),
 		IO: &events.TaskIO{Stdin: r.IO.Stdin, Stdout: r.IO.Stdout, Stderr: r.IO.Stderr, Terminal: r.IO.Terminal},
 	})
 	go cr.watch()
-	go cr.watchOccupant()
+	go cr.endWithHost()
 	return cr.Container, nil
 }
 
@@ -107,20 +106,25 @@ func (cr *creation) read(namespace string, r CreateRequest) error {
 		return err
 	}
 	cr.names = NewNames(cr.cfg.Storage, namespace, r.ID)
-	if cr.size, err = resources(spec, cr.cfg.Machine); err != nil {
+	size, err := resources(spec, cr.cfg.Machine)
+	if err != nil {
 		return err
 	}
 	cr.app = unikernel.App{Namespace: namespace, ID: r.ID, Spec: spec}
+	if spec.Mounts, err = share.Normalize(spec.Mounts); err != nil {
+		return err
+	}
 	if cr.app.Shares, err = share.Plan(spec.Mounts); err != nil {
 		return err
 	}
-	cr.networks = cr.host.Networks(cr.cfg)
-	if cr.netns, err = networkNamespace(spec); err != nil {
+	netns, err := networkNamespace(spec)
+	if err != nil {
 		return err
 	}
-	if cr.ownNetns = cr.netns == ""; cr.ownNetns {
-		cr.netns = cr.names.netns()
-	}
+	cr.sandbox = sandbox.New(cr.host, sandbox.Spec{
+		Names: cr.names.Sandbox, Config: cr.cfg, Size: size, NetNS: netns,
+		CgroupsPath: cgroupsPath(spec), CPU: cpuLimits(spec), OOMScoreAdj: spec.Process.OOMScoreAdj,
+	})
 	rootPath := ""
 	if spec.Root != nil && len(r.Rootfs) == 0 {
 		rootPath = spec.Root.Path
@@ -159,49 +163,32 @@ func (cr *creation) rootFiles(mounts []*types.Mount) (err error) {
 	return cr.finished()
 }
 
-// directories makes the container's directories, after whatever an earlier
-// container of the same name may have left.
+// directories makes the directories of the sandbox and the container, after
+// whatever earlier ones of the same name may have left.
 func (cr *creation) directories(ctx context.Context) error {
-	disks, err := cr.host.Disks(cr.cfg)
-	if err != nil {
+	if err := cr.sandbox.Join(cr.names.ID); err != nil {
 		return err
 	}
-	if cr.names.Exists() {
-		machines, err := cr.host.Machines(ctx, cr.cfg)
-		if err != nil {
-			return err
-		}
-		log.G(ctx).WithField(fieldContainer, cr.names.ID).Warn("cleaning up what is left of an earlier container of this name")
-		if err := machines.Destroy(ctx, cr.names.Domain()); err != nil {
-			return err
-		}
-		if err := Cleanup(ctx, cr.names, cr.netns, cr.bundle, cr.networks, disks); err != nil {
-			return err
-		}
-	}
-	for _, dir := range []string{cr.names.State, cr.names.Data} {
-		// QEMU need not be root: it may pass through, and see nothing.
-		if err := os.MkdirAll(filepath.Dir(dir), 0o711); err != nil {
-			return err
-		}
-		cr.undo.add("remove "+dir, func(context.Context) error { return removeTree(dir) })
-		if err := os.Mkdir(dir, 0o711); err != nil {
-			return err
-		}
-	}
-	if cr.unclaim, err = disks.Claim(cr.names.Data, cr.bundle); err != nil {
+	if err := cr.sandbox.Open(ctx); err != nil {
 		return err
 	}
-	cr.undo.add("unclaim", func(context.Context) error { cr.unclaim(); return nil })
-	return nil
+	cr.undo.add("release sandbox", func(ctx context.Context) error { return cr.sandbox.Release(ctx, cr.names.ID) })
+	if err := cleanup(cr.names, cr.bundle); err != nil {
+		return err
+	}
+	// QEMU need not be root: it may pass through, and see nothing.
+	if err := os.MkdirAll(filepath.Dir(cr.names.Data), 0o711); err != nil {
+		return err
+	}
+	cr.undo.add("remove "+cr.names.Data, func(context.Context) error { return sandbox.RemoveTree(cr.names.Data) })
+	return os.Mkdir(cr.names.Data, 0o711)
 }
 
 // prepare makes everything the machine needs, all at the same time.
 func (cr *creation) prepare(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return cr.plans(ctx) })
-	group.Go(func() error { return cr.network(ctx) })
-	group.Go(cr.cgroup)
+	group.Go(func() error { return cr.sandbox.Prepare(ctx, cr.hooks()) })
 	group.Go(func() (err error) {
 		cr.streams, err = stdio.Open(ctx, cr.names.Namespace, cr.names.ID, cr.io)
 		if err == nil {
@@ -209,23 +196,30 @@ func (cr *creation) prepare(ctx context.Context) error {
 		}
 		return err
 	})
-	err := group.Wait()
-	cr.app.Network = cr.found
-	return err
+	return group.Wait()
+}
+
+// hooks are those of creation; nil for none.
+func (cr *creation) hooks() func(context.Context, int) error {
+	if cr.app.Spec.Hooks == nil {
+		return nil
+	}
+	return func(ctx context.Context, pid int) error {
+		cr.undo.add("run poststop hooks", func(ctx context.Context) error { return hooks.Stopped(ctx, cr.app, cr.bundle) })
+		return hooks.Create(ctx, cr.app, cr.bundle, pid)
+	}
 }
 
 // plans connects to libvirt, learns what has to boot, and makes the disks.
 func (cr *creation) plans(ctx context.Context) error {
-	began := time.Now()
-	var err error
-	if cr.machines, err = cr.host.Machines(ctx, cr.cfg); err != nil {
+	emulated, err := cr.sandbox.Connect(ctx)
+	if err != nil {
 		return err
 	}
-	cr.took("libvirt", began)
-	if cr.guest, err = cr.host.Guest(cr.cfg, cr.machines); err != nil {
+	if cr.guest, err = cr.host.Guest(cr.cfg, emulated); err != nil {
 		return err
 	}
-	if cr.plan, err = cr.guest.Plan(cr.app, cr.size); err != nil {
+	if cr.plan, err = cr.guest.Plan(cr.app, cr.sandbox.Size()); err != nil {
 		return err
 	}
 	cr.doesWithout(cr.plan.Without)
@@ -259,85 +253,29 @@ func (cr *creation) makeDisks(ctx context.Context) error {
 	return cr.checkProgram()
 }
 
-func (cr *creation) shares() error {
-	if len(cr.app.Shares) == 0 || cr.plan.ShareTag == "" {
-		return nil
+// warnOfSockets tells what a shared directory has and a guest cannot use.
+func (cr *creation) warnOfSockets() {
+	for _, s := range cr.app.Shares {
+		if sockets := share.Sockets(s); len(sockets) > 0 {
+			cr.log().Warnf("who listens on the sockets in %s (%s) cannot be reached from a machine: they are the host's kernel's", s.Mount.Source, strings.Join(sockets, ", "))
+		}
 	}
-	cr.undo.add("unmount shares", func(context.Context) error { return share.Unmount(cr.names.share()) })
-	return share.Mount(cr.names.share(), cr.app.Shares)
 }
 
-func (cr *creation) cgroup() error {
-	asked := ""
-	if cr.app.Spec.Linux != nil {
-		asked = cr.app.Spec.Linux.CgroupsPath
-	}
-	path, err := cgroup.Path(asked, cr.names.Namespace, cr.names.ID)
-	if err != nil {
-		return err
-	}
-	cr.undo.add("remove cgroup", func(ctx context.Context) error { return removeCgroup(ctx, cr.names.cgroupRecord()) })
-	cr.group, err = newCgroup(cr.names.cgroupRecord(), path, cgroup.Limits{
-		MemoryBytes: int64(cr.size.MemoryMiB+cr.cfg.Machine.OverheadMiB) * mib,
-		CPU:         cpuLimits(cr.app.Spec),
-	})
-	return err
-}
-
-// newCgroup is replaced by tests, which have no cgroups.
-var newCgroup = cgroup.Create
-
-// machine makes the virtual machine and puts it where it belongs.
+// machine makes the virtual machine.
 func (cr *creation) machine(ctx context.Context) error {
 	// After the hooks, which may write what is shared: the container's hosts.
-	if err := cr.shares(); err != nil {
-		return err
-	}
-	if err := cr.configure(ctx, cr.app); err != nil {
-		return err
-	}
-	cr.undo.add("remove taps", func(context.Context) error { return cr.networks.Remove(cr.names.Key, cr.netns) })
-	nics, err := cr.taps(cr.app.Network)
-	if err != nil {
-		return err
+	if cr.shares() {
+		cr.warnOfSockets()
+		dir := cr.names.Sandbox.Share()
+		cr.undo.add("unmount shares", func(context.Context) error { return share.Unmount(dir) })
+		if err := share.Mount(dir, cr.app.Shares); err != nil {
+			return err
+		}
 	}
 	// Before Create: it may fail, or we may die, when half of it is done.
-	cr.undo.add("destroy machine", func(ctx context.Context) error { return cr.machines.Destroy(ctx, cr.names.Domain()) })
-	began := time.Now()
-	pids, err := cr.machines.Create(ctx, cr.document(nics))
-	if err != nil {
-		return fmt.Errorf("create machine: %w", err)
-	}
-	cr.took("machine", began)
-	cr.vm = holdProcess(pids.VM)
-	cr.undo.add("release process", func(context.Context) error { cr.vm.close(); return nil })
-	if err := cr.settle(pids, cr.app.Network); err != nil {
-		return err
-	}
-	cr.console = cr.attachConsole()
-	cr.undo.add("close console", func(context.Context) error { cr.console.Close(); return nil })
-	return ctx.Err() // nobody waits for a container whose client is gone
-}
-
-// document describes the machine.
-func (c *Container) document(nics []unikernel.NIC) unikernel.Machine {
-	m := unikernel.Machine{
-		Name: c.names.Domain(), Title: c.names.Namespace + "/" + c.names.ID, Type: c.plan.Machine,
-		Resources: c.plan.Resources, Board: c.plan.Board, Kernel: c.plan.Kernel, Initrd: c.plan.Initrd,
-		Cmdline:   slices.Concat(c.plan.Cmdline, c.prepared.Cmdline),
-		OwnKernel: c.plan.Image != nil,
-		Disks:     c.disks.list(),
-		NICs:      nics,
-		Console:   c.names.console(),
-		NetNS:     c.netns,
-	}
-	if c.plan.Control != "" {
-		m.Channels = []unikernel.Channel{{Name: c.plan.Control, Socket: c.names.control()}}
-	}
-	if len(c.app.Shares) > 0 && c.plan.ShareTag != "" {
-		m.Share = &unikernel.Share{Source: c.names.share(), Tag: c.plan.ShareTag}
-	}
-	return m
+	cr.undo.add("leave sandbox", func(context.Context) error { cr.sandbox.Leave(cr.names.ID); return nil })
+	return cr.sandbox.Create(ctx, cr.guest, cr.hardware)
 }
 
 // Prewarm connects to what a bundle's configuration asks for, so that the

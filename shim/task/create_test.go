@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"containerd-shim-uni/config"
-	"containerd-shim-uni/shim/cgroup"
 	"containerd-shim-uni/shim/stdio"
 	"containerd-shim-uni/unikernel"
 
@@ -38,11 +37,7 @@ func TestCreateUndoes(t *testing.T) {
 		"machine":   func(b *bench) { withNetwork(b); b.host.machines.createErr = boom },
 		"occupant":  func(b *bench) { b.host.networks.occupyErr = boom },
 		"join":      func(b *bench) { withNetwork(b); b.host.networks.joinErr = boom },
-		"cgroup": func(b *bench) {
-			old := newCgroup
-			b.t.Cleanup(func() { newCgroup = old })
-			newCgroup = func(string, string, cgroup.Limits) (*cgroup.Group, error) { return nil, boom }
-		},
+		"cgroup":    func(b *bench) { b.host.cgroupErr = boom },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
@@ -128,12 +123,12 @@ func TestCreateBrokenBundle(t *testing.T) {
 func TestCreateAfterACrash(t *testing.T) {
 	b := newBench(t)
 	n := NewNames(config.Storage{StateDir: b.dir + "/s", DataDir: b.dir + "/d"}, "ns", "c")
-	for _, dir := range []string{n.State, n.Data} {
+	for _, dir := range []string{n.Sandbox.State, n.Data} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(n.control(), nil, 0o600); err != nil {
+	if err := os.WriteFile(n.Sandbox.Control(), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	b.must(true)

@@ -4,23 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
-	"containerd-shim-uni/shim/cgroup"
 	"containerd-shim-uni/shim/hooks"
 	"containerd-shim-uni/shim/rootfs"
-	"containerd-shim-uni/shim/share"
+	"containerd-shim-uni/shim/sandbox"
 	"containerd-shim-uni/unikernel"
 
 	"github.com/containerd/containerd/api/events"
 	"github.com/containerd/log"
-	"github.com/moby/sys/mountinfo"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
-
-// The kernel lets go of ended processes a little later.
-const cgroupRetry, cgroupTries = 20 * time.Millisecond, 50
 
 // deletion is one run of Delete that others can wait for.
 type deletion struct {
@@ -36,7 +30,7 @@ func (c *Container) Delete(ctx context.Context) (Status, error) {
 		c.mu.Lock()
 		c.killed = true
 		c.mu.Unlock()
-		c.destroy()
+		c.sandbox.Destroy()
 		if _, err := c.Wait(ctx); err != nil {
 			return Status{}, fmt.Errorf("delete container %s: %w", c.names.ID, err)
 		}
@@ -74,9 +68,8 @@ func (c *Container) delete(ctx context.Context, d *deletion) {
 	c.cutDrain()
 	select {
 	case <-c.released:
-		if d.err = Cleanup(ctx, c.names, c.netns, c.bundle, c.networks, c.disks.makerOrNil()); d.err == nil {
+		if d.err = errors.Join(cleanup(c.names, c.bundle), c.sandbox.Release(ctx, c.names.ID)); d.err == nil {
 			c.disks.release()
-			c.unclaim()
 			PostStop(ctx, c.app, c.bundle)
 		}
 	case <-ctx.Done():
@@ -133,65 +126,17 @@ func PostStopOf(ctx context.Context, names Names, bundle string) {
 	}
 }
 
-// Cleanup frees whatever there is of a container on the host, known by its
-// names alone; nothing need be there. An empty netns is one of its own. All of it is tried, whatever fails. The
-// machine has been destroyed before; should its processes have survived that,
-// they are killed in the container's cgroup.
-func Cleanup(ctx context.Context, names Names, netns, bundle string, networks Networks, disks Disks) error {
-	if disks != nil { // without, what it wrote is saved after its next start
-		if err := disks.Recover(ctx, names.Data); err != nil { // its disk stays
-			log.G(ctx).WithError(err).WithField(fieldContainer, names.ID).Error("what the container wrote is not in its snapshot")
-		}
-	}
-	var errs []error
-	if netns == "" {
-		netns = names.netns()
-	}
-	errs = append(errs, networks.Remove(names.Key, netns), networks.Drop(names.netns()), rootfs.Unmount(rootfs.Path(bundle, "")))
-	cgroupErr := removeCgroup(ctx, names.cgroupRecord())
-	errs = append(errs, removeTree(names.Data), share.Unmount(names.share()), cgroupErr)
-	if cgroupErr == nil { // otherwise the record in there is needed to try again
-		errs = append(errs, removeTree(names.State))
-	}
-	if err := errors.Join(errs...); err != nil {
+// Cleanup frees whatever there is of a container in a sandbox of its own, known
+// by names alone; nothing need be there. All of it is tried, whatever fails. The
+// machine has been destroyed before.
+func Cleanup(ctx context.Context, names Names, netns, bundle string, networks sandbox.Networks) error {
+	return errors.Join(cleanup(names, bundle), sandbox.Cleanup(ctx, names.Sandbox, netns, networks))
+}
+
+// cleanup frees what is the container's own.
+func cleanup(names Names, bundle string) error {
+	if err := errors.Join(rootfs.Unmount(rootfs.Path(bundle, "")), sandbox.RemoveTree(names.Data)); err != nil {
 		return fmt.Errorf("clean up container %s: %w", names.ID, err)
 	}
 	return nil
-}
-
-// removeTree removes a directory, unless something is mounted in it: that
-// would be other people's files.
-func removeTree(dir string) error {
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
-	if err != nil {
-		return err
-	}
-	if len(mounts) > 0 {
-		return fmt.Errorf("%s is still mounted: %s is not removed", mounts[0].Mountpoint, dir)
-	}
-	return os.RemoveAll(dir)
-}
-
-func removeCgroup(ctx context.Context, record string) error {
-	for try := 1; ; try++ {
-		err := cgroup.Remove(record)
-		if err == nil || try == cgroupTries {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(cgroupRetry):
-		}
-	}
-}
-
-// Exists says whether anything of a container is on the host.
-func (n Names) Exists() bool {
-	for _, dir := range []string{n.State, n.Data} {
-		if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {
-			return true
-		}
-	}
-	return false
 }

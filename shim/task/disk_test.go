@@ -52,7 +52,7 @@ func TestFinishedDiskNamesGuest(t *testing.T) {
 	if d := b.host.machines.made[0].Disks; b.host.asked != "nanos" || len(d) != 1 || d[0].Path != c.names.bootLayer() || b.host.disks.base != "qcow2" {
 		t.Errorf("guest %s, disks %+v over %s", b.host.asked, d, b.host.disks.base)
 	}
-	b.host.machines.end(c.names.Domain(), unikernel.EndShutdown)
+	b.host.machines.end(c.names.Sandbox.Domain(), unikernel.EndShutdown)
 	b.wait()
 	b.remove()
 	b.wantNothing()

@@ -3,8 +3,9 @@
 //
 // # A container
 //
-// A container is one machine with one first process. Its states, in the words
-// of containerd where it has one:
+// A container is one first process, its disks and its streams, in a machine that
+// its sandbox owns, see package sandbox. Its states, in the words of containerd
+// where it has one:
 //
 //	          ┌─────────┐ start  ┌──────────┐ ran  ┌─────────┐ pause ┌─────────┐ paused ┌────────┐
 //	create ──▶│ created │───────▶│ starting │─────▶│ running │──────▶│ pausing │───────▶│ paused │
@@ -30,7 +31,7 @@
 // # Who decides the exit
 //
 // One goroutine a container, watch, waits for whatever comes first: the
-// guest's report of its process, or the end of the machine. It alone records
+// guest's report of its process, or the end of the sandbox. It alone records
 // the exit status, once:
 //
 //	the guest reported            its status
@@ -39,8 +40,8 @@
 //	program could not be started  127 not found, 126 not executable
 //	guest ended without a word    255, with the reason and the console's last lines in the log
 //
-// TaskExit is sent at once; output still on its way is drained, the machine
-// destroyed and its host resources freed after that.
+// TaskExit is sent at once; output still on its way is drained, the sandbox left
+// and, with its last container, ended after that.
 //
 // # Exec
 //

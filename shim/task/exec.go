@@ -123,7 +123,7 @@ func (e *execProcess) start(ctx context.Context) (pid int, err error) {
 	_ = e.allow(opRan) // only start and exit leave the state starting, and both are ours
 	e.process = proc
 	win, signals := e.window, e.pending
-	e.c.events.Send(&events.TaskExecStarted{ContainerID: e.c.names.ID, ExecID: e.id, Pid: uint32(e.c.pid())})
+	e.c.events.Send(&events.TaskExecStarted{ContainerID: e.c.names.ID, ExecID: e.id, Pid: uint32(e.c.sandbox.Pid())})
 	e.mu.Unlock()
 	go e.watch(proc)
 
@@ -133,7 +133,7 @@ func (e *execProcess) start(ctx context.Context) (pid int, err error) {
 	for _, s := range signals {
 		_ = proc.Signal(ctx, s.number, s.all)
 	}
-	return e.c.pid(), nil
+	return e.c.sandbox.Pid(), nil
 }
 
 // connect opens the input. From here on its end may be announced, even before
@@ -206,7 +206,7 @@ func (e *execProcess) finish(exit unikernel.Exit, announce bool) {
 	e.exit = exit
 	if announce {
 		e.c.events.Send(&events.TaskExit{
-			ContainerID: e.c.names.ID, ID: e.id, Pid: uint32(e.c.pid()),
+			ContainerID: e.c.names.ID, ID: e.id, Pid: uint32(e.c.sandbox.Pid()),
 			ExitStatus: exit.Status, ExitedAt: timestamppb.New(exit.At),
 		})
 	}
@@ -314,9 +314,9 @@ func (e *execProcess) status() Status {
 	case execCreated, execStarting:
 		s.State = Created
 	case execRunning:
-		s.State, s.Pid = Running, e.c.pid()
+		s.State, s.Pid = Running, e.c.sandbox.Pid()
 	case execStopped:
-		s.State, s.Pid = Stopped, e.c.pid()
+		s.State, s.Pid = Stopped, e.c.sandbox.Pid()
 	}
 	return s
 }

@@ -19,6 +19,7 @@ import (
 
 	"containerd-shim-uni/config"
 	"containerd-shim-uni/shim/cgroup"
+	"containerd-shim-uni/shim/sandbox"
 	"containerd-shim-uni/unikernel"
 
 	"github.com/containerd/containerd/api/events"
@@ -30,36 +31,47 @@ import (
 func TestMain(m *testing.M) {
 	// Long enough for a busy machine where a test waits for something to
 	// happen, short where it waits for nothing to happen.
-	lastWords, collectTimeout, consoleTimeout = 50*time.Millisecond, 50*time.Millisecond, 10*time.Millisecond
+	lastWords, collectTimeout = 50*time.Millisecond, 50*time.Millisecond
 	killSignalTimeout, deleteDrainTimeout = 50*time.Millisecond, 50*time.Millisecond
 	log.L.Logger.SetOutput(io.Discard)
-	newCgroup = func(string, string, cgroup.Limits) (*cgroup.Group, error) { return nil, nil }
 	os.Exit(m.Run())
 }
 
 // fakeHost is a host whose every part the test holds.
 type fakeHost struct {
-	machines *fakeMachines
-	disks    *fakeDisks
-	guest    *fakeGuest
-	watcher  unikernel.Guest // in place of guest
-	networks *fakeNetworks
-	err      error  // of Machines
-	asked    string // the guest that was asked for
+	machines  *fakeMachines
+	disks     *fakeDisks
+	guest     *fakeGuest
+	watcher   unikernel.Guest // in place of guest
+	networks  *fakeNetworks
+	err       error // of Machines
+	cgroupErr error
+	asked     string // the guest that was asked for
 }
 
-func (h *fakeHost) Machines(context.Context, config.Config) (Machines, error) {
+func (h *fakeHost) Machines(context.Context, config.Config) (sandbox.Machines, error) {
 	return h.machines, h.err
 }
 func (h *fakeHost) Disks(config.Config) (Disks, error) { return h.disks, nil }
-func (h *fakeHost) Guest(cfg config.Config, _ Machines) (unikernel.Guest, error) {
+func (h *fakeHost) Guest(cfg config.Config, _ bool) (unikernel.Guest, error) {
 	h.asked = cfg.Guest
 	if h.watcher != nil {
 		return h.watcher, nil
 	}
 	return h.guest, nil
 }
-func (h *fakeHost) Networks(config.Config) Networks { return h.networks }
+func (h *fakeHost) Networks(config.Config) sandbox.Networks { return h.networks }
+func (h *fakeHost) Cgroup(record, path string, _ cgroup.Limits) (sandbox.Group, error) {
+	return &fakeGroup{}, h.cgroupErr
+}
+
+// fakeGroup is a cgroup that takes any process.
+type fakeGroup struct{ oomKills uint64 }
+
+func (g *fakeGroup) Add(...int) error              { return nil }
+func (g *fakeGroup) Update(*specs.LinuxCPU) error  { return nil }
+func (g *fakeGroup) Stats() (proto.Message, error) { return &events.TaskOOM{}, nil }
+func (g *fakeGroup) OOMKills() uint64              { return g.oomKills }
 
 // fakeMachines keeps machines that are nothing but two listening sockets.
 type fakeMachines struct {
@@ -204,9 +216,6 @@ type fakeDisks struct {
 	missing    string // a program
 	apart      bool   // layers are on another file system
 	locked     bool
-	claimed    int
-	saved      int
-	saveErr    error
 	layer      unikernel.Layer // that was asked for
 }
 
@@ -297,23 +306,6 @@ func (d *fakeDisks) Writable(_ context.Context, dst string, _ int64) error {
 // CanKeep implements Disks.
 func (d *fakeDisks) CanKeep(unikernel.Layer, string) bool { return !d.apart }
 
-func (d *fakeDisks) Claim(dir, _ string) (func(), error) {
-	_, err := os.Stat(dir)
-	d.claimed++
-	return func() { d.claimed-- }, err
-}
-
-func (d *fakeDisks) Recover(context.Context, string) error { return nil }
-func (d *fakeDisks) Sweep(context.Context) error           { return nil }
-func (d *fakeDisks) Settle(unikernel.Layer) error          { return nil }
-func (d *fakeDisks) Save(_ context.Context, l unikernel.Layer) error {
-	if !d.locked || l != d.layer {
-		return errors.New("this layer is not the caller's")
-	}
-	d.saved++
-	return d.saveErr
-}
-
 // Layer implements Disks with one lock for all layers.
 func (d *fakeDisks) Layer(ctx context.Context, l unikernel.Layer, dst string, bytes int64) (func(), error) {
 	if d.locked {
@@ -367,6 +359,9 @@ func (n *fakeNetworks) Remove(string, string) error                  { n.taps = 
 
 // InNetNS implements Machines.
 func (f *fakeMachines) InNetNS() bool { return true }
+
+// Emulated implements Machines.
+func (f *fakeMachines) Emulated() bool { return false }
 
 // fakeGuest answers as told.
 type fakeGuest struct {
@@ -698,7 +693,7 @@ func (b *bench) must(start bool) *Container {
 func (b *bench) end(c *Container) {
 	b.host.machines.failDestroy(nil)
 	b.session.init.end(0)
-	_ = b.host.machines.Destroy(context.Background(), c.names.Domain())
+	_ = b.host.machines.Destroy(context.Background(), c.names.Sandbox.Domain())
 	<-c.released
 }
 

@@ -24,7 +24,7 @@ func (c *Container) Kill(ctx context.Context, sig syscall.Signal, all bool) erro
 		return err
 	}
 	state, proc, first := c.state, c.process, !c.killed
-	if sig == syscall.SIGKILL || (state == Created && sig == syscall.SIGTERM) {
+	if sig == syscall.SIGKILL || (state == Created && endsCreated(sig)) {
 		c.killed = true
 		if state == Starting {
 			c.cancelBoot(errKilled)
@@ -42,6 +42,17 @@ func (c *Container) Kill(ctx context.Context, sig syscall.Signal, all bool) erro
 	}
 	c.mu.Unlock()
 	return finished(proc.Signal(ctx, sig, all))
+}
+
+// endsCreated says that a container whose program has not been started ends by
+// a signal: those that end what stands in the program's place under runc.
+func endsCreated(sig syscall.Signal) bool {
+	switch sig {
+	case syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM:
+		return true
+	default:
+		return false
+	}
 }
 
 // keepSignal remembers a signal for later. The caller holds mu.
@@ -77,21 +88,17 @@ func (c *Container) forceEnd(state State, proc unikernel.Process) {
 			}
 		}
 	}
-	c.destroy()
+	c.sandbox.Destroy()
 }
 
-// destroy ends the machine, by libvirt or, if that fails, by its process.
-func (c *Container) destroy() {
-	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
-	defer cancel()
-	err := c.machines.Destroy(ctx, c.names.Domain())
-	if err == nil {
-		return
+// endWithHost ends the container when its process on the host ends, as is true
+// of other runtimes' containers.
+func (c *Container) endWithHost() {
+	select {
+	case <-c.sandbox.Lost():
+		_ = c.Kill(context.Background(), syscall.SIGKILL, true) // refused if it has exited by itself
+	case <-c.exited:
 	}
-	if killErr := c.vm.kill(); killErr != nil {
-		err = errors.Join(err, killErr)
-	}
-	c.log().WithError(err).Error("machine could not be destroyed through libvirt; its process was killed")
 }
 
 // finished turns a guest's answer about a process that is gone into the one

@@ -1,9 +1,12 @@
 package task
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
 
 	"containerd-shim-uni/config"
+	"containerd-shim-uni/shim/sandbox"
 	"containerd-shim-uni/unikernel"
 )
 
@@ -12,37 +15,32 @@ import (
 // find them.
 type Names struct {
 	Namespace, ID string
-	// Key is short enough for paths of sockets, see unikernel.Key.
-	Key string
-	// State is the directory of what is gone after a reboot.
-	State string
 	// Data is the directory of the container's disks.
 	Data string
+	// Sandbox are those of the sandbox it is in.
+	Sandbox sandbox.Names
 }
 
-// NewNames returns the names of a container.
+// NewNames returns the names of a container in a sandbox of its own.
 func NewNames(storage config.Storage, namespace, id string) Names {
-	key := unikernel.Key(namespace, id)
 	return Names{
-		Namespace: namespace, ID: id, Key: key,
-		State: filepath.Join(storage.StateDir, key),
-		Data:  filepath.Join(storage.DataDir, "containers", key),
+		Namespace: namespace, ID: id,
+		Data:    filepath.Join(storage.DataDir, "containers", unikernel.Key(namespace, id)),
+		Sandbox: sandbox.NewNames(storage, namespace, id),
 	}
 }
 
-// Domain is the name of the container's machine.
-func (n Names) Domain() string { return unikernel.DomainName(n.Namespace, n.ID) }
+// Exists says whether anything of a container or its sandbox is on the host.
+func (n Names) Exists() bool {
+	_, err := os.Lstat(n.Data)
+	return !errors.Is(err, os.ErrNotExist) || n.Sandbox.Exists()
+}
 
-func (n Names) control() string      { return filepath.Join(n.State, "ctl.sock") }
-func (n Names) console() string      { return filepath.Join(n.State, "console.sock") }
-func (n Names) share() string        { return filepath.Join(n.State, "share") }
-func (n Names) cgroupRecord() string { return filepath.Join(n.State, "cgroup") }
-func (n Names) netns() string        { return filepath.Join(n.State, "netns") }
-func (n Names) root() string         { return filepath.Join(n.Data, "root.erofs") }
-func (n Names) bootDisk() string     { return filepath.Join(n.Data, "boot.tfs") }
-func (n Names) bootLayer() string    { return filepath.Join(n.Data, "boot.qcow2") }
-func (n Names) kernel() string       { return filepath.Join(n.Data, "kernel") }
-func (n Names) initrd() string       { return filepath.Join(n.Data, "initrd") }
-func (n Names) imageDisk() string    { return filepath.Join(n.Data, "disk.raw") }
-func (n Names) imageLayer() string   { return filepath.Join(n.Data, "disk.qcow2") }
-func (n Names) writable() string     { return filepath.Join(n.Data, "writable.ext4") }
+func (n Names) root() string       { return filepath.Join(n.Data, "root.erofs") }
+func (n Names) bootDisk() string   { return filepath.Join(n.Data, "boot.tfs") }
+func (n Names) bootLayer() string  { return filepath.Join(n.Data, "boot.qcow2") }
+func (n Names) kernel() string     { return filepath.Join(n.Data, "kernel") }
+func (n Names) initrd() string     { return filepath.Join(n.Data, "initrd") }
+func (n Names) imageDisk() string  { return filepath.Join(n.Data, "disk.raw") }
+func (n Names) imageLayer() string { return filepath.Join(n.Data, "disk.qcow2") }
+func (n Names) writable() string   { return filepath.Join(n.Data, "writable.ext4") }

@@ -57,6 +57,14 @@ func networkNamespace(spec *specs.Spec) (string, error) {
 	return "", fmt.Errorf("%w: the container asks for the host's network, which a machine cannot share; give it a network namespace", unikernel.ErrNotImplemented)
 }
 
+// cgroupsPath returns the specification's cgroup, or "".
+func cgroupsPath(spec *specs.Spec) string {
+	if spec.Linux == nil {
+		return ""
+	}
+	return spec.Linux.CgroupsPath
+}
+
 // cpuLimits returns the specification's limits of CPU, or nil.
 func cpuLimits(spec *specs.Spec) *specs.LinuxCPU {
 	if spec.Linux == nil || spec.Linux.Resources == nil {

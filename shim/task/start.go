@@ -35,10 +35,7 @@ func (c *Container) Start(ctx context.Context) (pid int, err error) {
 
 	bootCtx, cancelTimeout := context.WithTimeoutCause(ctx, c.bootTimeout(),
 		fmt.Errorf("%w within %s (machine.boot_timeout)", errBootTimeout, c.bootTimeout()))
-	var proc unikernel.Process
-	if err = c.lateNetwork(bootCtx); err == nil {
-		proc, err = c.boot(bootCtx)
-	}
+	proc, err := c.boot(bootCtx)
 	if err == nil {
 		err = c.ran(proc)
 	} else if cause := context.Cause(bootCtx); cause != nil && !errors.Is(err, cause) {
@@ -50,11 +47,11 @@ func (c *Container) Start(ctx context.Context) (pid int, err error) {
 	}
 	c.booted <- boot{process: proc}
 	close(c.booted)
-	if err := hooks.Started(ctx, c.app, c.bundle, c.pid()); err != nil {
+	if err := hooks.Started(ctx, c.app, c.bundle, c.sandbox.Pid()); err != nil {
 		c.log().WithError(err).Warn("the container runs, although a hook failed") // as the specification wants it
 	}
 	c.deliverPending(ctx)
-	return c.pid(), nil
+	return c.sandbox.Pid(), nil
 }
 
 // boot returns the container's process, running.
@@ -62,20 +59,16 @@ func (c *Container) boot(ctx context.Context) (unikernel.Process, error) {
 	if err := c.streams.OpenStdin(); err != nil {
 		return nil, err
 	}
-	began := time.Now()
-	if err := c.resume(ctx); err != nil {
-		return nil, fmt.Errorf("resume machine: %w", err)
-	}
-	session, err := c.guest.Connect(ctx, booted{c})
+	session, err := c.sandbox.Boot(ctx)
 	if err != nil {
 		return nil, err
 	}
 	session.OnOOM(c.outOfMemory)
-	c.took("boot", began)
 	defer c.took("process", time.Now())
 	c.mu.Lock()
 	c.session = session
 	app := c.app
+	app.Network = c.sandbox.Network()
 	if w := c.window; w != nil && app.Spec.Process.Terminal {
 		app.Spec.Process.ConsoleSize = &specs.Box{Width: uint(w.width), Height: uint(w.height)}
 	}
@@ -85,30 +78,6 @@ func (c *Container) boot(ctx context.Context) (unikernel.Process, error) {
 		return nil, &programError{err}
 	}
 	return proc, nil
-}
-
-// resume lets the machine run. A guest that starts by itself may be at its end
-// before the call is: then its program ran, and how it ended is known.
-func (c *Container) resume(ctx context.Context) error {
-	err := c.machines.Resume(ctx, c.names.Domain())
-	if err == nil || !c.plan.Alone() {
-		return err
-	}
-	endCtx, cancel := context.WithTimeout(ctx, lastWords)
-	defer cancel()
-	if end, endErr := c.machines.Wait(endCtx, c.names.Domain()); endErr == nil && byGuest(end) {
-		return nil
-	}
-	return err
-}
-
-// byGuest says that the guest made its machine end.
-func byGuest(end unikernel.End) bool {
-	switch end.Reason {
-	case unikernel.EndShutdown, unikernel.EndExited, unikernel.EndPanicked:
-		return true
-	}
-	return false
 }
 
 // programError is what a booted guest said of the program it was to run. What
@@ -141,7 +110,7 @@ func (c *Container) ran(proc unikernel.Process) error {
 		return err
 	}
 	c.process = proc
-	c.events.Send(&events.TaskStart{ContainerID: c.names.ID, Pid: uint32(c.pid())})
+	c.events.Send(&events.TaskStart{ContainerID: c.names.ID, Pid: uint32(c.sandbox.Pid())})
 	if c.lastOOM != (time.Time{}) {
 		c.events.Send(&events.TaskOOM{ContainerID: c.names.ID})
 	}
@@ -196,7 +165,7 @@ func (c *Container) startFailed(err error) error {
 	killed := c.killed
 	c.mu.Unlock()
 	if !killed {
-		if lines := c.tail(consoleInError); len(lines) > 0 {
+		if lines := c.sandbox.Tail(consoleInError); len(lines) > 0 {
 			text += fmt.Sprintf("; the console's last lines: %q", lines)
 		}
 	}

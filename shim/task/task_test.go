@@ -83,7 +83,7 @@ func TestMachineDocument(t *testing.T) {
 	if len(m.Disks) != 2 || m.Disks[0].Serial != "root" || !m.Disks[0].ReadOnly || m.Disks[1].Serial != "writable" || m.Disks[1].Ephemeral {
 		t.Errorf("disks %+v", m.Disks)
 	}
-	if m.Share != nil || m.Channels[0].Name != "ctl" || m.Console != c.names.console() {
+	if m.Share != nil || m.Channels[0].Name != "ctl" || m.Console != c.names.Sandbox.Console() {
 		t.Errorf("machine %+v", m)
 	}
 }
@@ -193,7 +193,7 @@ func TestReasonIsLogged(t *testing.T) {
 	t.Cleanup(func() { log.L.Logger.SetOutput(io.Discard) })
 	c := b.must(true)
 	b.session.init.break_()
-	b.host.machines.end(c.names.Domain(), unikernel.EndShutdown)
+	b.host.machines.end(c.names.Sandbox.Domain(), unikernel.EndShutdown)
 	b.wait()
 	for _, want := range []string{"the fake hung up", unikernel.EndShutdown.String()} {
 		if !strings.Contains(logged.String(), want) {
@@ -227,6 +227,7 @@ func TestUnstarted(t *testing.T) {
 	}{
 		"SIGKILL":     {func(b *bench) { b.kill(syscall.SIGKILL) }, nil},
 		"SIGTERM":     {func(b *bench) { b.kill(syscall.SIGTERM) }, nil},
+		"SIGQUIT":     {func(b *bench) { b.kill(syscall.SIGQUIT) }, nil},
 		"QEMU killed": {func(b *bench) { b.host.machines.end(domain, unikernel.EndFailed) }, nil},
 		"delete":      {func(b *bench) { b.remove() }, nil},
 	} {

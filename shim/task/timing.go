@@ -17,21 +17,9 @@ var (
 	// first process is announced. It goes within 20 ms, unless somebody has
 	// yet to read the output.
 	exitPatience = 100 * time.Millisecond
-	// consoleTimeout bounds waiting for the end of the console.
-	consoleTimeout = 200 * time.Millisecond
-	// shutdownTimeout bounds telling the guest that it may power off.
-	shutdownTimeout = time.Second
-	// quiesceTimeout bounds waiting for a guest to write all that it holds to its
-	// disk; then the machine ends all the same.
-	quiesceTimeout = time.Minute
-	// saveTimeout bounds writing a container's changes back to its snapshot.
-	saveTimeout = 10 * time.Minute
 	// killSignalTimeout is how long a guest may take to deliver SIGKILL and to
 	// report that the process is gone, before its machine is destroyed.
 	killSignalTimeout = 2 * time.Second
-	// destroyTimeout bounds asking libvirt to destroy a machine; after that
-	// the hypervisor is killed.
-	destroyTimeout = 10 * time.Second
 	// deleteDrainTimeout is how long a reader may still take what a deleted
 	// process wrote.
 	deleteDrainTimeout = 2 * time.Second

@@ -1,7 +1,6 @@
 package task
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -24,11 +23,7 @@ const (
 // watch waits for the end of the container, records it, and frees what it held
 // on the host. It is the only one that does.
 func (c *Container) watch() {
-	ctx, cancel := context.WithCancel(context.Background())
-	machine := make(chan unikernel.End, 1)
-	go func() { machine <- c.awaitMachine(ctx) }()
-
-	w := &watcher{c: c, machine: machine}
+	w := &watcher{c: c}
 	exit := w.wait()
 	c.collectExecs()
 	c.save()
@@ -37,72 +32,37 @@ func (c *Container) watch() {
 		// Whoever is told of an exit expects the machine's memory back,
 		within(exitPatience, release)
 	}
-	c.occupant.close() // and the pid to be gone
+	c.sandbox.Withdraw(c.names.ID) // and the pid to be gone
 	c.finish(exit, w.end)
 	c.killing.Wait()
 	release()
-	if w.end == nil {
-		w.endWithin(lastWords)
-	}
-	cancel()
-	if w.end == nil {
-		<-machine
-	}
-	c.vm.close()
 	c.adviseFailed(exit.Status)
 	close(c.released)
 }
 
-// awaitMachine returns how the machine ended, from libvirt or, when libvirt
-// cannot tell, from its process.
-func (c *Container) awaitMachine(ctx context.Context) unikernel.End {
-	before := c.replaced()
-	if before != nil { // the replacement began before we did
-		select {
-		case <-before:
-		case <-ctx.Done():
-		}
-	}
-	end, err := c.machines.Wait(ctx, c.names.Domain())
-	if now := c.replaced(); now != before {
-		select {
-		case <-now:
-			return c.awaitMachine(ctx) // the machine that took its place
-		case <-ctx.Done():
-		}
-	}
-	if err == nil {
-		return end
-	}
-	if ctx.Err() == nil && !errors.Is(err, unikernel.ErrNotFound) {
-		c.log().WithError(err).Warn("libvirt does not watch the machine any more; its process is watched instead")
-	}
-	if err := c.vm.wait(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errNoDescriptor) {
-		c.log().WithError(err).Error("the machine cannot be watched")
-	}
-	return unikernel.End{Reason: unikernel.EndUnknown, At: time.Now(), Detail: err.Error()}
-}
-
 // watcher is what watch knows so far.
 type watcher struct {
-	c       *Container
-	machine <-chan unikernel.End
-	end     *unikernel.End
+	c   *Container
+	end *unikernel.End // the sandbox's, once it is known to have ended
 }
 
-// endWithin waits a bounded time for the machine's end.
-func (w *watcher) endWithin(d time.Duration) bool {
+// sandboxEnded takes note of the sandbox's end.
+func (w *watcher) sandboxEnded() {
+	end := w.c.sandbox.End()
+	w.end = &end
+}
+
+// endWithin waits a bounded time for the sandbox's end.
+func (w *watcher) endWithin(d time.Duration) {
 	if w.end != nil {
-		return true
+		return
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
-	case end := <-w.machine:
-		w.end = &end
-		return true
+	case <-w.c.sandbox.Ended():
+		w.sandboxEnded()
 	case <-timer.C:
-		return false
 	}
 }
 
@@ -112,9 +72,9 @@ func (w *watcher) wait() unikernel.Exit {
 	var b boot
 	select {
 	case b = <-c.booted:
-	case end := <-w.machine:
-		w.end = &end
-		if !c.abandonStart(end) {
+	case <-c.sandbox.Ended():
+		w.sandboxEnded()
+		if !c.abandonStart(*w.end) {
 			return w.verdict()
 		}
 		b = <-c.booted
@@ -124,14 +84,14 @@ func (w *watcher) wait() unikernel.Exit {
 			w.endWithin(lastWords) // the guest is gone, so its machine may be
 		}
 		exit := w.failedStart(b.err)
-		c.destroy()
+		c.sandbox.Destroy()
 		return exit
 	}
 	if w.end == nil {
 		select {
 		case <-b.process.Exited():
-		case end := <-w.machine:
-			w.end = &end
+		case <-c.sandbox.Ended():
+			w.sandboxEnded()
 		}
 	}
 	if w.end != nil {
@@ -162,7 +122,7 @@ func (c *Container) abandonStart(end unikernel.End) bool {
 		_ = c.allow(opExit)
 		return false
 	}
-	if !c.plan.Alone() || !byGuest(end) { // else it ran, see resume
+	if !c.sandbox.RanAlone() {
 		c.cancelBoot(fmt.Errorf("%w: %s", errMachineEnded, end.Reason))
 	}
 	return true
@@ -203,7 +163,7 @@ func (w *watcher) verdict() unikernel.Exit {
 // finish records the exit and announces it.
 func (c *Container) finish(exit unikernel.Exit, end *unikernel.End) {
 	c.explain(exit, end)
-	if end != nil && end.Reason == unikernel.EndFailed && c.group != nil && c.group.OOMKills() > 0 {
+	if end != nil && end.Reason == unikernel.EndFailed && c.sandbox.OutOfMemory() {
 		c.events.Send(&events.TaskOOM{ContainerID: c.names.ID})
 	}
 	c.mu.Lock()
@@ -214,7 +174,7 @@ func (c *Container) finish(exit unikernel.Exit, end *unikernel.End) {
 	}
 	c.exit = exit
 	c.events.Send(&events.TaskExit{
-		ContainerID: c.names.ID, ID: c.names.ID, Pid: uint32(c.pid()),
+		ContainerID: c.names.ID, ID: c.names.ID, Pid: uint32(c.sandbox.Pid()),
 		ExitStatus: exit.Status, ExitedAt: timestamppb.New(exit.At),
 	})
 	c.mu.Unlock()
@@ -246,7 +206,7 @@ func (c *Container) explain(exit unikernel.Exit, end *unikernel.End) {
 	default:
 		entry = entry.WithField(fieldReason, end.Reason.String()).WithField("detail", end.Detail)
 	}
-	entry.WithField(fieldConsole, c.tail(consoleInLog)).Error("container ended without its guest reporting an exit")
+	entry.WithField(fieldConsole, c.sandbox.Tail(consoleInLog)).Error("container ended without its guest reporting an exit")
 }
 
 // exitReported says whether the first process's exit is known from the guest.
@@ -295,11 +255,11 @@ func sessionLost(p unikernel.Process) error {
 	}
 }
 
-// release lets the output drain, ends the machine and closes the streams.
+// release lets the output drain, leaves the sandbox and closes the streams.
 func (c *Container) release() {
 	defer c.took("release", time.Now())
 	c.mu.Lock()
-	session, proc := c.session, c.process
+	proc := c.process
 	c.mu.Unlock()
 	if proc != nil && reported(proc) {
 		timer := time.NewTimer(drainTimeout)
@@ -311,18 +271,8 @@ func (c *Container) release() {
 		}
 		timer.Stop()
 	}
-	if session != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
-		_ = session.Shutdown(ctx) // a guest that is gone cannot be told, and need not be
-		cancel()
-		_ = session.Close()
-	}
-	c.destroy()
+	c.sandbox.Leave(c.names.ID)
 	if err := c.streams.Close(); err != nil {
 		c.log().WithError(err).Warn("closing the container's streams")
 	}
-	c.mu.Lock()
-	con := c.console
-	c.mu.Unlock()
-	con.Close()
 }

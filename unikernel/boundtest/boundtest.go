@@ -1,4 +1,3 @@
-// Package boundtest holds readers of untrusted bytes to what they may cost.
 package boundtest
 
 import (

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"containerd-shim-uni/unikernel"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // Guest is what differs between the guests that are watched.
@@ -53,10 +56,10 @@ func (s *session) OnOOM(func()) {}
 
 // Run implements unikernel.Session. The guest starts the program by itself, and
 // says nothing of it.
-func (s *session) Run(_ context.Context, _ unikernel.App, stdio unikernel.Stdio) (unikernel.Process, error) {
+func (s *session) Run(_ context.Context, app unikernel.App, stdio unikernel.Stdio) (unikernel.Process, error) {
 	var p *process
 	s.run.Do(func() {
-		p = &process{g: s.g, m: s.m, alive: make(chan struct{}), exited: make(chan struct{}), drained: make(chan struct{})}
+		p = &process{g: s.g, m: s.m, stop: stopSignal(app.Spec), alive: make(chan struct{}), exited: make(chan struct{}), drained: make(chan struct{})}
 		go p.copy(stdio.Stdout)
 		s.wg.Go(func() { p.wait(s.ctx) })
 	})
@@ -64,6 +67,23 @@ func (s *session) Run(_ context.Context, _ unikernel.App, stdio unikernel.Stdio)
 		return nil, errors.New("the program has been started already")
 	}
 	return p, nil
+}
+
+// stopAnnotation is where a specification made from an image has the image's
+// StopSignal (image-spec, conversion.md).
+const stopAnnotation = "org.opencontainers.image.stopSignal"
+
+// stopSignal is the one that the specification names, as "SIGWINCH", "WINCH" or
+// "28"; 0 without.
+func stopSignal(s *specs.Spec) syscall.Signal {
+	if s == nil {
+		return 0
+	}
+	name := strings.ToUpper(s.Annotations[stopAnnotation])
+	if n, err := strconv.Atoi(name); err == nil {
+		return syscall.Signal(n)
+	}
+	return unix.SignalNum("SIG" + strings.TrimPrefix(name, "SIG"))
 }
 
 // Exec implements unikernel.Session.
@@ -86,6 +106,8 @@ func (s *session) Close() error {
 type process struct {
 	g Guest
 	m unikernel.Watched
+	// stop is the signal by which the image wants to be stopped, or 0.
+	stop syscall.Signal
 	// alive is closed when the console's first words are read, since then.
 	alive   chan struct{}
 	since   time.Time
@@ -153,15 +175,25 @@ func (p *process) wait(ctx context.Context) {
 	}
 }
 
-// Signal implements unikernel.Process.
+// Signal implements unikernel.Process. The guest has one way to end, which every
+// signal takes that ends a process by default, and the one by which the image
+// wants to be stopped. A client forwards SIGWINCH whenever its window changes,
+// so it is no reason to end unless the image says so.
 func (p *process) Signal(ctx context.Context, sig syscall.Signal, _ bool) error {
 	select {
 	case <-p.exited:
 		return fmt.Errorf("signal: the process has exited: %w", unikernel.ErrNotFound)
 	default:
 	}
-	if sig != syscall.SIGTERM {
-		return p.g.Refuse(fmt.Sprintf("no way to deliver signal %d, only SIGTERM (by the power button) and SIGKILL (by the machine's end)", sig))
+	switch {
+	case sig < 0 || sig > unikernel.MaxSignal:
+		return fmt.Errorf("signal %d: %w: no such signal", sig, unikernel.ErrInvalid)
+	case sig == syscall.SIGKILL:
+		return p.g.Refuse("no way to deliver SIGKILL, which is the end of its machine")
+	case unikernel.ActionOf(sig) == unikernel.SignalStops:
+		return p.g.Refuse(fmt.Sprintf("no way to stop and go on by signal %d: pause and resume the container", sig))
+	case sig == 0, unikernel.ActionOf(sig) == unikernel.SignalIsIgnored && sig != p.stop:
+		return nil
 	}
 	if err := p.listens(ctx); err != nil {
 		return err

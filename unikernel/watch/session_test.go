@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"containerd-shim-uni/unikernel"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // fakeMachine is a machine whose console and end the test makes.
@@ -85,7 +87,7 @@ func TestProcess(t *testing.T) {
 		t.Errorf("SIGTERM: %v, the button was pressed %d times", err, m.pressed)
 	}
 	for _, err := range []error{
-		p.Signal(t.Context(), syscall.SIGKILL, true), p.Signal(t.Context(), syscall.SIGHUP, false), p.Resize(t.Context(), 80, 25),
+		p.Signal(t.Context(), syscall.SIGKILL, true), p.Signal(t.Context(), syscall.SIGTSTP, false), p.Resize(t.Context(), 80, 25),
 		errOf(s.Exec(t.Context(), "e", nil, unikernel.Stdio{})),
 	} {
 		if !errors.Is(err, unikernel.ErrNotImplemented) {
@@ -105,6 +107,52 @@ func TestProcess(t *testing.T) {
 	}
 	if err := p.Signal(t.Context(), syscall.SIGTERM, false); !errors.Is(err, unikernel.ErrNotFound) {
 		t.Errorf("a signal after the exit: %v", err)
+	}
+}
+
+// TestSignals: which signals press the power button. The stop signals are those
+// of the official images of nginx, postgres, haproxy and httpd, and of systemd.
+func TestSignals(t *testing.T) {
+	for _, tt := range []struct {
+		sig     syscall.Signal
+		stop    string
+		pressed int
+		err     error
+	}{
+		{syscall.SIGTERM, "", 1, nil},
+		{syscall.SIGINT, "", 1, nil},
+		{syscall.SIGQUIT, "", 1, nil},
+		{syscall.SIGHUP, "", 1, nil},
+		{syscall.SIGUSR1, "", 1, nil},
+		{37, "", 1, nil},
+		{64, "", 1, nil},
+		{0, "", 0, nil},
+		{syscall.SIGWINCH, "", 0, nil},
+		{syscall.SIGWINCH, "SIGTERM", 0, nil},
+		{syscall.SIGWINCH, "SIGWINCH", 1, nil},
+		{syscall.SIGWINCH, "winch", 1, nil},
+		{syscall.SIGWINCH, "28", 1, nil},
+		{syscall.SIGCONT, "SIGWINCH", 0, nil},
+		{syscall.SIGCHLD, "", 0, nil},
+		{syscall.SIGURG, "", 0, nil},
+		{syscall.SIGSTOP, "", 0, unikernel.ErrNotImplemented},
+		{syscall.SIGTTIN, "", 0, unikernel.ErrNotImplemented},
+		{65, "", 0, unikernel.ErrInvalid},
+		{-1, "", 0, unikernel.ErrInvalid},
+	} {
+		m := newMachine()
+		g := testGuest
+		g.Load, g.Silence = 0, 0
+		s := New(g, m)
+		t.Cleanup(func() { s.Close() })
+		app := unikernel.App{Spec: &specs.Spec{Annotations: map[string]string{stopAnnotation: tt.stop}}}
+		p, err := s.Run(t.Context(), app, unikernel.Stdio{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Signal(t.Context(), tt.sig, false); !errors.Is(err, tt.err) || m.pressed != tt.pressed {
+			t.Errorf("signal %d, stop signal %q: pressed %d times, %v; want %d, %v", tt.sig, tt.stop, m.pressed, err, tt.pressed, tt.err)
+		}
 	}
 }
 

@@ -147,7 +147,7 @@ func TestChecks(t *testing.T) {
 		{"virtiofsd", remove(description), levelWarn, "a package of its own"},
 		{"virtiofsd", remove("/usr/lib/qemu/virtiofsd"), levelWarn, "which is not there: containers cannot have bind mounts"},
 		{"virtiofsd", set(description, "{"), levelWarn, "cannot read " + description},
-		{"virtiofsd", nothing, levelOK, "the one in C of QEMU up to version 7; below bind mounts: all file systems below one mount have one device number"},
+		{"virtiofsd", nothing, levelOK, "the one in C of QEMU up to version 7; below bind mounts: a shared mapping of a file that is open for appending"},
 		{"virtiofsd", set(description, `{"type": "fs", "binary": "/usr/lib/qemu/virtiofsd", "features": ["separate-options"]}`),
 			levelOK, "the one in Rust; below bind mounts: locks"},
 		{"network", remove("/dev/net/tun"), levelWarn, "module tun"},

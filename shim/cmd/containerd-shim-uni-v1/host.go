@@ -9,8 +9,10 @@ import (
 	"containerd-shim-uni/builder"
 	"containerd-shim-uni/config"
 	"containerd-shim-uni/libvirt"
+	"containerd-shim-uni/shim/cgroup"
 	"containerd-shim-uni/shim/frontend"
 	"containerd-shim-uni/shim/network"
+	"containerd-shim-uni/shim/sandbox"
 	"containerd-shim-uni/shim/task"
 	"containerd-shim-uni/unikernel"
 	"containerd-shim-uni/unikernel/linux"
@@ -39,8 +41,8 @@ func newHost(namespace, group string) frontend.Host {
 	return &host{namespace: namespace, group: group, drivers: map[libvirtConfig]*libvirt.Driver{}}
 }
 
-// Machines implements task.Host. The driver outlives the request.
-func (h *host) Machines(ctx context.Context, cfg config.Config) (task.Machines, error) {
+// Machines implements sandbox.Host. The driver outlives the request.
+func (h *host) Machines(ctx context.Context, cfg config.Config) (sandbox.Machines, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	key := libvirtConfig{cfg.Libvirt, cfg.Storage.StateDir}
@@ -77,7 +79,7 @@ func (h *host) Disks(cfg config.Config) (task.Disks, error) {
 }
 
 // Guest implements task.Host.
-func (h *host) Guest(cfg config.Config, machines task.Machines) (unikernel.Guest, error) {
+func (h *host) Guest(cfg config.Config, emulated bool) (unikernel.Guest, error) {
 	switch cfg.Guest {
 	case linux.Name:
 	case nanos.Name:
@@ -90,10 +92,9 @@ func (h *host) Guest(cfg config.Config, machines task.Machines) (unikernel.Guest
 	default:
 		return nil, fmt.Errorf("guest %q: %w", cfg.Guest, unikernel.ErrNotImplemented)
 	}
-	driver, ok := machines.(interface{ Emulated() bool })
 	return linux.New(linux.Config{
 		Kernel: cfg.Linux.Kernel, Initrd: cfg.Linux.Initrd, Machine: cfg.Linux.Machine,
-		ExtraCmdline: cfg.Linux.KernelArgs, Emulated: ok && driver.Emulated(),
+		ExtraCmdline: cfg.Linux.KernelArgs, Emulated: emulated,
 	}), nil
 }
 
@@ -107,8 +108,13 @@ func resolve(dir string) string {
 	return dir
 }
 
-// Networks implements task.Host.
-func (h *host) Networks(cfg config.Config) task.Networks {
+// Cgroup implements sandbox.Host.
+func (h *host) Cgroup(record, path string, limits cgroup.Limits) (sandbox.Group, error) {
+	return cgroup.Create(record, path, limits)
+}
+
+// Networks implements sandbox.Host.
+func (h *host) Networks(cfg config.Config) sandbox.Networks {
 	return network.Linker{AllowSpoofing: !cfg.Network.SourceFilter}
 }
 

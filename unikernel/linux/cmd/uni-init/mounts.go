@@ -80,10 +80,7 @@ func formatOctal(mode uint32) string {
 // mountBind binds an entry of the shared directory. Flags other than bind take
 // a second call.
 func mountBind(m *wire.Mount, o mountOptions) error {
-	if m.Source == "" || m.Source == ".." || strings.Contains(m.Source, "/") {
-		return unix.EINVAL
-	}
-	source, err := unix.Open(shareDir+"/"+m.Source, unix.O_PATH|unix.O_CLOEXEC, 0)
+	source, err := openShared(m.Source)
 	if err != nil {
 		return pathError("open shared", m.Source, err)
 	}
@@ -107,6 +104,22 @@ func mountBind(m *wire.Mount, o mountOptions) error {
 		}
 	}
 	return propagate(m.Destination, o)
+}
+
+// openShared opens a path of the shared directory. What is a mount on the host
+// is a mount here, which is made when a path leads through it.
+func openShared(path string) (int, error) {
+	root, err := unix.Open(shareDir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(root)
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
+	fd, err := unix.Openat2(root, path+"/.", &how)
+	if err == unix.ENOTDIR {
+		return unix.Openat2(root, path, &how)
+	}
+	return fd, err
 }
 
 // remount changes the flags of the mount at a path of the container.

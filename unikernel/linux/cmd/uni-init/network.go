@@ -20,10 +20,6 @@ func setNetwork(n *wire.Network) error {
 		return err
 	}
 	defer c.close()
-	// Nobody else configures these interfaces: what the host says is all.
-	for _, which := range []string{"all", "default"} {
-		_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+which+"/accept_ra", []byte("0"), 0)
-	}
 	index, err := c.nameInterfaces(n.Interfaces)
 	if err != nil {
 		return err
@@ -64,9 +60,12 @@ func (c *route) nameInterfaces(nics []wire.Interface) (map[string]uint32, error)
 			return nil, wrap("find interface "+nic.Name, err)
 		}
 		index[nic.Name] = found
-		if err := c.setLink(found, "uni-tmp"+string(rune('a'+i)), 0, false); err != nil {
+		if err := c.setLink(found, temporaryName(i), 0, false); err != nil {
 			return nil, wrap("rename interface "+nic.Name, err)
 		}
+	}
+	if err := refuseAdvertisements(len(nics)); err != nil {
+		return nil, err
 	}
 	for _, nic := range nics {
 		if err := c.setLink(index[nic.Name], nic.Name, nic.MTU, true); err != nil {
@@ -74,6 +73,26 @@ func (c *route) nameInterfaces(nics []wire.Interface) (map[string]uint32, error)
 		}
 	}
 	return index, nil
+}
+
+func temporaryName(i int) string { return "uni-tmp" + string(rune('a'+i)) }
+
+// refuseAdvertisements has the interfaces, before they are up, configured by
+// nobody else: what the host says is all, and the host drops what comes from
+// an address that a router's advertisement made. What the kernel has for "all"
+// is nothing that it looks at, and "default" is for interfaces that come later.
+func refuseAdvertisements(interfaces int) error {
+	const conf = "/proc/sys/net/ipv6/conf/"
+	names := []string{"default"}
+	for i := range interfaces {
+		names = append(names, temporaryName(i))
+	}
+	for _, name := range names {
+		if err := os.WriteFile(conf+name+"/accept_ra", []byte("0"), 0); err != nil && !os.IsNotExist(err) {
+			return err // a kernel without IPv6 has no such file
+		}
+	}
+	return nil
 }
 
 // findInterface returns the index of the interface with that address. Its

@@ -1,0 +1,238 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"containerd-shim-uni/shim/cgroup"
+	"containerd-shim-uni/shim/share"
+	"containerd-shim-uni/unikernel"
+
+	"github.com/moby/sys/mountinfo"
+)
+
+// watch begins to wait for the end of the machine there is. One machine is
+// watched at a time.
+func (s *Sandbox) watch() {
+	ctx, cancel := context.WithCancel(s.watching)
+	done := make(chan struct{})
+	s.unwatch = func() { cancel(); <-done }
+	s.watchers.Go(func() {
+		defer close(done)
+		if end, ok := s.await(ctx); ok {
+			s.noteEnd(end)
+		}
+	})
+}
+
+// await returns how the machine ended, from libvirt or, when libvirt cannot
+// tell, from its process. It is not ok if ctx ended first.
+func (s *Sandbox) await(ctx context.Context) (_ unikernel.End, ok bool) {
+	end, err := s.machines.Wait(ctx, s.names.Domain())
+	if err == nil {
+		return end, true
+	}
+	if ctx.Err() == nil && !errors.Is(err, unikernel.ErrNotFound) {
+		s.log().WithError(err).Warn("libvirt does not watch the machine any more; its process is watched instead")
+	}
+	if err := s.vm.wait(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errNoDescriptor) {
+		s.log().WithError(err).Error("the machine cannot be watched")
+	}
+	return unikernel.End{Reason: unikernel.EndUnknown, At: time.Now(), Detail: err.Error()}, ctx.Err() == nil
+}
+
+// noteEnd records how the machine ended; only the first to know counts.
+func (s *Sandbox) noteEnd(end unikernel.End) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.allow(opEnd) == nil {
+		s.end = end
+		close(s.ended)
+	}
+}
+
+// Ended is closed when the machine has ended.
+func (s *Sandbox) Ended() <-chan struct{} { return s.ended }
+
+// End is how the machine ended, once Ended is closed.
+func (s *Sandbox) End() unikernel.End {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.end
+}
+
+// endWithin waits a bounded time for the machine's end.
+func (s *Sandbox) endWithin(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-s.ended:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// Destroy ends the machine as a power cut would, by libvirt or, if that fails,
+// by its process.
+func (s *Sandbox) Destroy() {
+	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
+	defer cancel()
+	err := s.machines.Destroy(ctx, s.names.Domain())
+	if err == nil {
+		return
+	}
+	if killErr := s.vm.kill(); killErr != nil {
+		err = errors.Join(err, killErr)
+	}
+	s.log().WithError(err).Error("machine could not be destroyed through libvirt; its process was killed")
+}
+
+// Leave is called by a member that has ended. With the last one the machine
+// ends: Leave returns when it is gone. A member may leave twice.
+func (s *Sandbox) Leave(id string) {
+	s.mu.Lock()
+	if _, there := s.members[id]; there {
+		s.members[id] = false
+	}
+	last := s.alive() == 0
+	s.mu.Unlock()
+	if last {
+		s.shutdown()
+	}
+}
+
+// Save ends the machine when its last member has ended, so that nothing of what
+// was written is lost: with ask, after the guest has said that its disks are
+// complete.
+func (s *Sandbox) Save(id string, ask bool) {
+	if !s.last(id) {
+		return
+	}
+	if ask {
+		if err := s.askEnd(quiesceTimeout); err != nil {
+			s.log().WithError(err).Warn("the guest did not say that its disk is complete: what it wrote last may be missing")
+		}
+	}
+	s.Destroy()
+}
+
+// askEnd tells the guest, once, that it may power off.
+func (s *Sandbox) askEnd(patience time.Duration) error {
+	s.mu.Lock()
+	session := s.session
+	first := !s.asked
+	s.asked = true
+	s.mu.Unlock()
+	if session == nil || !first {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return session.Shutdown(ctx)
+}
+
+// shutDown ends the machine, asking the guest first, and lets go of it.
+func (s *Sandbox) shutDown() {
+	_ = s.askEnd(shutdownTimeout) // a guest that is gone cannot be told, and need not be
+	if session := s.Session(); session != nil {
+		_ = session.Close()
+	}
+	if s.machines != nil {
+		s.Destroy()
+	}
+	if s.State() != Defined { // else nobody watches it
+		s.endWithin(lastWords)
+	}
+	s.stopWatching()
+	s.endStandIn()
+	s.watchers.Wait()
+	s.noteEnd(unikernel.End{Reason: unikernel.EndUnknown, At: time.Now(), Detail: "nothing tells of its end"})
+	s.mu.Lock()
+	con := s.console
+	s.mu.Unlock()
+	if con != nil {
+		con.Close()
+	}
+	s.vm.close()
+	if s.standIn != nil {
+		s.standIn.close()
+	}
+}
+
+// Release is called by a member that has been deleted. With the last one the
+// sandbox is: everything it has on the host is freed. What fails can be tried
+// again.
+func (s *Sandbox) Release(ctx context.Context, id string) error {
+	s.Leave(id)
+	s.releasing.Lock()
+	defer s.releasing.Unlock()
+	s.mu.Lock()
+	_, there := s.members[id]
+	others := len(s.members) > 1
+	if others {
+		delete(s.members, id)
+	}
+	state := s.state
+	s.mu.Unlock()
+	if !there || others || state == Released {
+		return nil
+	}
+	if err := Cleanup(ctx, s.names, s.netns, s.networks); err != nil {
+		return err
+	}
+	return s.step(opRelease)
+}
+
+// The kernel lets go of ended processes a little later.
+const cgroupRetry, cgroupTries = 20 * time.Millisecond, 50
+
+// Cleanup frees whatever there is of a sandbox on the host, known by its names
+// alone; nothing need be there. An empty netns is one of its own. All of it is
+// tried, whatever fails. The machine has been destroyed before; should its
+// processes have survived that, they are killed in the sandbox's cgroup.
+func Cleanup(ctx context.Context, names Names, netns string, networks Networks) error {
+	if netns == "" {
+		netns = names.netns()
+	}
+	errs := []error{networks.Remove(names.Key, netns), networks.Drop(names.netns())}
+	cgroupErr := removeCgroup(ctx, names.cgroupRecord())
+	errs = append(errs, share.Unmount(names.Share()), cgroupErr)
+	if cgroupErr == nil { // otherwise the record in there is needed to try again
+		errs = append(errs, RemoveTree(names.State))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("clean up sandbox %s: %w", names.ID, err)
+	}
+	return nil
+}
+
+// RemoveTree removes a directory, unless something is mounted in it: that
+// would be other people's files.
+func RemoveTree(dir string) error {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return err
+	}
+	if len(mounts) > 0 {
+		return fmt.Errorf("%s is still mounted: %s is not removed", mounts[0].Mountpoint, dir)
+	}
+	return os.RemoveAll(dir)
+}
+
+func removeCgroup(ctx context.Context, record string) error {
+	for try := 1; ; try++ {
+		err := cgroup.Remove(record)
+		if err == nil || try == cgroupTries {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(cgroupRetry):
+		}
+	}
+}

@@ -1,0 +1,79 @@
+package sandbox
+
+import (
+	"context"
+
+	"containerd-shim-uni/config"
+	"containerd-shim-uni/shim/cgroup"
+	"containerd-shim-uni/unikernel"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/proto"
+)
+
+// Machines runs virtual machines, each known by its name alone.
+type Machines interface {
+	// Create makes the machine's processes, with its CPUs paused. When it
+	// fails it leaves nothing.
+	Create(context.Context, unikernel.Machine) (unikernel.Pids, error)
+	// Resume lets the CPUs run, Pause stops them.
+	Resume(ctx context.Context, name string) error
+	Pause(ctx context.Context, name string) error
+	// Destroy ends the machine and removes all that is known of it. An absent
+	// machine is not an error.
+	Destroy(ctx context.Context, name string) error
+	// Wait returns when the machine ended, and how.
+	Wait(ctx context.Context, name string) (unikernel.End, error)
+	// PowerButton presses a machine's.
+	PowerButton(ctx context.Context, name string) error
+	// InNetNS says that a machine's processes start in its Machine.NetNS, so
+	// that its taps have to be made there.
+	InNetNS() bool
+	// Emulated says that the processor is emulated because KVM is not used.
+	Emulated() bool
+}
+
+// Networks makes network namespaces and joins machines to them.
+type Networks interface {
+	// New makes a namespace and keeps it at path; Drop undoes that. Nothing
+	// need be there to drop.
+	New(path string) error
+	Drop(path string) error
+	// Occupy starts a process in the namespace at path that does nothing, has
+	// nothing else of the host, and shows a title to who lists processes. It ends at
+	// the call of end, or with ours.
+	Occupy(path, title string) (pid int, end func(), err error)
+	// Look says what a machine takes over from the namespace at path.
+	Look(path string) (unikernel.Network, error)
+	// Tap makes the taps of the machine named by key, each with that many
+	// queues. With an empty path they are in the host's namespace.
+	Tap(key, path string, n unikernel.Network, queues int) ([]unikernel.NIC, error)
+	// Join moves the taps of a paused machine into the namespace at path,
+	// unless they are there, and links them to its interfaces.
+	Join(key, path string, n unikernel.Network) error
+	// Remove takes away what Tap and Join made, from key and path alone.
+	// Nothing need be there.
+	Remove(key, path string) error
+}
+
+// Group is a cgroup of the host.
+type Group interface {
+	// Add moves processes into it.
+	Add(pids ...int) error
+	// Update changes the limits of CPU.
+	Update(*specs.LinuxCPU) error
+	// Stats returns its metrics, in containerd's type.
+	Stats() (proto.Message, error)
+	// OOMKills is how many of its processes were killed for lack of memory.
+	OOMKills() uint64
+}
+
+// Host gives the parts of the runtime that a configuration asks for. Its
+// methods may be called concurrently, and are quick when called again.
+type Host interface {
+	Machines(context.Context, config.Config) (Machines, error)
+	Networks(config.Config) Networks
+	// Cgroup makes the cgroup at path, as cgroup.Path returned it, with a record
+	// by which cgroup.Remove finds it.
+	Cgroup(record, path string, limits cgroup.Limits) (Group, error)
+}

@@ -1,0 +1,19 @@
+package sandbox
+
+import "time"
+
+// How long things may take. They are variables for the tests alone.
+var (
+	// lastWords is how long the news of a machine's end may be later than the end.
+	lastWords = 2 * time.Second
+	// consoleTimeout bounds waiting for the end of the console.
+	consoleTimeout = 200 * time.Millisecond
+	// shutdownTimeout bounds telling the guest that it may power off.
+	shutdownTimeout = time.Second
+	// quiesceTimeout bounds waiting for a guest to write all that it holds to its
+	// disk; then the machine ends all the same.
+	quiesceTimeout = time.Minute
+	// destroyTimeout bounds asking libvirt to destroy a machine; after that
+	// the hypervisor is killed.
+	destroyTimeout = 10 * time.Second
+)
