@@ -12,6 +12,17 @@
 //	    │    Destroy     ▼      Destroy      ▼
 //	    └───────────── ended ◀────────── Wait tells
 //
+// What the driver knows of a machine, whether it is paused or not, has phases.
+// phase.go is the single list of what follows what:
+//
+//	starting ──seen──▶ running ──hinted──▶ told ──┐
+//	                      │ │               │     │ QEMU died; or an
+//	                      │ └─died─▶ dead ──┼─────┤ event or its status
+//	                      │           │     │     │ says how it ended
+//	              Destroy ▼           ▼     ▼     ▼
+//	                  condemned ────────ended──▶ over ──▶ clearing ──▶ cleared
+//	                                                └── Destroy ──┘ libvirt was told
+//
 // Domains are transient: started from their document, defined nowhere. They
 // outlive the process that started them, with both URIs, so nothing is bound to
 // a connection (no VIR_DOMAIN_START_AUTODESTROY, which an embedded driver does

@@ -24,23 +24,21 @@ type domain struct {
 	sockets []string
 	// debugExit says that the guest may end the machine with a status.
 	debugExit bool
-	// ended is closed when end is set, gone when QEMU's process has ended,
-	// helpless when its helpers have.
-	ended, gone, helpless chan struct{}
+	// For who waits: ended is closed when end is set, gone when QEMU's process has
+	// ended, helpless when its helpers have, cleared with the phase of that name.
+	ended, gone, helpless, cleared chan struct{}
 
 	// Guarded by Driver.mu:
-	end        unikernel.End
-	armed      bool           // events are of this domain, not of one before it
-	told       *unikernel.End // what libvirt said of the end before QEMU's status was known, see onLifecycle
-	statusRead bool           // QEMU's status is known, or never will be
-	destroying bool
-	vm         *process
-	helpers    []*process
-	cleared    chan struct{} // after Destroy: closed when libvirt knows
+	phase   phase
+	end     unikernel.End // in phase told, what the event said
+	vm      *process
+	helpers []*process
 }
 
 func newDomain(name string) *domain {
-	return &domain{name: name, ended: make(chan struct{}), gone: make(chan struct{}), helpless: make(chan struct{})}
+	return &domain{
+		name: name, ended: make(chan struct{}), gone: make(chan struct{}), helpless: make(chan struct{}), cleared: make(chan struct{}),
+	}
 }
 
 // letGo ends the watching of the domain's processes.
@@ -120,7 +118,7 @@ func (d *Driver) launch(ctx context.Context, m unikernel.Machine, text string) e
 			if err := tapsThere(m.NICs); err != nil {
 				return err
 			}
-			return start(ctx, c, text)
+			return awaitRemoval(ctx, func() error { return start(ctx, c, text) })
 		}
 		if d.within == nil || m.NetNS == "" {
 			return begin()
@@ -140,21 +138,63 @@ func tapsThere(nics []unikernel.NIC) error {
 	return nil
 }
 
+// removalTimeout bounds waiting for libvirt to be done with an earlier machine
+// of the name, removalLook is the pause between two looks.
+const (
+	removalTimeout = 10 * time.Second
+	removalLook    = 20 * time.Millisecond
+)
+
+// errLeaving says that libvirt is just removing a domain of the name.
+var errLeaving = fmt.Errorf("%w: libvirt is still removing it", fs.ErrExist)
+
+// awaitRemoval starts a domain, and waits for one of its name that libvirt is
+// just removing: neither the end of QEMU nor that libvirt was told of it says
+// that a worker of libvirt's is done.
+func awaitRemoval(ctx context.Context, start func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, removalTimeout)
+	defer cancel()
+	for {
+		err := start()
+		if !errors.Is(err, errLeaving) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(removalLook):
+		}
+	}
+}
+
 // start creates the domain. A domain whose creator has left is not kept.
 func start(ctx context.Context, c *lv.Connect, text string) error {
 	dom, err := c.DomainCreateXML(text, lv.DOMAIN_START_PAUSED)
 	if err != nil {
-		var e lv.Error
-		if errors.As(err, &e) && (e.Code == lv.ERR_OPERATION_FAILED || e.Code == lv.ERR_OPERATION_INVALID || e.Code == lv.ERR_DOM_EXIST) {
-			return fmt.Errorf("%w: %s", fs.ErrExist, e.Message)
-		}
-		return wrap(err, "start QEMU")
+		return refused(err)
 	}
 	defer dom.Free()
 	if ctx.Err() != nil {
 		return errors.Join(ctx.Err(), wrap(dom.Destroy(), "destroy it again"))
 	}
 	return nil
+}
+
+// refused explains why a domain does not start. libvirt's list of domains
+// (conf/virdomainobjlist.c) says with OPERATION_INVALID that one of the name is
+// active, and with OPERATION_FAILED that it is being removed.
+func refused(err error) error {
+	var e lv.Error
+	if !errors.As(err, &e) {
+		return wrap(err, "start QEMU")
+	}
+	switch {
+	case e.Code == lv.ERR_OPERATION_FAILED && e.Domain == lv.FROM_CONF:
+		return fmt.Errorf("%w: %s", errLeaving, e.Message)
+	case e.Code == lv.ERR_OPERATION_FAILED || e.Code == lv.ERR_OPERATION_INVALID || e.Code == lv.ERR_DOM_EXIST:
+		return fmt.Errorf("%w: %s", fs.ErrExist, e.Message)
+	}
+	return wrap(err, "start QEMU")
 }
 
 // add makes the record of a machine, before its first event can arrive. After a
@@ -177,13 +217,13 @@ func (d *Driver) add(ctx context.Context, m unikernel.Machine) (*domain, error) 
 			d.mu.Unlock()
 			return dom, nil
 		}
-		cleared := old.cleared
+		leaving := old.is(clearing, cleared)
 		d.mu.Unlock()
-		if cleared == nil {
+		if !leaving {
 			return nil, fmt.Errorf("%w: it is not destroyed", fs.ErrExist)
 		}
 		select {
-		case <-cleared:
+		case <-old.cleared:
 			d.mu.Lock()
 			if d.domains[m.Name] == old {
 				delete(d.domains, m.Name)
@@ -220,7 +260,8 @@ func (d *Driver) watch(dom *domain, helpers []*process) error {
 		vm.close()
 		return fmt.Errorf("%w: the connection to libvirt is closed", unikernel.ErrUnavailable)
 	}
-	dom.vm, dom.helpers, dom.armed = vm, helpers, true
+	dom.vm, dom.helpers = vm, helpers
+	dom.passes(seen)
 	d.work.Add(2)
 	go func() {
 		defer d.work.Done()
@@ -228,8 +269,8 @@ func (d *Driver) watch(dom *domain, helpers []*process) error {
 		if err != nil {
 			return // Close
 		}
-		close(dom.gone)
 		d.heed(dom, status)
+		close(dom.gone)
 		d.inspect(dom, status.text)
 	}()
 	go func() {
@@ -308,14 +349,11 @@ func (d *Driver) Destroy(ctx context.Context, name string) error {
 	}
 	// libvirt would ask QEMU to end and look for that every 200 ms: too late
 	// for a machine that is thrown away.
-	err := bury(ctx, dom, vm, helpers)
-	if err == nil {
-		err = d.clear(ctx, dom)
-	}
-	if err != nil {
+	if err := bury(ctx, dom, vm, helpers); err != nil {
 		return fmt.Errorf("destroy machine %s: %w", name, err)
 	}
 	d.finish(dom, unikernel.End{Reason: unikernel.EndDestroyed})
+	d.clear(ctx, dom)
 	d.sweep(dom)
 	return nil
 }
@@ -328,7 +366,7 @@ func (d *Driver) condemn(name string) (*domain, *process, []*process) {
 	if dom == nil || dom.vm == nil {
 		return nil, nil, nil
 	}
-	dom.destroying = true
+	dom.passes(condemn)
 	return dom, dom.vm, dom.helpers
 }
 
@@ -366,18 +404,16 @@ func impatient(p *process, after time.Duration) (stop func()) {
 
 // clear has libvirt forget the domain, whose processes have ended, and does
 // not wait for it. A daemon that is away finds that out when it starts.
-func (d *Driver) clear(ctx context.Context, dom *domain) error {
+func (d *Driver) clear(ctx context.Context, dom *domain) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed || dom.cleared != nil {
-		return nil
+	if d.closed || !dom.passes(clears) {
+		return
 	}
-	cleared := make(chan struct{})
-	dom.cleared = cleared
 	d.work.Add(1)
 	go func() {
 		defer d.work.Done()
-		defer close(cleared)
+		defer d.cleared(dom)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
 		defer cancel()
 		err := d.do(ctx, func(c *lv.Connect) error { return destroy(c, dom.name) })
@@ -386,7 +422,15 @@ func (d *Driver) clear(ctx context.Context, dom *domain) error {
 		}
 		d.sweep(dom) // libvirt ends with a line in the log
 	}()
-	return nil
+}
+
+// cleared notes that libvirt was told.
+func (d *Driver) cleared(dom *domain) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if dom.passes(forgot) {
+		close(dom.cleared)
+	}
 }
 
 // destroyStranger ends a machine that another process started, or nothing.

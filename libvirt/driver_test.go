@@ -152,7 +152,7 @@ func TestGuestsStatusCounts(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			d := newDriver(target{}, t.Logf)
 			dom := newDomain("test")
-			dom.debugExit = !tt.plain
+			dom.debugExit, dom.phase = !tt.plain, running
 			for _, end := range tt.before {
 				d.tell(dom, end)
 			}

@@ -67,17 +67,26 @@ func (d *Driver) attach(ctx context.Context, name string) (*domain, error) {
 
 // finish records how the machine ended; only the first to know counts. What
 // ends after Destroy was called was destroyed.
-func (d *Driver) finish(dom *domain, end unikernel.End) {
+func (d *Driver) finish(dom *domain, e unikernel.End) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if dom.over() {
-		return
+	dom.finish(e)
+}
+
+// finish is that of the driver. The caller holds Driver.mu.
+func (dom *domain) finish(e unikernel.End) {
+	if dom.is(condemned) {
+		e.Reason = unikernel.EndDestroyed
 	}
-	if dom.destroying {
-		end.Reason = unikernel.EndDestroyed
+	if dom.passes(ends) {
+		dom.close(e)
 	}
-	end.At = time.Now()
-	dom.end = end
+}
+
+// close tells those who wait for the end.
+func (dom *domain) close(e unikernel.End) {
+	e.At = time.Now()
+	dom.end = e
 	close(dom.ended)
 }
 
@@ -90,11 +99,11 @@ func (d *Driver) onLifecycle(_ *lv.Connect, ldom *lv.Domain, ev *lv.DomainEventL
 	d.mu.Lock()
 	dom := d.domains[name]
 	if dom != nil && ev.Event == lv.DOMAIN_EVENT_STARTED {
-		dom.armed = true
+		dom.passes(seen)
 	}
-	armed := dom != nil && dom.armed
+	its := dom != nil && !dom.is(starting)
 	d.mu.Unlock()
-	if reason, detail, ok := endOf(ev.Event, ev.Detail); ok && armed {
+	if reason, detail, ok := endOf(ev.Event, ev.Detail); ok && its {
 		d.tell(dom, unikernel.End{Reason: reason, Detail: detail})
 	}
 }
@@ -103,34 +112,38 @@ func (d *Driver) onLifecycle(_ *lv.Connect, ldom *lv.Domain, ev *lv.DomainEventL
 // with a status, that tells more than the event, be it of a QEMU that is gone
 // (up to version 8) or of a guest that has shut down (since): the event counts
 // when the status is known to be none of the guest's, see heed.
-func (d *Driver) tell(dom *domain, end unikernel.End) {
+func (d *Driver) tell(dom *domain, e unikernel.End) {
 	d.mu.Lock()
-	early := dom.debugExit && !dom.statusRead && (end.Reason == unikernel.EndFailed || end.Reason == unikernel.EndShutdown)
-	if early && dom.told == nil {
-		dom.told = &end
+	defer d.mu.Unlock()
+	if !dom.debugExit || (e.Reason != unikernel.EndFailed && e.Reason != unikernel.EndShutdown) {
+		dom.finish(e)
+		return
 	}
-	d.mu.Unlock()
-	if !early {
-		d.finish(dom, end)
+	if dom.is(told) {
+		return // the first counts
 	}
+	if dom.passes(hinted) {
+		dom.end = e
+		return
+	}
+	dom.finish(e)
 }
 
 // heed lets events count, those before too: QEMU has ended, with this status.
 func (d *Driver) heed(dom *domain, status exitCode) {
-	if s, ok := status.guestStatus(); ok && dom.debugExit {
-		d.finish(dom, unikernel.End{Reason: unikernel.EndExited, Status: s, Detail: status.text})
-	}
 	d.mu.Lock()
-	dom.statusRead = true
-	told := dom.told
-	d.mu.Unlock()
-	if told == nil {
+	defer d.mu.Unlock()
+	if s, ok := status.guestStatus(); ok && dom.debugExit {
+		dom.finish(unikernel.End{Reason: unikernel.EndExited, Status: s, Detail: status.text})
 		return
 	}
-	if told.Reason == unikernel.EndFailed && status.text != "" {
-		told.Detail = status.text
+	if !dom.passes(died) || dom.is(dead) {
+		return
 	}
-	d.finish(dom, *told)
+	if dom.end.Reason == unikernel.EndFailed && status.text != "" {
+		dom.end.Detail = status.text
+	}
+	dom.close(dom.end)
 }
 
 // crashEvents are QEMU's events of a panic device that is told of a crash: one
@@ -146,9 +159,9 @@ func (d *Driver) onCrash(_ *lv.Connect, ldom *lv.Domain, _ *lv.DomainQemuMonitor
 	}
 	d.mu.Lock()
 	dom := d.domains[name]
-	armed := dom != nil && dom.armed
+	its := dom != nil && !dom.is(starting)
 	d.mu.Unlock()
-	if armed {
+	if its {
 		d.finish(dom, unikernel.End{Reason: unikernel.EndPanicked, Detail: "the guest's panic device reported a crash"})
 	}
 }

@@ -336,8 +336,9 @@ func destroyed(t *testing.T, d *Driver, g *guest) {
 	}
 	d.mu.Lock()
 	dom := d.domains[g.machine.Name]
+	leaving := dom != nil && dom.is(clearing, cleared)
 	d.mu.Unlock()
-	if dom != nil && dom.cleared != nil {
+	if leaving {
 		<-dom.cleared
 	}
 	left, _ := filepath.Glob(filepath.Join(d.target.logs, "*"+g.machine.Name+"*"))
