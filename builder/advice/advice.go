@@ -259,6 +259,11 @@ func (c *checker) program() {
 			c.binary(n, at)
 			return
 		}
+		if line, _, _ := strings.Cut(string(start), "\n"); strings.HasSuffix(line, "\r") {
+			c.add("program", Fail, "save it with Unix line ends, for example with dos2unix",
+				"%s has Windows line ends, and there is no interpreter %q", at, line[2:])
+			return
+		}
 		next := interpreter(string(start))
 		if next == "" {
 			c.add("program", Fail, "correct its first line", "%s is a script without interpreter", at)

@@ -111,6 +111,7 @@ func TestCheck(t *testing.T) {
 			"lib/liba.so.1": string(program{needed: []string{"libb.so.2"}}.bytes(t))}, Linux, "FAIL libraries: /lib/liba.so.1 needs libb.so.2"},
 		{"no interpreter", Image{Args: []string{"/run"}}, map[string]string{"run*": "#!/bin/app\n"}, Linux, "FAIL program: /bin/app: no such file"},
 		{"empty interpreter", Image{Args: []string{"/run"}}, map[string]string{"run*": "#!\n"}, Linux, "FAIL program: without interpreter"},
+		{"carriage return", Image{Args: []string{"/run"}}, map[string]string{"run*": "#!/bin/app\r\necho\r\n", "bin/app*": static}, Linux, "FAIL program: /run has Windows line ends"},
 		{"scripts in a circle", Image{Args: []string{"/run"}}, map[string]string{"run*": "#!/run\n"}, Linux, "FAIL program: scripts run each other"},
 		{"no user", Image{Args: []string{"/app"}, User: "me"}, map[string]string{"app*": static, "etc/passwd": "meow:x:1:1::/:\n"}, Linux, `FAIL user: user "me"`},
 		{"no group", Image{Args: []string{"/app"}, User: "5:us"}, map[string]string{"app*": static}, Linux, `FAIL user: group "us"`},

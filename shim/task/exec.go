@@ -86,7 +86,10 @@ func (e *execProcess) running() bool {
 func (e *execProcess) begin() (unikernel.Session, error) {
 	e.c.mu.Lock()
 	defer e.c.mu.Unlock()
-	if e.c.state != Running || e.c.ending {
+	if e.c.ending {
+		return nil, fmt.Errorf("exec %s: the first process of its container has exited: %w", e.name(), errdefs.ErrFailedPrecondition)
+	}
+	if e.c.state != Running {
 		return nil, fmt.Errorf("exec %s: its container is %s, not running: %w", e.name(), e.c.state, errdefs.ErrFailedPrecondition)
 	}
 	e.mu.Lock()

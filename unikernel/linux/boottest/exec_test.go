@@ -134,7 +134,7 @@ func testEnvironment(t *testing.T, m *machine) {
 	conditions := []string{
 		`[ "$(hostname)" = boottest ]`,
 		`[ "$(cat /etc/image)" = "from the image" ]`,
-		`echo x > /etc/new && mv /data /data2 && mv /data2 /data`,
+		`echo x > /etc/new && mv /etc/new /etc/new2 && mv /etc/new2 /etc/new`,
 		`[ "$HOME" = /root-home ]`,
 		`[ "$(readlink /proc/1/exe)" = /bin/busybox ]`,
 		`[ "$(ls /proc | grep -c '^[0-9]*$')" -lt 8 ]`,
@@ -227,7 +227,9 @@ func testErrors(t *testing.T, m *machine) {
 		{[]string{"/nosuch"}, "/", `exec: "/nosuch": stat /nosuch: no such file or directory`, unikernel.ErrNotFound},
 		{[]string{"/bin/notexec"}, "/", `exec: "/bin/notexec": permission denied`, unikernel.ErrInvalid},
 		{[]string{"/data"}, "/", `exec: "/data": is a directory`, unikernel.ErrInvalid},
-		{[]string{"/bin/badformat"}, "/", `exec /bin/badformat: exec format error`, unikernel.ErrInvalid},
+		{[]string{"/bin/badformat"}, "/", `exec /bin/badformat: exec format error: it is neither a program for this machine nor a script that starts with #!`, unikernel.ErrInvalid},
+		{[]string{"crlf"}, "/", `exec /bin/crlf: no such file or directory: it has Windows line ends, and there is no interpreter "/bin/sh\r": save it with Unix line ends, for example with dos2unix`, unikernel.ErrInvalid},
+		{[]string{"nointerp"}, "/", `exec /bin/nointerp: no such file or directory: its interpreter "/bin/nosuch -x" is not in the image`, unikernel.ErrInvalid},
 		{[]string{"true"}, "/nosuch", `chdir to cwd ("/nosuch") set in config.json failed: no such file or directory`, unikernel.ErrNotFound},
 	} {
 		p := process(c.args...)
@@ -366,5 +368,39 @@ func testTerminal(t *testing.T, m *machine) {
 	io.WriteString(inW, "exit 5\n")
 	if got := m.await(proc); got != 5 {
 		t.Errorf("status %d, want 5; output %q", got, out.String())
+	}
+}
+
+// TestExecWhileTheContainerEnds: whatever the moment, an exec either ran or was
+// told that the container ends.
+func TestExecWhileTheContainerEnds(t *testing.T) {
+	needQEMU(t)
+	root := image(t)
+	for range lives(t, 3) {
+		a := app("sh", "-c", "read line")
+		m := boot(t, "microvm", root, a)
+		in, inW := io.Pipe()
+		p := m.run(a, unikernel.Stdio{Stdin: in})
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for range 50 {
+					x, err := m.session.Exec(m.context(), "x", process("true"), unikernel.Stdio{})
+					if err != nil {
+						if err.Error() != "cannot exec in a stopped container" {
+							t.Errorf("exec: %v", err)
+						}
+						return
+					}
+					<-x.Exited()
+				}
+			})
+		}
+		time.Sleep(200 * time.Millisecond)
+		io.WriteString(inW, "\n")
+		<-p.Exited()
+		wg.Wait()
+		inW.Close()
+		m.finish()
 	}
 }

@@ -108,6 +108,8 @@ func image(t testing.TB) string {
 		"etc/image":     {0o644, "from the image\n"},
 		"bin/notexec":   {0o644, "#!/bin/sh\n"},
 		"bin/badformat": {0o755, "neither ELF nor script\n"},
+		"bin/crlf":      {0o755, "#!/bin/sh\r\necho\r\n"},
+		"bin/nointerp":  {0o755, "#! /bin/nosuch -x\n"},
 		"data/file":     {0o644, "x"},
 	}
 	for name, f := range files {

@@ -45,6 +45,8 @@ func quote(s string) string {
 		switch c := s[i]; {
 		case c == '"' || c == '\\':
 			b = append(b, '\\', c)
+		case c == '\r':
+			b = append(b, '\\', 'r')
 		case c < ' ' || c == 0x7f:
 			b = append(b, '\\', 'x', hex[c>>4], hex[c&15])
 		default:

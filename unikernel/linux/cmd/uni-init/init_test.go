@@ -174,8 +174,8 @@ func TestJudge(t *testing.T) {
 	}{
 		{"R", ""}, {"TR", ""},
 		{string(said), "no"},
-		{"", "the process died while it was set up: is the memory too small?"},
-		{"T", "the process died while it was set up: is the memory too small?"},
+		{"", "the process died while it was set up"},
+		{"T", "the process died while it was set up"},
 		{"x", wire.ErrFrame.Error()}, {"E", wire.ErrFrame.Error()},
 	} {
 		if got := replyOf(judge([]byte(c.answer), nil)).Text; got != c.want {

@@ -14,7 +14,11 @@ func mountAll(c *wire.Container) error {
 	for i := range c.Mounts {
 		m := &c.Mounts[i]
 		if err := mountOne(m); err != nil {
-			return &failure{codeOf(err), "error mounting " + quote(m.Source) + " to rootfs at " + quote(m.Destination) + ": " + err.Error()}
+			what := quote(m.Source)
+			if m.Type == "bind" { // its source is a name of the share's, which means nothing to a person
+				what = "the bind mount"
+			}
+			return &failure{codeOf(err), "error mounting " + what + " to rootfs at " + quote(m.Destination) + ": " + err.Error()}
 		}
 	}
 	return nil
@@ -82,7 +86,7 @@ func formatOctal(mode uint32) string {
 func mountBind(m *wire.Mount, o mountOptions) error {
 	source, err := openShared(m.Source)
 	if err != nil {
-		return pathError("open shared", m.Source, err)
+		return wrap("open what the host shares for it", err)
 	}
 	defer unix.Close(source)
 	w := wantFile

@@ -91,12 +91,15 @@ func (p *process) start(d *wire.Process, kind wire.Kind, description []byte) err
 	pp.closeChild()
 	if err != nil {
 		pp.close()
-		return err
+		return p.s.whyNotForked(err)
 	}
 	defer unix.Close(sock)
 	master, err := handshake(sock, kind, description)
 	if err != nil {
 		pp.close()
+		if err == errSilent {
+			err = p.s.whyDied(p)
+		}
 		p.s.mu.Lock()
 		delete(p.s.procs, p.id)
 		p.s.mu.Unlock()

@@ -230,6 +230,56 @@ var errStopped = &failure{wire.CodeInvalid, "cannot exec in a stopped container"
 // runc.
 var errFinished = &failure{wire.CodeNotFound, "process already finished"}
 
+// deathTimeout bounds waiting for what is on its way: the end of a process whose
+// socket is closed, or of a container whose kernel refuses it further processes.
+const deathTimeout = time.Second
+
+// whyDied says why stage2 is gone that said nothing.
+func (s *server) whyDied(p *process) error {
+	t := time.NewTimer(deathTimeout)
+	defer t.Stop()
+	select {
+	case <-p.dead:
+	case <-t.C:
+		return errSilent
+	}
+	switch {
+	case s.oom.look():
+		return &failure{wire.CodeInvalid, "the machine has not enough memory for one more process: give the container more"}
+	case s.isMain(p.id):
+	case s.ends():
+		return errStopped
+	}
+	return &failure{wire.CodeInternal, errSilent.Error() + ", with status " + formatUint(uint64(p.status))}
+}
+
+// whyNotForked explains an error of fork(2).
+func (s *server) whyNotForked(err error) error {
+	switch {
+	case err == error(unix.EAGAIN):
+		return &failure{wire.CodeInvalid, "the container has as many processes as it may have"}
+	case err == error(unix.ENOMEM):
+		// Also the kernel's word for a PID namespace whose PID 1 has died.
+		if s.ends() {
+			return errStopped
+		}
+		return &failure{wire.CodeInvalid, "the machine has not enough memory for one more process: give the container more"}
+	}
+	if _, ok := err.(unix.Errno); ok {
+		return pathError("fork", "/init", err)
+	}
+	return err
+}
+
+// ends says whether the container's process is dead, or is so in a moment.
+func (s *server) ends() bool {
+	return waitFor(deathTimeout, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.over
+	})
+}
+
 // signal signals one process or all. The lock keeps a pid from being reaped,
 // and so from being another process', in between.
 func (s *server) signal(req wire.Signal) error {

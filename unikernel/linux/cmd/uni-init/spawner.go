@@ -106,12 +106,7 @@ func (sp *spawner) fork(std [3]int, sock int) (pid int, err error) {
 	err = sp.do(func() error {
 		var err error
 		pid, err = syscall.ForkExec("/proc/self/exe", []string{stage2Name}, attr)
-		if err == syscall.ENOMEM || err == syscall.EAGAIN {
-			// Also the kernel's words for a PID namespace whose PID 1 has just
-			// died, and for a full pids cgroup.
-			return &failure{wire.CodeInvalid, "no process can be started: " + err.Error()}
-		}
-		return pathError("fork", "/init", err)
+		return err
 	})
 	return pid, err
 }
@@ -211,6 +206,9 @@ const (
 	sayError = 'E' // then a Reply
 )
 
+// errSilent: stage2 died without a word.
+var errSilent error = &failure{wire.CodeInternal, "the process died while it was set up"}
+
 // judge makes an error of what stage2 said; silence after sayReady is success.
 func judge(answer []byte, werr error) error {
 	ready := false
@@ -233,7 +231,7 @@ func judge(answer []byte, werr error) error {
 		if werr != nil {
 			return wrap("start the process", werr)
 		}
-		return &failure{wire.CodeInternal, "the process died while it was set up: is the memory too small?"}
+		return errSilent
 	}
 	return nil
 }

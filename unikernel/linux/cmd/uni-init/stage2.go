@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"strings"
 	"syscall"
 
 	"containerd-shim-uni/unikernel/linux/wire"
@@ -202,7 +203,33 @@ func execute(p *wire.Process) error {
 	}
 	say([]byte{sayReady})
 	err = syscall.Exec(path, p.Args, env)
-	return &failure{wire.CodeInvalid, "exec " + path + ": " + err.Error()}
+	return &failure{wire.CodeInvalid, "exec " + path + ": " + err.Error() + whyNotExecuted(path, err)}
+}
+
+// whyNotExecuted explains errors of execve(2) that a file which is there gives.
+func whyNotExecuted(path string, err error) string {
+	if err != error(unix.ENOENT) && err != error(unix.ENOEXEC) {
+		return ""
+	}
+	f, openErr := os.Open(path)
+	if openErr != nil { // it may be executed and not read
+		return ""
+	}
+	defer f.Close()
+	start := make([]byte, 256) // as much as the kernel reads of it (BINPRM_BUF_SIZE)
+	n, _ := f.Read(start)
+	line, _, _ := strings.Cut(string(start[:n]), "\n")
+	interpreter, script := strings.CutPrefix(line, "#!")
+	switch {
+	case !script && err == error(unix.ENOENT):
+		return ": the program's loader (its ELF interpreter) is not in the image"
+	case !script:
+		return ": it is neither a program for this machine nor a script that starts with #!"
+	case strings.HasSuffix(interpreter, "\r"):
+		return ": it has Windows line ends, and there is no interpreter " + quote(strings.TrimSpace(interpreter[:len(interpreter)-1])+"\r") + ": save it with Unix line ends, for example with dos2unix"
+	default:
+		return ": its interpreter " + quote(strings.TrimSpace(interpreter)) + " is not in the image"
+	}
 }
 
 // applyLimits sets what root may still set.
