@@ -228,7 +228,7 @@ func judge(answer []byte, werr error) error {
 		}
 	}
 	if !ready {
-		if werr != nil {
+		if werr != nil && !isErrno(werr, unix.EPIPE) {
 			return wrap("start the process", werr)
 		}
 		return errSilent
