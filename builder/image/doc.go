@@ -18,8 +18,8 @@
 // and the entry.
 //
 // What a layer leaves open: a directory that no layer has is made as root's,
-// with mode 0755 and time 0; what the header of a hard link says of owner and
-// mode is not applied, its target has them; a symbolic link in the directory
+// with mode 0755 and time 0, also for a whiteout; what the header of a hard link
+// says of owner, mode and time holds for its target; a symbolic link in the directory
 // part of a path is followed as chroot would, in this layer and in earlier ones.
 // Attributes of the host that made a layer (overlayfs, SELinux) are left out.
 //

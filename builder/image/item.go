@@ -17,8 +17,8 @@ import (
 // item is one entry of a layer, checked by itself.
 type item struct {
 	path string     // parts, separated by single slashes; empty is the root
-	link string     // path of a hard link's target, when node is nil
-	node *tree.Node // nil for a hard link
+	link string     // path of a hard link's target; else empty
+	node *tree.Node // of a hard link what its target has from now on
 }
 
 // Limits of Linux, in bytes.
@@ -47,9 +47,14 @@ func newItem(h *tar.Header) (item, error) {
 		if path == "" || link == "" {
 			return item{}, invalid("a hard link of the root directory")
 		}
-		return item{path: path, link: link}, nil
+		n, err := newNode(h, unix.S_IFREG)
+		return item{path, link, n}, err
 	}
-	n, err := newNode(h)
+	kind, ok := fileTypes[h.Typeflag]
+	if !ok {
+		return item{}, invalid("unknown type %q", h.Typeflag)
+	}
+	n, err := newNode(h, kind)
 	if err != nil {
 		return item{}, err
 	}
@@ -88,11 +93,7 @@ var fileTypes = map[byte]uint32{
 	tar.TypeChar: unix.S_IFCHR, tar.TypeBlock: unix.S_IFBLK,
 }
 
-func newNode(h *tar.Header) (_ *tree.Node, err error) {
-	kind, ok := fileTypes[h.Typeflag]
-	if !ok {
-		return nil, invalid("unknown type %q", h.Typeflag)
-	}
+func newNode(h *tar.Header, kind uint32) (_ *tree.Node, err error) {
 	if h.Uid < 0 || h.Uid > math.MaxUint32 || h.Gid < 0 || h.Gid > math.MaxUint32 {
 		return nil, invalid("owner %d:%d", h.Uid, h.Gid)
 	}

@@ -52,7 +52,7 @@ func (m *merger) apply(items []item) error {
 	for _, it := range items {
 		if err := m.item(it); err != nil {
 			what := it.path
-			if it.node == nil {
+			if it.link != "" {
 				what += " -> " + it.link
 			}
 			return fmt.Errorf("entry %.300q: %w", what, err)
@@ -62,7 +62,7 @@ func (m *merger) apply(items []item) error {
 }
 
 func (m *merger) item(it item) error {
-	if it.node != nil { // a layer can be applied more than once
+	if it.link == "" { // a layer can be applied more than once
 		n := *it.node
 		it.node = &n
 	}
@@ -86,8 +86,8 @@ func (m *merger) item(it item) error {
 	if err != nil {
 		return err
 	}
-	if it.node == nil {
-		return m.hardLink(dir, base, it.link)
+	if it.link != "" {
+		return m.hardLink(dir, base, it.link, it.node)
 	}
 	if old, ok := dir.kids[base]; ok && it.node.IsDir() && old.IsDir() {
 		old.Node = it.node // its entries stay
@@ -120,8 +120,10 @@ func (m *merger) put(dir *inode, base string, f *inode) error {
 	return nil
 }
 
-// hardLink gives a file another name. The target may be of an earlier layer.
-func (m *merger) hardLink(dir *inode, base, link string) error {
+// hardLink gives a file another name. The target may be of an earlier layer; what
+// the entry says of owner, mode and time is the file's from now on, as by
+// containerd.
+func (m *merger) hardLink(dir *inode, base, link string, n *tree.Node) error {
 	targetDir, targetBase := split(link)
 	from, _, err := m.dir(targetDir, false)
 	if err != nil {
@@ -134,6 +136,10 @@ func (m *merger) hardLink(dir *inode, base, link string) error {
 	case target.IsDir():
 		return invalid("the target is a directory")
 	}
+	if !target.IsLink() {
+		target.Mode = target.Type() | n.Mode&0o7777
+	}
+	target.UID, target.GID, target.Mtime, target.MtimeNsec = n.UID, n.GID, n.Mtime, n.MtimeNsec
 	return m.put(dir, base, target.inode)
 }
 

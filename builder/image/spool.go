@@ -161,7 +161,7 @@ func (s *spooled) list(ctx context.Context, r io.Reader, pos *counter, dir strin
 		if err != nil {
 			return fmt.Errorf("entry %.300q: %w", h.Name, err)
 		}
-		if it.node != nil && it.node.Size > 0 {
+		if it.link == "" && it.node.Size > 0 {
 			it.node.Data = section{s.plain, pos.n, it.node.Size, false}
 			if isSparse(h) {
 				if it.node.Data, err = s.expand(ctx, t, h.Size, dir); err != nil {
@@ -178,8 +178,8 @@ func (s *spooled) count(it item) error {
 	if err := s.meter.Name(it.path); err != nil {
 		return err
 	}
-	if it.node == nil {
-		return s.meter.Name(it.link)
+	if err := s.meter.Name(it.link); err != nil {
+		return err
 	}
 	return s.meter.Node(it.node)
 }
