@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -19,10 +20,27 @@ import (
 // uni runs a command line and returns its output.
 func uni(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
+	nothingOfTheHost(t)
 	var out, errs bytes.Buffer
 	err = run(t.Context(), args, &out, &errs)
 	return out.String(), errs.String(), err
 }
+
+// nothingOfTheHost keeps the command from what is installed and configured here:
+// the configuration, the kernels that it leads to, registries' credentials.
+func nothingOfTheHost(t *testing.T) {
+	t.Helper()
+	if os.Getenv(config.EnvPath) == "" || os.Getenv(config.EnvPath) == noConfig {
+		dir := t.TempDir()
+		t.Setenv(config.EnvPath, write(t, filepath.Join(dir, "config.toml"),
+			fmt.Sprintf("[storage]\ndata_dir = %q\nstate_dir = %q\n", dir+"/lib", dir+"/run"), 0o600))
+	}
+	t.Setenv("DOCKER_CONFIG", t.TempDir())
+}
+
+// noConfig is what integration/run.sh names as configuration, so that a test that
+// reads the default one fails.
+const noConfig = "/dev/null/none"
 
 func write(t *testing.T, path, text string, mode os.FileMode) string {
 	t.Helper()
