@@ -2,6 +2,7 @@ package builder
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -99,11 +100,13 @@ func listEntries(dir, kind, suffix string) ([]Entry, error) {
 	return out, nil
 }
 
-// Prune removes what killed builders left and unused files, least recently used
-// first, until at most keep allocated bytes remain.
+// Prune removes what killed builders and crashes of the host left, and unused
+// files, least recently used first, until at most keep allocated bytes remain.
 func (s *Store) Prune(keep int64) (Freed, error) {
 	s.removeStale("")
-	return s.evict(keep)
+	swept, err := s.sweep(context.Background())
+	freed, everr := s.evict(keep)
+	return Freed{freed.Files + swept.Files, freed.Bytes + swept.Bytes}, errors.Join(err, everr)
 }
 
 // evict removes unused files, least recently used first, until at most keep

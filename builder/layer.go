@@ -23,6 +23,9 @@ const (
 	layerDisk  = "layer.ext4"
 	layerState = "state.json"
 	layerLock  = "lock"
+	// layerSynced has the digest of the directory that would be found after a crash
+	// of the host.
+	layerSynced = "synced"
 )
 
 // ErrInUse says that another container has the layer.
@@ -34,6 +37,17 @@ type state struct {
 	Upper string `json:"upper"`
 	// Unsaved says that a machine may have written to the disk since.
 	Unsaved bool `json:"unsaved"`
+	// Boot is the boot of the host in which the directory was saved.
+	Boot string `json:"boot"`
+}
+
+// directoryCounts says whether the directory is to be believed where it differs
+// from the disk: somebody changed it since. Else it is the disk that has more.
+func directoryCounts(l unikernel.Layer, st state) bool {
+	if st.Upper == "" { // no machine had the disk yet
+		return true
+	}
+	return !st.Unsaved && (st.Boot == bootID() || isSynced(l, st))
 }
 
 // CanKeep says whether a container's layer can have its disk in its home: it must
@@ -91,20 +105,23 @@ func (s *Store) layer(ctx context.Context, l unikernel.Layer, dst string, size i
 		return err
 	}
 	disk := filepath.Join(l.Home, layerDisk)
-	if known.Upper != digest {
-		if err := os.Remove(disk); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	if _, err := os.Lstat(disk); errors.Is(err, fs.ErrNotExist) {
+	_, err = os.Lstat(disk)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		err = s.newLayer(ctx, l, disk, size, empty)
-		if err != nil {
-			return err
-		}
-	} else if err != nil {
+	case err != nil || known.Upper == digest:
+	case !directoryCounts(l, known):
+		s.opts.Log("%s: files that were put there since its machine crashed are not seen: what the machine wrote counts", l.Upper)
+	default: // it is replaced
+		err = s.newLayer(ctx, l, disk, size, empty)
+	}
+	if err != nil {
 		return err
 	}
 	if err := writeState(l, state{Upper: digest, Unsaved: true}); err != nil {
+		return err
+	}
+	if err := writeRecord(filepath.Dir(dst), func(r *record) { r.Layer = &l }); err != nil {
 		return err
 	}
 	return linkTo(disk, dst)

@@ -1,6 +1,9 @@
 package integration
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -24,4 +27,51 @@ func TestFilesAcrossStops(t *testing.T) {
 	s.do(t, "start", "box")
 	ran("1\n2\n3\n")
 	s.do(t, "rm", "-f", "box")
+}
+
+// TestFilesForOthers: what a container wrote, removed and changed is in its
+// snapshot once it has stopped, for all who look there; and what they put there is
+// in the container when it starts again.
+func TestFilesForOthers(t *testing.T) {
+	s := newSite(t)
+	s.up(t, []string{"--name", "box"}, "sh", "-c", `
+		test -e /added && { cat /added /written; ls /etc/group /bin/busybox; exec sleep 1000; }
+		mkdir -p /d/e; echo one >/d/e/f; ln /d/e/f /d/hard; ln -s e/f /d/soft; rm /etc/group; echo more >>/etc/passwd
+		dd if=/dev/zero of=/zeros bs=1M count=8 2>/dev/null; echo written >/written; chown 7:8 /written; chmod 4750 /written
+		echo ready; exec sleep 1000`)
+	eventually(t, "the container is ready", func() bool { return s.do(t, "logs", "box") == "ready\n" })
+	s.do(t, "stop", "-t", "1", "box")
+
+	diff := s.do(t, "diff", "box")
+	contains(t, diff, "A /d/e/f", "A /d/hard", "A /d/soft", "A /written", "D /etc/group", "C /etc/passwd")
+	dir := t.TempDir()
+	s.do(t, "cp", "box:/d", dir)
+	if data, err := os.ReadFile(filepath.Join(dir, "d/e/f")); err != nil || string(data) != "one\n" {
+		t.Errorf("cp from the container: %q, %v", data, err)
+	}
+	if size := s.do(t, "ps", "-a", "-s", "--format", "{{.Size}}"); !strings.HasPrefix(size, "8.") && !strings.HasPrefix(size, "9.") {
+		t.Errorf("ps -s says %q", size)
+	}
+	s.do(t, "commit", "box", "uni.local/committed:latest")
+	got := s.nerdctl(t, "run", "--rm", "--net", "none", "--runtime", uniRuntime, "uni.local/committed:latest", "sh", "-c",
+		"cat /d/soft; stat -c '%u %g %a %h' /written /d/hard; wc -c </zeros; tail -n 1 /etc/passwd; ls /etc/group")
+	if want := "one\n7 8 4750 1\n0 0 644 2\n8388608\nmore\n"; got.Stdout != want {
+		t.Errorf("the image of it gives %+v, want %q", got, want)
+	}
+
+	if err := os.WriteFile(filepath.Join(dir, "added"), []byte("added\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.do(t, "cp", filepath.Join(dir, "added"), "box:/added")
+	s.do(t, "start", "box")
+	var logs string
+	eventually(t, "it has run again", func() bool {
+		logs = s.do(t, "logs", "box")
+		return strings.Contains(logs, "/bin/busybox")
+	})
+	if want := "ready\nadded\nwritten\n/bin/busybox\n"; logs != want {
+		t.Errorf("after the second start: %q, want %q", logs, want)
+	}
+	s.do(t, "rm", "-f", "box")
+	s.do(t, "rmi", "uni.local/committed:latest")
 }

@@ -70,12 +70,17 @@ func (r Runtime) cleanup(ctx context.Context, f flags, group string, alive bool)
 	host := r.Host(f.namespace, group)
 	names := task.NewNames(cfg.Storage, f.namespace, f.id)
 	existed := names.Exists()
+	disks, err := host.Disks(cfg)
+	if err != nil {
+		log.L.WithError(err).Warn("no disks: what the container wrote is saved at its next start")
+		disks = nil
+	}
 	var machineErr error
 	if !alive || existed {
 		machineErr = host.CleanUp(ctx, cfg, names.Sandbox.Domain())
 	}
 	err = errors.Join(machineErr,
-		task.Cleanup(ctx, names, task.NetworkNamespace(f.bundle), f.bundle, host.Networks(cfg)))
+		task.Cleanup(ctx, names, task.NetworkNamespace(f.bundle), f.bundle, host.Networks(cfg), disks))
 	if existed {
 		task.PostStopOf(ctx, names, f.bundle)
 	}

@@ -38,6 +38,8 @@ type Container struct {
 	cfg    config.Config
 	app    unikernel.App
 	plan   unikernel.Plan
+	// unclaim lets others remove the container's directory.
+	unclaim func()
 	// rootFormat is the format of a disk that brings the root file system.
 	rootFormat string
 	io         stdio.Config

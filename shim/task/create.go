@@ -166,6 +166,10 @@ func (cr *creation) rootFiles(mounts []*types.Mount) (err error) {
 // directories makes the directories of the sandbox and the container, after
 // whatever earlier ones of the same name may have left.
 func (cr *creation) directories(ctx context.Context) error {
+	disks, err := cr.host.Disks(cr.cfg)
+	if err != nil {
+		return err
+	}
 	if err := cr.sandbox.Join(cr.names.ID); err != nil {
 		return err
 	}
@@ -173,7 +177,7 @@ func (cr *creation) directories(ctx context.Context) error {
 		return err
 	}
 	cr.undo.add("release sandbox", func(ctx context.Context) error { return cr.sandbox.Release(ctx, cr.names.ID) })
-	if err := cleanup(cr.names, cr.bundle); err != nil {
+	if err := cleanup(ctx, cr.names, cr.bundle, disks); err != nil {
 		return err
 	}
 	// QEMU need not be root: it may pass through, and see nothing.
@@ -181,7 +185,14 @@ func (cr *creation) directories(ctx context.Context) error {
 		return err
 	}
 	cr.undo.add("remove "+cr.names.Data, func(context.Context) error { return sandbox.RemoveTree(cr.names.Data) })
-	return os.Mkdir(cr.names.Data, 0o711)
+	if err := os.Mkdir(cr.names.Data, 0o711); err != nil {
+		return err
+	}
+	if cr.unclaim, err = disks.Claim(cr.names.Data, cr.bundle); err != nil {
+		return err
+	}
+	cr.undo.add("unclaim", func(context.Context) error { cr.unclaim(); return nil })
+	return nil
 }
 
 // prepare makes everything the machine needs, all at the same time.

@@ -68,8 +68,9 @@ func (c *Container) delete(ctx context.Context, d *deletion) {
 	c.cutDrain()
 	select {
 	case <-c.released:
-		if d.err = errors.Join(cleanup(c.names, c.bundle), c.sandbox.Release(ctx, c.names.ID)); d.err == nil {
+		if d.err = errors.Join(cleanup(ctx, c.names, c.bundle, c.disks.makerOrNil()), c.sandbox.Release(ctx, c.names.ID)); d.err == nil {
 			c.disks.release()
+			c.unclaim()
 			PostStop(ctx, c.app, c.bundle)
 		}
 	case <-ctx.Done():
@@ -128,13 +129,19 @@ func PostStopOf(ctx context.Context, names Names, bundle string) {
 
 // Cleanup frees whatever there is of a container in a sandbox of its own, known
 // by names alone; nothing need be there. All of it is tried, whatever fails. The
-// machine has been destroyed before.
-func Cleanup(ctx context.Context, names Names, netns, bundle string, networks sandbox.Networks) error {
-	return errors.Join(cleanup(names, bundle), sandbox.Cleanup(ctx, names.Sandbox, netns, networks))
+// machine has been destroyed before. Without disks, what it wrote is saved after
+// its next start.
+func Cleanup(ctx context.Context, names Names, netns, bundle string, networks sandbox.Networks, disks Disks) error {
+	return errors.Join(cleanup(ctx, names, bundle, disks), sandbox.Cleanup(ctx, names.Sandbox, netns, networks))
 }
 
 // cleanup frees what is the container's own.
-func cleanup(names Names, bundle string) error {
+func cleanup(ctx context.Context, names Names, bundle string, disks Disks) error {
+	if disks != nil {
+		if err := disks.Recover(ctx, names.Data); err != nil { // its disk stays
+			log.G(ctx).WithError(err).WithField(fieldContainer, names.ID).Error("what the container wrote is not in its snapshot")
+		}
+	}
 	if err := errors.Join(rootfs.Unmount(rootfs.Path(bundle, "")), sandbox.RemoveTree(names.Data)); err != nil {
 		return fmt.Errorf("clean up container %s: %w", names.ID, err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"containerd-shim-uni/unikernel"
 
+	"github.com/containerd/log"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -40,6 +41,28 @@ func (d *diskSet) keepLayer() bool {
 	}
 	d.layer, d.fs = d.fs.Layer, *d.fs.Below
 	return true
+}
+
+// save puts what the container wrote where others see it. Its machine is gone.
+func (d *diskSet) save(ctx context.Context) error {
+	if err := d.maker.Save(ctx, *d.layer); err != nil {
+		return err
+	}
+	// Nobody waits for it, and what it does is right whenever it is done.
+	go func() {
+		if err := d.maker.Settle(*d.layer); err != nil && !errors.Is(err, fs.ErrNotExist) { // with its snapshot
+			log.L.WithError(err).Warn("a layer was saved, and may be lost if the host crashes now")
+		}
+	}()
+	return nil
+}
+
+// makerOrNil is the maker of disks; a container without disks has none.
+func (d *diskSet) makerOrNil() Disks {
+	if d == nil {
+		return nil
+	}
+	return d.maker
 }
 
 // release lets others use the layer.

@@ -216,6 +216,9 @@ type fakeDisks struct {
 	missing    string // a program
 	apart      bool   // layers are on another file system
 	locked     bool
+	claimed    int
+	saved      int
+	saveErr    error
 	layer      unikernel.Layer // that was asked for
 }
 
@@ -305,6 +308,23 @@ func (d *fakeDisks) Writable(_ context.Context, dst string, _ int64) error {
 
 // CanKeep implements Disks.
 func (d *fakeDisks) CanKeep(unikernel.Layer, string) bool { return !d.apart }
+
+func (d *fakeDisks) Claim(dir, _ string) (func(), error) {
+	_, err := os.Stat(dir)
+	d.claimed++
+	return func() { d.claimed-- }, err
+}
+
+func (d *fakeDisks) Recover(context.Context, string) error { return nil }
+func (d *fakeDisks) Sweep(context.Context) error           { return nil }
+func (d *fakeDisks) Settle(unikernel.Layer) error          { return nil }
+func (d *fakeDisks) Save(_ context.Context, l unikernel.Layer) error {
+	if !d.locked || l != d.layer {
+		return errors.New("this layer is not the caller's")
+	}
+	d.saved++
+	return d.saveErr
+}
 
 // Layer implements Disks with one lock for all layers.
 func (d *fakeDisks) Layer(ctx context.Context, l unikernel.Layer, dst string, bytes int64) (func(), error) {

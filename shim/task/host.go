@@ -22,6 +22,17 @@ type Disks interface {
 	// Layer is Writable for a layer that is kept as long as its snapshot. Nobody
 	// else gets it until unlock is called.
 	Layer(ctx context.Context, l unikernel.Layer, dst string, bytes int64) (unlock func(), err error)
+	// Save makes the layer's directory equal to its disk, which no machine uses.
+	// Settle waits until that has reached the host's disk.
+	Save(ctx context.Context, l unikernel.Layer) error
+	Settle(l unikernel.Layer) error
+	// Claim says that dir, a container's directory, is this process's, and then
+	// as good as abandoned once the bundle is gone. Recover saves the layer of
+	// the container of that directory, if there is one that nobody has.
+	Claim(dir, bundle string) (release func(), err error)
+	Recover(ctx context.Context, dir string) error
+	// Sweep frees what abandoned containers hold.
+	Sweep(context.Context) error
 	// BootDisk makes dst a read-only disk that boots and holds the files of fs.
 	BootDisk(ctx context.Context, fs unikernel.Rootfs, d unikernel.BootDisk, dst string) error
 	// Configure makes dst a layer over a boot disk base, of which Path and

@@ -24,6 +24,8 @@ type Service struct {
 	// returns, so that whoever called it finds nothing left.
 	release func()
 
+	sweeping sync.Once
+
 	mu         sync.Mutex
 	containers map[string]*Container // nil while being created
 	ending     bool
@@ -100,6 +102,7 @@ func (s *Service) Create(ctx context.Context, r CreateRequest) (pid int, err err
 	if err != nil {
 		return 0, fmt.Errorf("create container %s: %w", r.ID, err)
 	}
+	s.sweeping.Do(func() { go sweep(c.disks.maker) })
 	return c.sandbox.Pid(), nil
 }
 

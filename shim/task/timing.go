@@ -17,6 +17,8 @@ var (
 	// first process is announced. It goes within 20 ms, unless somebody has
 	// yet to read the output.
 	exitPatience = 100 * time.Millisecond
+	// saveTimeout bounds writing a container's changes back to its snapshot.
+	saveTimeout = 10 * time.Minute
 	// killSignalTimeout is how long a guest may take to deliver SIGKILL and to
 	// report that the process is gone, before its machine is destroyed.
 	killSignalTimeout = 2 * time.Second
