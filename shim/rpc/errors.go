@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"containerd-shim-uni/config"
 	"containerd-shim-uni/unikernel"
@@ -34,7 +35,8 @@ var containerdErrors = []error{
 	errdefs.ErrUnavailable, errdefs.ErrNotImplemented,
 }
 
-// toGRPC is the one place where an error becomes a code; the text stays.
+// toGRPC is the one place where an error becomes a code; the text stays,
+// but for the class in its middle.
 func toGRPC(err error) error {
 	if err == nil {
 		return nil
@@ -46,7 +48,8 @@ func toGRPC(err error) error {
 	}
 	for _, c := range classes {
 		if errors.Is(err, c.ours) {
-			return status.Error(c.code, err.Error())
+			// The client puts the class's words behind the text: once is enough.
+			return status.Error(c.code, strings.Replace(err.Error(), c.ours.Error()+": ", "", 1))
 		}
 	}
 	return status.Error(codes.Unknown, err.Error())

@@ -13,6 +13,7 @@ import (
 	taskapi2 "github.com/containerd/containerd/api/runtime/task/v2"
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -106,6 +107,10 @@ func TestErrors(t *testing.T) {
 		if s, _ := status.FromError(got); s.Message() != wrapped.Error() {
 			t.Errorf("%v: message %q", test.err, s.Message())
 		}
+	}
+	twice := fmt.Errorf("mount %q: %w: not absolute", "x", unikernel.ErrInvalid)
+	if got := errgrpc.ToNative(toGRPC(twice)).Error(); got != `mount "x": not absolute: invalid argument` && got != `mount "x": not absolute` {
+		t.Errorf("a client reads %q", got)
 	}
 	if toGRPC(nil) != nil {
 		t.Error("no error became one")

@@ -25,7 +25,7 @@ type input struct {
 func openInput(name string) (*input, error) {
 	uri, err := url.Parse(name)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", unikernel.ErrInvalid, err)
+		return nil, fmt.Errorf("%w: %w", unikernel.ErrInvalid, uriError(err))
 	}
 	if uri.Scheme != "" && uri.Scheme != "fifo" {
 		return nil, fmt.Errorf("scheme %q of standard input: %w: use a fifo", uri.Scheme, unikernel.ErrInvalid)

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -53,7 +54,7 @@ func Open(ctx context.Context, ns, id string, cfg Config) (_ *Streams, err error
 	}()
 	uri, err := url.Parse(cfg.Stdout)
 	if err != nil {
-		return nil, fmt.Errorf("stdout %q: %w: %w", cfg.Stdout, unikernel.ErrInvalid, err)
+		return nil, fmt.Errorf("stdout: %w: %w", unikernel.ErrInvalid, uriError(err))
 	}
 	if uri.Scheme == "binary" || uri.Scheme == "binary-v2" {
 		if s.logger, err = startLogger(ctx, uri, ns, id); err != nil {
@@ -64,10 +65,10 @@ func Open(ctx context.Context, ns, id string, cfg Config) (_ *Streams, err error
 		return s, nil
 	}
 	if s.stdout, err = openOutput("stdout", cfg.Stdout); err != nil {
-		return nil, fmt.Errorf("open stdout %s: %w", cfg.Stdout, err)
+		return nil, fmt.Errorf("open stdout %s: %w", readable(cfg.Stdout), err)
 	}
 	if s.stderr, err = openOutput("stderr", cfg.Stderr); err != nil {
-		return nil, fmt.Errorf("open stderr %s: %w", cfg.Stderr, err)
+		return nil, fmt.Errorf("open stderr %s: %w", readable(cfg.Stderr), err)
 	}
 	return s, nil
 }
@@ -83,7 +84,7 @@ func (s *Streams) OpenStdin() error {
 	}
 	in, err := openInput(s.stdinName)
 	if err != nil {
-		return fmt.Errorf("open stdin %s: %w", s.stdinName, err)
+		return fmt.Errorf("open stdin %s: %w", readable(s.stdinName), err)
 	}
 	s.stdin = in
 	if s.stdinEnded {
@@ -163,6 +164,18 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// readable is a name as a person would write it: containerd 1.x takes an
+// error's text for a format, in which "%2F" becomes "%!F(MISSING)".
+func readable(name string) string {
+	if plain, err := url.PathUnescape(name); err == nil {
+		name = plain
+	}
+	return strings.ReplaceAll(name, "%", "?")
+}
+
+// uriError is an error of url.Parse, readable.
+func uriError(err error) error { return errors.New(readable(err.Error())) }
+
 // openOutput opens one output stream; an empty name is no stream at all.
 func openOutput(stream, name string) (*output, error) {
 	if name == "" {
@@ -170,7 +183,7 @@ func openOutput(stream, name string) (*output, error) {
 	}
 	uri, err := url.Parse(name)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", unikernel.ErrInvalid, err)
+		return nil, fmt.Errorf("%w: %w", unikernel.ErrInvalid, uriError(err))
 	}
 	var file *os.File
 	switch uri.Scheme {

@@ -246,6 +246,7 @@ func TestRefused(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"scheme":       {Stdout: "ftp://x"},
 		"bad URL":      {Stdout: "%zz"},
+		"escaped":      {Stdout: "npipe:///x?a=%2Fvar%2Flib"},
 		"stdin scheme": {Stdin: "file:///x"},
 		"stderr":       {Stderr: "npipe://x"},
 	} {
@@ -253,7 +254,7 @@ func TestRefused(t *testing.T) {
 		if err == nil {
 			err = s.OpenStdin()
 		}
-		if !errors.Is(err, unikernel.ErrInvalid) {
+		if !errors.Is(err, unikernel.ErrInvalid) || strings.Contains(err.Error(), "%") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

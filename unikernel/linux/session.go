@@ -246,7 +246,8 @@ func (s *session) callLate(ctx context.Context, kind wire.Kind, payload []byte, 
 	return true, fmt.Errorf("%w: the guest did not answer: %w", unikernel.ErrUnavailable, context.Cause(ctx))
 }
 
-// guestError is an error in the guest's words, with the class it gave.
+// guestError is an error in the guest's words, made printable, with the class it
+// gave.
 type guestError struct {
 	text  string
 	class error
@@ -259,7 +260,7 @@ func (e *guestError) Unwrap() error { return e.class }
 const maxErrorText = 4 << 10
 
 func replyError(r wire.Reply) error {
-	text := r.Text[:min(len(r.Text), maxErrorText)]
+	text := unikernel.Printable(r.Text, maxErrorText)
 	switch r.Code {
 	case wire.CodeOK:
 		return nil

@@ -287,6 +287,10 @@ func TestErrorsOfTheGuest(t *testing.T) {
 			t.Errorf("code %d: %v", code, err)
 		}
 	}
+	forged := replyError(wire.Reply{Code: wire.CodeInvalid, Text: "no\n\x1b[2Jlevel=info"})
+	if forged.Error() != "no ?[2Jlevel=info" {
+		t.Errorf("an error of the guest is passed on raw: %q", forged)
+	}
 	long := replyError(wire.Reply{Code: 77, Text: strings.Repeat("x", 60<<10)})
 	if len(long.Error()) > 2*maxErrorText {
 		t.Errorf("an error text of %d bytes came through", len(long.Error()))
