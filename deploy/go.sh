@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prints the directory of a go command that can build this module: the one in
-# PATH, else /usr/local/go. Fails with advice when there is none; Debian 12's
-# golang package is too old.
+# PATH, else /usr/local/go. Fails with advice when there is none; the golang
+# packages of Debian 12 and 13 are too old.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,4 +18,12 @@ Go $want or newer is needed to build; found: ${found:-none}.
 Unpack https://go.dev/dl/go$want.linux-amd64.tar.gz under /usr/local
 (tar -C /usr/local -xzf go$want.linux-amd64.tar.gz) and run make again.
 ADVICE
+# A distribution's package, where it is new enough: Debian 13's own is not, that
+# of its backports may be.
+minor=${want%.*}
+package=golang-$minor-go
+candidate=$(apt-cache madison "$package" 2>/dev/null | awk -F'[| ]+' 'NR == 1 {print $3}' || true)
+if [ -n "$candidate" ] && dpkg --compare-versions "$candidate" ge "$want"; then
+	echo "Or: apt-get install $package ($candidate), and PATH=/usr/lib/go-$minor/bin:\$PATH" >&2
+fi
 exit 1

@@ -182,16 +182,18 @@ func start(ctx context.Context, c *lv.Connect, text string) error {
 
 // refused explains why a domain does not start. libvirt's list of domains
 // (conf/virdomainobjlist.c) says with OPERATION_INVALID that one of the name is
-// active, and with OPERATION_FAILED that it is being removed.
+// active, and with OPERATION_FAILED that it is being removed. Other parts of
+// libvirt have these codes for failures of other kinds.
 func refused(err error) error {
 	var e lv.Error
 	if !errors.As(err, &e) {
 		return wrap(err, "start QEMU")
 	}
+	list := e.Domain == lv.FROM_CONF
 	switch {
-	case e.Code == lv.ERR_OPERATION_FAILED && e.Domain == lv.FROM_CONF:
+	case list && e.Code == lv.ERR_OPERATION_FAILED:
 		return fmt.Errorf("%w: %s", errLeaving, e.Message)
-	case e.Code == lv.ERR_OPERATION_FAILED || e.Code == lv.ERR_OPERATION_INVALID || e.Code == lv.ERR_DOM_EXIST:
+	case list && e.Code == lv.ERR_OPERATION_INVALID, e.Code == lv.ERR_DOM_EXIST:
 		return fmt.Errorf("%w: %s", fs.ErrExist, e.Message)
 	}
 	return wrap(err, "start QEMU")

@@ -103,6 +103,11 @@ func TestWaitTellsWhy(t *testing.T) {
 		{"QEMU is killed", func(t *testing.T, _ *Driver, qemu *exec.Cmd) {
 			_ = qemu.Process.Kill()
 		}, unikernel.EndFailed},
+		{"QEMU ends before libvirt tells of it", func(t *testing.T, d *Driver, qemu *exec.Cmd) {
+			_ = qemu.Process.Kill()
+			<-d.domains["test"].gone
+			withDomain(t, (*lv.Domain).Shutdown)
+		}, unikernel.EndShutdown},
 		{"Destroy", func(t *testing.T, d *Driver, _ *exec.Cmd) {
 			if err := d.Destroy(t.Context(), "test"); err != nil {
 				t.Error(err)
@@ -352,24 +357,22 @@ func TestEndOf(t *testing.T) {
 func TestStateEnd(t *testing.T) {
 	tests := []struct {
 		state stateOf
-		gone  bool
 		want  unikernel.EndReason
 		ok    bool
 	}{
-		{stateOf{absent: true}, true, 0, false},
-		{stateOf{state: lv.DOMAIN_RUNNING}, false, unikernel.EndFailed, false},
-		{stateOf{state: lv.DOMAIN_RUNNING}, true, unikernel.EndFailed, true},
-		{stateOf{state: lv.DOMAIN_PAUSED}, true, unikernel.EndFailed, true},
-		{stateOf{state: lv.DOMAIN_SHUTDOWN}, false, unikernel.EndShutdown, true},
-		{stateOf{state: lv.DOMAIN_CRASHED}, false, unikernel.EndPanicked, true},
-		{stateOf{state: lv.DOMAIN_SHUTOFF, reason: int(lv.DOMAIN_SHUTOFF_SHUTDOWN)}, true, unikernel.EndShutdown, true},
-		{stateOf{state: lv.DOMAIN_SHUTOFF, reason: int(lv.DOMAIN_SHUTOFF_DESTROYED)}, true, unikernel.EndDestroyed, true},
-		{stateOf{state: lv.DOMAIN_SHUTOFF, reason: int(lv.DOMAIN_SHUTOFF_CRASHED)}, true, unikernel.EndFailed, true},
-		{stateOf{state: lv.DOMAIN_SHUTOFF, reason: int(lv.DOMAIN_SHUTOFF_SAVED)}, true, unikernel.EndUnknown, true},
+		{stateOf{absent: true}, 0, false},
+		{stateOf{state: lv.DOMAIN_RUNNING}, 0, false},
+		{stateOf{state: lv.DOMAIN_PAUSED}, 0, false},
+		{stateOf{state: lv.DOMAIN_SHUTDOWN}, unikernel.EndShutdown, true},
+		{stateOf{state: lv.DOMAIN_CRASHED}, unikernel.EndPanicked, true},
+		{stateOf{state: lv.DOMAIN_SHUTOFF, reason: int(lv.DOMAIN_SHUTOFF_SHUTDOWN)}, unikernel.EndShutdown, true},
+		{stateOf{state: lv.DOMAIN_SHUTOFF, reason: int(lv.DOMAIN_SHUTOFF_DESTROYED)}, unikernel.EndDestroyed, true},
+		{stateOf{state: lv.DOMAIN_SHUTOFF, reason: int(lv.DOMAIN_SHUTOFF_CRASHED)}, unikernel.EndFailed, true},
+		{stateOf{state: lv.DOMAIN_SHUTOFF, reason: int(lv.DOMAIN_SHUTOFF_SAVED)}, unikernel.EndUnknown, true},
 	}
 	for _, tt := range tests {
-		if got, ok := tt.state.end(tt.gone); ok != tt.ok || ok && got != tt.want {
-			t.Errorf("%+v, gone %v: got %v, %v, want %v, %v", tt.state, tt.gone, got, ok, tt.want, tt.ok)
+		if got, ok := tt.state.end(); ok != tt.ok || ok && got != tt.want {
+			t.Errorf("%+v: got %v, %v, want %v, %v", tt.state, got, ok, tt.want, tt.ok)
 		}
 	}
 }

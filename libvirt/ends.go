@@ -200,7 +200,7 @@ const (
 	// askTimeout bounds the question what state a machine is in.
 	askTimeout = 5 * time.Second
 	// eventTimeout is how long the event of an end may be later than the end.
-	eventTimeout = time.Second
+	eventTimeout = 2 * time.Second
 )
 
 // inspect finds out whether the machine has ended when no event told: QEMU's
@@ -217,28 +217,30 @@ func (d *Driver) inspect(dom *domain, status string) {
 	if d.ctx.Err() != nil {
 		return
 	}
-	gone := false
-	select {
-	case <-dom.gone:
-		gone = true
-	default:
-	}
 	if err == nil {
-		if reason, ok := state.end(gone); ok {
+		if reason, ok := state.end(); ok {
 			d.finish(dom, unikernel.End{Reason: reason, Detail: status})
 			return
 		}
 	}
-	if !gone {
+	select {
+	case <-dom.gone:
+	default:
 		return
 	}
-	if err == nil { // libvirt has just removed it: the event is under way
+	reason := unikernel.EndUnknown
+	if err == nil {
+		// libvirt has not seen yet that QEMU has ended, or has just removed the
+		// machine: the event, which tells more, is under way.
 		select {
 		case <-dom.ended:
 			return
 		case <-time.After(eventTimeout):
 		case <-d.ctx.Done():
 			return
+		}
+		if !state.absent {
+			reason = unikernel.EndFailed
 		}
 	}
 	if status == "" {
@@ -247,7 +249,7 @@ func (d *Driver) inspect(dom *domain, status string) {
 	if err != nil {
 		status += " while libvirt was away"
 	}
-	d.finish(dom, unikernel.End{Reason: unikernel.EndUnknown, Detail: status})
+	d.finish(dom, unikernel.End{Reason: reason, Detail: status})
 }
 
 // stateOf is libvirt's view of a domain.
@@ -273,9 +275,8 @@ func ask(c *lv.Connect, name string) (stateOf, error) {
 	return stateOf{state: state, reason: reason}, wrap(err, "its state")
 }
 
-// end says how a machine in this state ended, if it did; gone says that its
-// QEMU has.
-func (s stateOf) end(gone bool) (unikernel.EndReason, bool) {
+// end says how a machine in this state ended, if libvirt knows that it did.
+func (s stateOf) end() (unikernel.EndReason, bool) {
 	switch {
 	case s.absent:
 		return 0, false
@@ -284,7 +285,7 @@ func (s stateOf) end(gone bool) (unikernel.EndReason, bool) {
 	case s.state == lv.DOMAIN_CRASHED:
 		return unikernel.EndPanicked, true
 	case s.state != lv.DOMAIN_SHUTOFF:
-		return unikernel.EndFailed, gone // libvirt thought it ran
+		return 0, false
 	}
 	switch lv.DomainShutoffReason(s.reason) {
 	case lv.DOMAIN_SHUTOFF_SHUTDOWN:

@@ -51,6 +51,7 @@ func TestCreateAwaitsRemoval(t *testing.T) {
 	removing := lv.Error{Code: lv.ERR_OPERATION_FAILED, Domain: lv.FROM_CONF, Message: "domain 'x' is already being removed"}
 	active := lv.Error{Code: lv.ERR_OPERATION_INVALID, Domain: lv.FROM_CONF, Message: "domain 'x' is already active"}
 	broken := lv.Error{Code: lv.ERR_INTERNAL_ERROR, Domain: lv.FROM_QEMU, Message: "QEMU said no"}
+	helper := lv.Error{Code: lv.ERR_OPERATION_FAILED, Domain: lv.FROM_QEMU, Message: "Unable to find a satisfying virtiofsd"}
 	for name, tt := range map[string]struct {
 		answers []error
 		want    error
@@ -58,6 +59,7 @@ func TestCreateAwaitsRemoval(t *testing.T) {
 		"removed meanwhile": {[]error{removing, removing, nil}, nil},
 		"in use":            {[]error{removing, active}, fs.ErrExist},
 		"broken":            {[]error{broken}, broken},
+		"helper missing":    {[]error{helper}, helper},
 	} {
 		calls := 0
 		err := awaitRemoval(t.Context(), func() error {
@@ -67,7 +69,7 @@ func TestCreateAwaitsRemoval(t *testing.T) {
 			}
 			return nil
 		})
-		if calls != len(tt.answers) || (err == nil) != (tt.want == nil) || errors.Is(tt.want, fs.ErrExist) && !errors.Is(err, fs.ErrExist) {
+		if calls != len(tt.answers) || (err == nil) != (tt.want == nil) || errors.Is(tt.want, fs.ErrExist) != errors.Is(err, fs.ErrExist) {
 			t.Errorf("%s: %d calls, %v", name, calls, err)
 		}
 		if errors.Is(err, errLeaving) {
