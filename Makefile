@@ -2,6 +2,7 @@
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
+RELEASE ?= trixie
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 OUT := out
@@ -12,7 +13,7 @@ export PATH := $(shell deploy/go.sh 2>/dev/null || echo /nonexistent):$(PATH)
 export GOFLAGS := $(GOFLAGS) -tags=libvirt_dlopen
 
 .DEFAULT_GOAL := help
-.PHONY: help deps go build guest peers install uninstall demo test unit integration bench clean
+.PHONY: help deps go build guest peers install uninstall demo test unit integration distro bench clean
 
 help: ## show this list
 	@echo "containerd-shim-uni: containers as unikernel VMs. Targets:"
@@ -46,14 +47,17 @@ uninstall: ## remove what install put there, but not the configuration
 demo: install ## from nothing to a container in a VM, with every step shown
 	@deploy/demo.sh
 
-test: build guest peers ## every test: unit, QEMU, and against containerd 1.6, 1.7 and 2.x (root)
-	@integration/run.sh house unit qemu integration
+test: build guest peers ## every test: unit, QEMU, against containerd 1.6, 1.7 and 2.x, and on Debian 13 (root)
+	@integration/run.sh house unit qemu integration distro
 
 unit: go deps ## format, vet, lint and unit tests (no root, no QEMU)
 	@integration/run.sh house unit
 
 integration: build guest peers ## only the tests against real containerd and QEMU (root)
 	@integration/run.sh integration
+
+distro: build guest ## install, demo and tests on RELEASE=trixie, in a tree of its own (root)
+	@integration/distro.sh $(RELEASE)
 
 bench: build guest peers ## measure against runc and print a table (root)
 	@go run -buildvcs=false ./integration/bench

@@ -18,12 +18,13 @@ Go $want or newer is needed to build; found: ${found:-none}.
 Unpack https://go.dev/dl/go$want.linux-amd64.tar.gz under /usr/local
 (tar -C /usr/local -xzf go$want.linux-amd64.tar.gz) and run make again.
 ADVICE
-# A distribution's package, where it is new enough: Debian 13's own is not, that
-# of its backports may be.
+# A package, where it is new enough: that of Debian 13's backports is.
 minor=${want%.*}
 package=golang-$minor-go
-candidate=$(apt-cache madison "$package" 2>/dev/null | awk -F'[| ]+' 'NR == 1 {print $3}' || true)
+candidate=$(apt-cache madison "$package" 2>/dev/null | awk -F'|' 'NR == 1 { gsub(/ /, "", $2); print $2 }' || true)
 if [ -n "$candidate" ] && dpkg --compare-versions "$candidate" ge "$want"; then
-	echo "Or: apt-get install $package ($candidate), and PATH=/usr/lib/go-$minor/bin:\$PATH" >&2
+	echo "Or: apt-get install $package ($candidate), then PATH=/usr/lib/go-$minor/bin:\$PATH make …" >&2
+elif grep -qs '^VERSION_CODENAME=trixie' /etc/os-release; then
+	echo "Or the package $package of trixie-backports, once apt's sources name them." >&2
 fi
 exit 1

@@ -5,11 +5,12 @@
 #   unit         every package's unit tests, with -race
 #   qemu         the packages' own tests that boot machines or mount (root)
 #   integration  the built programs against real containerd, libvirt, QEMU (root)
+#   distro       the built programs on Debian 13, in a tree that is made once (root)
 #
 # All stages run, also after a failure. What "go test -json" said is in out/test.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || set -- house unit qemu integration
+[ $# -gt 0 ] || set -- house unit qemu integration distro
 
 results=out/test
 mkdir -p "$results"
@@ -33,6 +34,7 @@ for s in "$@"; do
 		folders=$(git grep -l UNI_QEMU_TESTS -- '*_test.go' | xargs -r dirname | sort -u | sed 's|^|./|')
 		UNI_QEMU_TESTS=1 stage qemu -count=1 -p 1 $folders
 		;;
+	distro) UNI_DISTRO_TESTS=1 stage distro -count=1 -timeout 30m ./integration/distro ;;
 	integration) stage integration -count=1 -timeout 40m ./integration ;;
 	*) echo "run.sh: no stage $s" >&2; exit 2 ;;
 	esac

@@ -93,7 +93,8 @@ enter() {
 		export RUN=$run NAME=$name STORE=$store CACHE=$cache
 		GOROOT=$(go env GOROOT) GOMODCACHE=$(go env GOMODCACHE)
 		export GOROOT GOMODCACHE
-		exec unshare --mount --pid --fork --kill-child --net --ipc --uts --cgroup --propagation private \
+		# Whoever kills distro.sh ends what it started: unshare, and by that process 1.
+		exec setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --net --ipc --uts --cgroup --propagation private \
 			integration/distro/inside.sh "$tree" "$run" \
 			bash /usr/src/containerd-shim-uni/integration/distro/tests.sh "$form"
 	)
