@@ -8,6 +8,9 @@
 #                              most telling tests; for "make test"
 #   distro.sh RELEASE shell    a shell where the tests would run
 #
+# With KERNEL=host the first form takes the guest's kernel from out/guest instead of
+# building it there, which is most of its time when it is run first.
+#
 # RELEASE is a codename, such as trixie. The tree comes from where this machine
 # gets its packages, is kept below ~/.cache/containerd-shim-uni/distro/RELEASE
 # and never written to but to install packages; remove it to have it made anew.
@@ -32,6 +35,9 @@ exec 9>"$store/lock"
 flock 9
 for old in "$store"/run.*; do # of a run that was killed: nothing of it is mounted any more
 	rm -rf "$old"
+done
+for old in /sys/fs/cgroup/{,*/}uni-distro.*; do
+	[ ! -d "$old" ] || [ -d "/proc/${old##*.}" ] || find "$old" -depth -type d -exec rmdir {} +
 done
 obtain
 

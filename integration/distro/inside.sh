@@ -82,4 +82,4 @@ fi
 
 # Not exec: process 1 reaps what others leave.
 env -i HOME=/root TERM="${TERM:-dumb}" LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-	${http_proxy:+http_proxy="$http_proxy"} chroot "$root" "$@" || exit
+	${http_proxy:+http_proxy="$http_proxy"} ${KERNEL:+KERNEL="$KERNEL"} chroot "$root" "$@" || exit
