@@ -207,7 +207,7 @@ func TestImageLinux(t *testing.T) {
 	onKernels(t, func(t *testing.T, h *host) {
 		inside, _ := pod(t, "eth0")
 		inside.sh(t, `ip addr add 10.0.0.2/24 dev eth0; ip route add default via 10.0.0.1`)
-		cmdline := fmt.Sprintf("cmdline=console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc_early_khz=%d ip={ip}::{gateway}:{netmask} -- {args}", hostKHz(t))
+		cmdline := fmt.Sprintf("cmdline=console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc_early_khz=%d uni.lapic_hz=1000000000 ip={ip}::{gateway}:{netmask} -- {args}", hostKHz(t))
 		for _, tt := range []struct {
 			disk string
 			more []string

@@ -119,7 +119,7 @@ func newGuest(t *testing.T, name, kind, do string) *guest {
 		Name: name, Title: "test/" + name, Type: kind,
 		Resources: unikernel.Resources{MemoryMiB: 96, VCPUs: 1},
 		Kernel:    kernel, Initrd: ramdisk,
-		Cmdline:  []string{"console=ttyS0", "quiet", "panic=-1", "no_timer_check", "tsc_early_khz=" + hostKHz(), "do=" + do},
+		Cmdline:  []string{"console=ttyS0", "quiet", "panic=-1", "no_timer_check", "tsc_early_khz=" + hostKHz(), "uni.lapic_hz=1000000000", "do=" + do},
 		Console:  filepath.Join(dir, "console.sock"),
 		Channels: []unikernel.Channel{{Name: "uni.ctl", Socket: filepath.Join(dir, "ctl.sock")}},
 	}}

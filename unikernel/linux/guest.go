@@ -1,11 +1,10 @@
 package linux
 
 import (
-	"os"
 	"strconv"
-	"strings"
 
 	"containerd-shim-uni/unikernel"
+	"containerd-shim-uni/unikernel/linux/tsc"
 )
 
 // Name is the guest's name in configuration and annotations.
@@ -38,9 +37,9 @@ type Config struct {
 	ExtraCmdline []string
 	// Emulated says that no KVM is used.
 	Emulated bool
-	// TSCKHz is the rate of the host's time stamp counter in kHz, told to an
-	// emulated kernel, which else may hang measuring it. 0 means that New
-	// reads it from /proc/cpuinfo.
+	// TSCKHz is the rate of the host's time stamp counter in kHz, which is what
+	// an emulated processor counts with. 0 means that New finds it out, a
+	// negative number that there is none to rely on.
 	TSCKHz int
 }
 
@@ -55,8 +54,7 @@ func New(cfg Config) *Guest {
 		cfg.Machine = "microvm"
 	}
 	if cfg.Emulated && cfg.TSCKHz == 0 {
-		cpuinfo, _ := os.ReadFile("/proc/cpuinfo")
-		cfg.TSCKHz = tscKHz(string(cpuinfo))
+		cfg.TSCKHz = tsc.KHz()
 	}
 	return &Guest{cfg: cfg}
 }
@@ -68,21 +66,10 @@ func (g *Guest) Name() string { return Name }
 // does not name containers yet.
 func (g *Guest) Capacity() int { return 1 }
 
-// tscKHz finds the clock rate in /proc/cpuinfo; 0 if it is not there.
-func tscKHz(cpuinfo string) int {
-	for line := range strings.SplitSeq(cpuinfo, "\n") {
-		name, value, _ := strings.Cut(line, ":")
-		if strings.TrimSpace(name) != "cpu MHz" {
-			continue
-		}
-		mhz, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-		if err != nil || mhz <= 0 {
-			return 0
-		}
-		return int(mhz * 1000)
-	}
-	return 0
-}
+// lapicHz is how often QEMU's and KVM's local APIC timer counts in a second
+// before its divider: it counts nanoseconds (apic_get_current_count of QEMU's
+// hw/intc/apic.c, APIC_BUS_CYCLE_NS of KVM).
+const lapicHz = 1_000_000_000
 
 // cmdline is the kernel's command line.
 func (g *Guest) cmdline() []string {
@@ -97,11 +84,18 @@ func (g *Guest) cmdline() []string {
 		// virtio-mmio announces queues of 1024 entries; requests for all of them
 		// would take a megabyte for each disk.
 		"virtio_blk.queue_depth=128",
+		// Nothing is measured at boot, see kernel/machine.c.
+		"uni.lapic_hz=" + strconv.Itoa(lapicHz),
+	}
+	if g.cfg.Machine == "microvm" {
+		args = append(args, "pci=off")
 	}
 	if g.cfg.Emulated {
 		args = append(args, "no_timer_check")
 		if g.cfg.TSCKHz > 0 {
-			args = append(args, "tsc_early_khz="+strconv.Itoa(g.cfg.TSCKHz))
+			// An emulated processor does not say that its counter is one to
+			// rely on. It is the host's.
+			args = append(args, "tsc_early_khz="+strconv.Itoa(g.cfg.TSCKHz), "tsc=reliable")
 		}
 	}
 	return append(args, g.cfg.ExtraCmdline...)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the kernel of the linux guest from Debian's kernel source package and
-# the option list beside this script.
+# Builds the kernel of the linux guest from Debian's kernel source package, the
+# option list beside this script, and machine.c, which is added to the source.
 #
 #   build.sh OUTDIR     puts vmlinux (stripped ELF, for PVH boot) and
 #                       kernel.config into OUTDIR
@@ -21,7 +21,7 @@ source=${UNI_KERNEL_SOURCE:-/usr/src/linux-source-6.12.tar.xz}
 # The archive's digest would take a second for each call: its size and the
 # package's version say the same.
 version=$(dpkg-query -W -f '${Version}' "$(basename "$source" .tar.xz)" 2>/dev/null || stat -c %Y "$source")
-key=$({ echo "$version $(stat -c %s "$source")"; cat "$here/uni.config" "$here/build.sh"; } | sha256sum | cut -c1-16)
+key=$({ echo "$version $(stat -c %s "$source")"; cat "$here/uni.config" "$here/machine.c" "$here/build.sh"; } | sha256sum | cut -c1-16)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/containerd-shim-uni/kernel
 done=$cache/$key
 
@@ -38,8 +38,10 @@ if [ ! -f "$done/vmlinux" ]; then
 	{
 		mkdir "$work/src" "$work/obj" "$work/out"
 		tar -xf "$source" -C "$work/src" --strip-components=1
+		cp "$here/machine.c" "$work/src/arch/x86/kernel/uni_machine.c"
+		echo 'obj-y += uni_machine.o' >>"$work/src/arch/x86/kernel/Makefile"
 		# Fixed names and times: the same input gives the same bytes.
-		export KBUILD_BUILD_USER=uni KBUILD_BUILD_HOST=uni KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970'
+		export KBUILD_BUILD_USER=uni KBUILD_BUILD_HOST=uni KBUILD_BUILD_VERSION=1 KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970'
 		make -C "$work/src" O="$work/obj" KCONFIG_ALLCONFIG="$here/uni.config" allnoconfig
 		make -C "$work/src" O="$work/obj" -j"$(nproc)" vmlinux
 		strip -s -o "$work/out/vmlinux" "$work/obj/vmlinux"
