@@ -205,9 +205,19 @@ func TestListPsMetrics(t *testing.T) {
 		if ps := h.ok(t, "tasks", "ps", "c1"); !regexp.MustCompile(`(?m)^[1-9][0-9]*\s`).MatchString(ps) {
 			t.Errorf("tasks ps: %q", ps)
 		}
-		if h.metric(t, "c1", `memory\.usage(?:_in_bytes)?`) == 0 {
-			t.Error("the container uses no memory")
+		// One sleeping program, not the machine around it.
+		used := h.metric(t, "c1", `memory\.usage(?:_in_bytes)?`)
+		if limit := h.metric(t, "c1", `memory\.(?:usage_limit|limit_in_bytes)`); used == 0 || used > 64<<20 || world.runtime == uniRuntime && limit != 256<<20 {
+			t.Errorf("the container uses %d of %d bytes", used, limit)
 		}
+		if n := h.metric(t, "c1", `pids\.current`); n != 1 {
+			t.Errorf("%d processes, want 1", n)
+		}
+		h.ok(t, "tasks", "pause", "c1")
+		if n := h.metric(t, "c1", `pids\.current`); n != 1 {
+			t.Errorf("paused: %d processes, want 1", n)
+		}
+		h.ok(t, "tasks", "resume", "c1")
 		h.remove(t, "c1")
 	})
 }

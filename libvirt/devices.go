@@ -277,7 +277,8 @@ func listen(path string) (*libvirtxml.DomainChardevSource, error) {
 }
 
 // devices adds the rest: randomness, without which a guest's first programs
-// wait for seconds, a way to report a panic, and no balloon.
+// wait for seconds, a way to report a panic, and a balloon only to give back
+// what the guest freed.
 func devices(b *build) error {
 	addr, err := b.place()
 	if err != nil {
@@ -290,6 +291,13 @@ func devices(b *build) error {
 		Address: addr,
 	}}
 	b.dom.Devices.MemBalloon = &libvirtxml.DomainMemBalloon{Model: "none"}
+	if b.m.ReportsFree {
+		if addr, err = b.place(); err != nil {
+			return err
+		}
+		b.dom.Devices.MemBalloon = &libvirtxml.DomainMemBalloon{
+			Model: "virtio", AutoDeflate: "off", FreePageReporting: "on", Address: addr}
+	}
 	panics := libvirtxml.DomainPanic{Model: "isa"}
 	if port := uint(b.m.PanicPort); port != 0 {
 		panics.Address = &libvirtxml.DomainAddress{ISA: &libvirtxml.DomainAddressISA{IOBase: &port}}

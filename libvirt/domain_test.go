@@ -42,6 +42,7 @@ func full(m unikernel.Machine) unikernel.Machine {
 		{Tap: "uni9876543210", MAC: "52:54:00:12:34:57"},
 	}
 	m.Share = &unikernel.Share{Source: "/run/uni/k/share", Tag: "uni.share"}
+	m.ReportsFree = true
 	return m
 }
 

@@ -156,6 +156,13 @@ type Session interface {
 	Close() error
 }
 
+// Timekeeper is a Session that sets its guest's clock. Run has set it.
+type Timekeeper interface {
+	// SetClock lets the guest's clock show the host's time again, after the
+	// machine stood still. It is never set back.
+	SetClock(context.Context) error
+}
+
 // Process is a process in a guest.
 type Process interface {
 	// Signal delivers sig; with all, to every process of the container. A

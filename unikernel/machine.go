@@ -54,6 +54,9 @@ type Board struct {
 	// BIOS says the opposite: the guest leaves devices as SeaBIOS sets them up.
 	// With neither the driver takes what boots soonest.
 	BIOS bool
+	// ReportsFree says that the kernel tells which pages it freed (free page
+	// reporting of a virtio balloon): the host then has them back.
+	ReportsFree bool
 	// DebugExit says that the guest may end the machine with a status, by QEMU's
 	// isa-debug-exit device at its default I/O port, 0x501.
 	DebugExit bool

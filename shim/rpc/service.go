@@ -182,7 +182,7 @@ func (s *Service) CloseIO(_ context.Context, r *taskapi.CloseIORequest) (*emptyp
 }
 
 // Update changes a container's limits.
-func (s *Service) Update(_ context.Context, r *taskapi.UpdateTaskRequest) (*emptypb.Empty, error) {
+func (s *Service) Update(ctx context.Context, r *taskapi.UpdateTaskRequest) (*emptypb.Empty, error) {
 	c, err := s.tasks.Container(r.ID)
 	if err != nil {
 		return nil, err
@@ -191,7 +191,7 @@ func (s *Service) Update(_ context.Context, r *taskapi.UpdateTaskRequest) (*empt
 	if err := fromJSON(r.Resources, &res); err != nil {
 		return nil, fmt.Errorf("resources: %w", err)
 	}
-	return empty, c.Update(&res)
+	return empty, c.Update(ctx, &res)
 }
 
 // Wait returns when a process has exited.
@@ -203,13 +203,13 @@ func (s *Service) Wait(ctx context.Context, r *taskapi.WaitRequest) (*taskapi.Wa
 	return &taskapi.WaitResponse{ExitStatus: exit.Status, ExitedAt: exitedAt(exit)}, nil
 }
 
-// Stats returns the metrics of a container's cgroup.
-func (s *Service) Stats(_ context.Context, r *taskapi.StatsRequest) (*taskapi.StatsResponse, error) {
+// Stats returns what a container uses.
+func (s *Service) Stats(ctx context.Context, r *taskapi.StatsRequest) (*taskapi.StatsResponse, error) {
 	c, err := s.tasks.Container(r.ID)
 	if err != nil {
 		return nil, err
 	}
-	metrics, err := c.Stats()
+	metrics, err := c.Stats(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -13,9 +13,7 @@ import (
 	"containerd-shim-uni/unikernel"
 
 	"github.com/containerd/containerd/api/events"
-	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -73,6 +71,8 @@ type Container struct {
 	exit       unikernel.Exit
 	startErr   error // why it could not be started
 	lastOOM    time.Time
+	counted    *unikernel.Stats // what the guest counted when it was last asked
+	limits     *inForce         // since they were changed
 	execs      map[string]*execProcess
 	deletion   *deletion
 }
@@ -160,6 +160,7 @@ func (c *Container) Wait(ctx context.Context) (unikernel.Exit, error) {
 
 // Pause stops the machine's CPUs.
 func (c *Container) Pause(ctx context.Context) error {
+	c.count(ctx) // what it will be said to use while it cannot be asked
 	if err := c.step(opPause); err != nil {
 		return err
 	}
@@ -228,33 +229,6 @@ func (c *Container) ResizePty(ctx context.Context, width, height uint16) error {
 
 // CloseStdin ends the first process's input after what was written so far.
 func (c *Container) CloseStdin() { c.streams.CloseStdin() }
-
-// Update changes the limits of CPU in force. Memory cannot change: it is the
-// guest's RAM.
-func (c *Container) Update(res *specs.LinuxResources) error {
-	if err := c.step(opUpdate); err != nil {
-		return err
-	}
-	if m := res.Memory; m != nil && m.Limit != nil && *m.Limit > 0 && *m.Limit/mib != int64(c.sandbox.Size().MemoryMiB) {
-		return fmt.Errorf("update container %s: %w: its machine has %d MiB of RAM, and that cannot change while it runs; asked for was a limit of %d MiB",
-			c.names.ID, unikernel.ErrNotImplemented, c.sandbox.Size().MemoryMiB, *m.Limit/mib)
-	}
-	if res.CPU == nil {
-		return nil
-	}
-	return c.sandbox.UpdateCPU(res.CPU)
-}
-
-// Stats returns the metrics of the sandbox's cgroup, in containerd's type.
-func (c *Container) Stats() (proto.Message, error) {
-	c.mu.Lock()
-	err := c.allow(opStats)
-	c.mu.Unlock()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errdefs.ErrNotFound, err)
-	}
-	return c.sandbox.Stats()
-}
 
 // Pids returns the container's process on the host, and beside it each exec process that
 // runs in the machine, under the same number: the host knows no other.

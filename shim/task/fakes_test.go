@@ -437,6 +437,21 @@ type fakeSession struct {
 	onRun    func() // while it runs
 	onExec   func(id string) error
 	shutdown bool
+	clock    int // how often it was set
+	stats    *unikernel.Stats
+	limits   unikernel.Limits
+}
+
+func (s *fakeSession) Stats(context.Context) (unikernel.Stats, error) {
+	if s.stats == nil {
+		return unikernel.Stats{}, fmt.Errorf("%w: it is busy", unikernel.ErrUnavailable)
+	}
+	return *s.stats, nil
+}
+
+func (s *fakeSession) Limit(_ context.Context, l unikernel.Limits) error {
+	s.limits = l
+	return nil
 }
 
 func newSession() *fakeSession {
@@ -472,6 +487,13 @@ func (s *fakeSession) exec(id string) *fakeProcess {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.execs[id]
+}
+
+func (s *fakeSession) SetClock(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clock++
+	return errors.New("it cannot be read")
 }
 
 func (s *fakeSession) Shutdown(context.Context) error {

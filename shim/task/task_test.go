@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -390,6 +391,9 @@ func TestPauseAndResume(t *testing.T) {
 	if got := b.session.init.size; got != (window{80, 25}) {
 		t.Errorf("size after resume: %v", got)
 	}
+	if b.session.clock != 1 {
+		t.Errorf("the clock was set %d times; a machine that stood still must be told the time", b.session.clock)
+	}
 	b.host.machines.pauseErr = errors.New("no")
 	if err := c.Pause(t.Context()); err == nil {
 		t.Error("pause succeeded")
@@ -504,15 +508,80 @@ func TestMachineIsGoneWhenTheExitIsTold(t *testing.T) {
 	b.wantNothing()
 }
 
+// What cannot change is refused, with what can be done; what is in force
+// already, and what clients write for nothing, is no change.
 func TestUpdate(t *testing.T) {
-	b := newBench(t)
+	b := newBench(t) // 256 MiB, one CPU
 	c := b.must(true)
-	same, more := int64(256<<20), int64(512<<20)
-	if err := c.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &same}}); err != nil {
-		t.Errorf("the same memory: %v", err)
+	n := func(v int64) *int64 { return &v }
+	u := func(v uint64) *uint64 { return &v }
+	memory := func(limit int64) *specs.LinuxResources {
+		return &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}
 	}
-	err := c.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &more}})
-	if !errors.Is(err, unikernel.ErrNotImplemented) || !strings.Contains(err.Error(), "256 MiB") {
-		t.Errorf("more memory: %v", err)
+	for _, tt := range []struct {
+		name   string
+		res    *specs.LinuxResources
+		want   unikernel.Limits
+		refuse string
+	}{
+		{"the same memory", memory(256 << 20), unikernel.Limits{}, ""},
+		{"no limit of memory", memory(-1), unikernel.Limits{}, ""},
+		{"less memory", memory(128 << 20), unikernel.Limits{Memory: u(128 << 20)}, ""},
+		{"again", memory(128 << 20), unikernel.Limits{}, ""},
+		{"all of it", memory(256 << 20), unikernel.Limits{Memory: u(0)}, ""},
+		{"more memory", memory(512 << 20), unikernel.Limits{}, "256 MiB"},
+		{"processes", &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: n(10)}}, unikernel.Limits{Pids: u(10)}, ""},
+		{"any number of them", &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: n(-1)}}, unikernel.Limits{Pids: u(0)}, ""},
+		{"half a CPU", &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: n(50_000), Period: u(100_000)}}, unikernel.Limits{}, ""},
+		{"two CPUs", &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: n(200_000)}}, unikernel.Limits{}, "1 virtual CPUs"},
+		{"real time", &specs.LinuxResources{CPU: &specs.LinuxCPU{RealtimeRuntime: n(1)}}, unikernel.Limits{}, "real time"},
+		{"disk weight", &specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{}}, unikernel.Limits{}, "block I/O"},
+		{"no huge pages", &specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB"}}}, unikernel.Limits{}, ""},
+		{"huge pages", &specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 1}}}, unikernel.Limits{}, "huge pages"},
+		{"files", &specs.LinuxResources{Unified: map[string]string{"memory.high": "1"}}, unikernel.Limits{}, "unified"},
+		{"everything or nothing", &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: n(3)}, Unified: map[string]string{"a": "b"}}, unikernel.Limits{}, "unified"},
+	} {
+		b.session.limits = unikernel.Limits{}
+		err := c.Update(t.Context(), tt.res)
+		if tt.refuse == "" && err != nil || tt.refuse != "" && (!errors.Is(err, unikernel.ErrNotImplemented) || !strings.Contains(err.Error(), tt.refuse)) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if !reflect.DeepEqual(b.session.limits, tt.want) {
+			t.Errorf("%s: the guest was told %+v, want %+v", tt.name, b.session.limits, tt.want)
+		}
+	}
+	b.pause()
+	if err := c.Update(t.Context(), memory(100<<20)); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("a paused guest's memory: %v", err)
+	}
+	if err := c.Update(t.Context(), memory(256<<20)); err != nil {
+		t.Errorf("a paused guest's memory as it is: %v", err)
+	}
+}
+
+// A guest that is paused, or does not answer, is said to use what it did when
+// it was last asked; one that counts nothing has no numbers.
+func TestCount(t *testing.T) {
+	b := newBench(t)
+	c := b.must(false)
+	if s := c.count(t.Context()); s != nil {
+		t.Errorf("before it runs: %+v", s)
+	}
+	if _, err := c.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.session.stats = &unikernel.Stats{Pids: 3}
+	if s := c.count(t.Context()); s == nil || s.Pids != 3 {
+		t.Errorf("a guest that answers: %+v", s)
+	}
+	b.session.stats = nil
+	if s := c.count(t.Context()); s == nil || s.Pids != 3 {
+		t.Errorf("a guest that does not: %+v", s)
+	}
+	b.session.stats = &unikernel.Stats{Pids: 5}
+	b.pause()
+	b.session.stats = &unikernel.Stats{Pids: 7}
+	if s := c.count(t.Context()); s == nil || s.Pids != 5 {
+		t.Errorf("a paused one: %+v", s)
 	}
 }

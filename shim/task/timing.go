@@ -19,6 +19,9 @@ var (
 	exitPatience = 100 * time.Millisecond
 	// saveTimeout bounds writing a container's changes back to its snapshot.
 	saveTimeout = 10 * time.Minute
+	// statsTimeout bounds asking the guest what the container uses, and changing
+	// its limits.
+	statsTimeout = 2 * time.Second
 	// killSignalTimeout is how long a guest may take to deliver SIGKILL and to
 	// report that the process is gone, before its machine is destroyed.
 	killSignalTimeout = 2 * time.Second

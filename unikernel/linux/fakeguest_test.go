@@ -22,6 +22,14 @@ type fakeGuest struct {
 	conn net.Conn
 	r    *wire.Reader
 	wmu  sync.Mutex
+
+	// skew is how far its clock is ahead of the test's, answer how late it
+	// answers; corrections are what it was told.
+	cmu         sync.Mutex
+	skew        time.Duration
+	answer      func(question int) time.Duration
+	questions   int
+	corrections []time.Duration
 }
 
 // attach connects a session to a fake guest that says hello.
@@ -66,11 +74,51 @@ func (g *fakeGuest) exit(proc, status uint32) {
 	g.send(wire.KindExit, proc, wire.Exit{Status: status}.Encode())
 }
 
+// read reads one frame of the host that does not concern the clock.
+func (g *fakeGuest) read() (wire.Frame, error) {
+	for {
+		f, err := g.r.Read()
+		if err != nil || f.Kind != wire.KindClock {
+			return f, err
+		}
+		g.tellTime(f)
+	}
+}
+
+// tellTime answers a question for the time, as uni-init does.
+func (g *fakeGuest) tellTime(f wire.Frame) {
+	c, err := wire.DecodeClock(f.Payload)
+	if err != nil {
+		g.t.Error(err)
+	}
+	g.cmu.Lock()
+	now := time.Now().Add(g.skew)
+	late := time.Duration(0)
+	if c.Behind != 0 {
+		g.corrections = append(g.corrections, time.Duration(c.Behind))
+		g.skew += time.Duration(c.Behind)
+	} else if g.questions++; g.answer != nil {
+		late = g.answer(g.questions)
+	}
+	g.cmu.Unlock()
+	time.Sleep(late)
+	g.reply(f.ID, wire.Reply{Data: wire.Time{Now: now.UnixNano()}.Encode()})
+}
+
+// corrected returns how its clock was corrected since the last call.
+func (g *fakeGuest) corrected() []time.Duration {
+	g.cmu.Lock()
+	defer g.cmu.Unlock()
+	c := g.corrections
+	g.corrections = nil
+	return c
+}
+
 // next reads one frame of the host, which must be of that kind.
 func (g *fakeGuest) next(kind wire.Kind) wire.Frame {
 	g.t.Helper()
 	g.conn.SetReadDeadline(time.Now().Add(testTimeout))
-	f, err := g.r.Read()
+	f, err := g.read()
 	if err != nil || f.Kind != kind {
 		g.t.Errorf("the host sent kind %d, %v; want kind %d", f.Kind, err, kind)
 	}
@@ -80,7 +128,7 @@ func (g *fakeGuest) next(kind wire.Kind) wire.Frame {
 // acceptStart answers the host's request for a process and returns its id.
 func (g *fakeGuest) acceptStart() uint32 {
 	g.conn.SetReadDeadline(time.Now().Add(testTimeout))
-	f, err := g.r.Read()
+	f, err := g.read()
 	if err != nil {
 		g.t.Errorf("read a request: %v", err)
 		return 0
@@ -92,6 +140,10 @@ func (g *fakeGuest) acceptStart() uint32 {
 		if err != nil {
 			g.t.Error(err)
 		}
+		g.cmu.Lock()
+		g.corrections = append(g.corrections, time.Duration(r.Clock.Behind))
+		g.skew += time.Duration(r.Clock.Behind)
+		g.cmu.Unlock()
 		id = r.ID
 	case wire.KindExec:
 		x, err := wire.DecodeExec(f.Payload)
@@ -111,7 +163,7 @@ func (g *fakeGuest) drain() {
 	g.conn.SetReadDeadline(time.Time{})
 	go func() {
 		for {
-			if _, err := g.r.Read(); err != nil {
+			if _, err := g.read(); err != nil {
 				return
 			}
 		}

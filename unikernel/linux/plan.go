@@ -37,6 +37,7 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 		Boot: unikernel.Boot{
 			Machine: g.cfg.Machine, Kernel: g.cfg.Kernel, Initrd: g.cfg.Initrd,
 			Cmdline: g.cmdline(), Resources: r, Queues: r.VCPUs, Control: controlPort,
+			Board: unikernel.Board{ReportsFree: true},
 		},
 		Disks: []unikernel.DiskRequest{{Kind: unikernel.DiskRoot, Serial: unikernel.SerialRoot}},
 	}

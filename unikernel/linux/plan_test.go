@@ -22,9 +22,10 @@ func TestPlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := unikernel.Plan{
-		Boot: unikernel.Boot{Machine: "q35", Kernel: "/k", Initrd: "/i", Resources: enough, Queues: 2, Control: "uni.ctl",
+		Boot: unikernel.Boot{Machine: "q35", Kernel: "/k", Initrd: "/i", Resources: enough, Queues: 2, Control: "uni.ctl", Board: unikernel.Board{ReportsFree: true},
 			Cmdline: []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t",
-				"sysctl.vm.overcommit_memory=1", "virtio_blk.queue_depth=128", "no_timer_check", "tsc_early_khz=2445428", "a=b"}},
+				"sysctl.vm.overcommit_memory=1", "virtio_blk.queue_depth=128",
+				"uni.lapic_hz=1000000000", "no_timer_check", "tsc_early_khz=2445428", "tsc=reliable", "a=b"}},
 		Disks: []unikernel.DiskRequest{{Kind: unikernel.DiskRoot, Serial: "root"}, {Kind: unikernel.DiskWritable, Serial: "writable"}},
 	}
 	if !reflect.DeepEqual(plan, want) {
@@ -43,8 +44,15 @@ func TestPlanVariants(t *testing.T) {
 	if len(plan.Disks) != 1 || plan.Disks[0].Kind != unikernel.DiskRoot || plan.ShareTag == "" || plan.Machine != "microvm" {
 		t.Errorf("plan %+v: want no writable disk, a share, microvm", plan)
 	}
-	if slices.ContainsFunc(plan.Cmdline, func(s string) bool { return strings.HasPrefix(s, "tsc_early_khz") || s == "no_timer_check" }) {
+	if slices.ContainsFunc(plan.Cmdline, func(s string) bool { return strings.HasPrefix(s, "tsc") || s == "no_timer_check" }) {
 		t.Errorf("arguments of an emulated machine under KVM: %q", plan.Cmdline)
+	}
+	if !slices.Contains(plan.Cmdline, "pci=off") {
+		t.Errorf("microvm has no PCI: %q", plan.Cmdline)
+	}
+	plan, err = New(Config{Emulated: true, TSCKHz: -1}).Plan(a, enough)
+	if err != nil || slices.ContainsFunc(plan.Cmdline, func(s string) bool { return strings.HasPrefix(s, "tsc") }) {
+		t.Errorf("a counter that nobody relies on: %q, %v", plan.Cmdline, err)
 	}
 }
 
@@ -165,18 +173,5 @@ func TestBindShares(t *testing.T) {
 	c, _ = container(a.Spec, true)
 	if err := bindShares(&c, shares[:1]); !errors.Is(err, unikernel.ErrInvalid) || !strings.Contains(err.Error(), "/data") {
 		t.Errorf("a bind mount without a share: %v", err)
-	}
-}
-
-func TestTSCKHz(t *testing.T) {
-	for _, c := range []struct {
-		text string
-		want int
-	}{
-		{"processor\t: 0\ncpu MHz\t\t: 2445.428\ncpu MHz\t\t: 1.0\n", 2445428}, {"cpu MHz : x\n", 0}, {"", 0},
-	} {
-		if got := tscKHz(c.text); got != c.want {
-			t.Errorf("%q: %d, want %d", c.text, got, c.want)
-		}
 	}
 }

@@ -13,13 +13,15 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// session is the host's side of the control channel. Its two goroutines, one
-// for each direction, end with conn.
+// session is the host's side of the control channel. Its goroutines, one
+// for each direction and one for the clock, end with conn.
 type session struct {
 	conn io.ReadWriteCloser
 	out  chan outFrame
 	done chan struct{} // closed when the session ended; err says why
 	wg   sync.WaitGroup
+	// clock is full while the guest's clock is being set.
+	clock chan struct{}
 
 	mu    sync.Mutex // guards what follows
 	err   error
@@ -82,10 +84,11 @@ func (g *Guest) Attach(ctx context.Context, conn io.ReadWriteCloser) (unikernel.
 		<-hello
 		return nil, fmt.Errorf("%w: the guest did not come up: %w", unikernel.ErrUnavailable, context.Cause(ctx))
 	}
-	s := &session{conn: conn, out: make(chan outFrame), done: make(chan struct{}),
+	s := &session{conn: conn, out: make(chan outFrame), done: make(chan struct{}), clock: make(chan struct{}, 1),
 		calls: map[uint32]*call{}, procs: map[uint32]*proc{}}
 	s.wg.Go(s.read)
 	s.wg.Go(s.write)
+	s.wg.Go(s.keepClock)
 	return s, nil
 }
 
@@ -206,15 +209,21 @@ func (s *session) answer(id uint32, r wire.Reply) error {
 
 // call makes a request and waits for its reply.
 func (s *session) call(ctx context.Context, kind wire.Kind, payload []byte) error {
-	_, err := s.callLate(ctx, kind, payload, func(wire.Reply) {})
+	_, err := s.ask(ctx, kind, payload)
 	return err
+}
+
+// ask makes a request and returns the data of its reply.
+func (s *session) ask(ctx context.Context, kind wire.Kind, payload []byte) (data string, err error) {
+	r, _, err := s.callLate(ctx, kind, payload, func(wire.Reply) {})
+	return r.Data, err
 }
 
 // callLate makes a request and waits for its reply. If ctx ends first it
 // reports that it left; late is then called if a reply comes after all.
-func (s *session) callLate(ctx context.Context, kind wire.Kind, payload []byte, late func(wire.Reply)) (left bool, err error) {
+func (s *session) callLate(ctx context.Context, kind wire.Kind, payload []byte, late func(wire.Reply)) (_ wire.Reply, left bool, err error) {
 	if len(payload) > wire.MaxHostPayload {
-		return false, fmt.Errorf("%w: arguments, environment and mounts take %d bytes, more than %d", unikernel.ErrInvalid, len(payload), wire.MaxHostPayload)
+		return wire.Reply{}, false, fmt.Errorf("%w: arguments, environment and mounts take %d bytes, more than %d", unikernel.ErrInvalid, len(payload), wire.MaxHostPayload)
 	}
 	c := &call{reply: make(chan wire.Reply, 1)}
 	s.mu.Lock()
@@ -226,24 +235,24 @@ func (s *session) callLate(ctx context.Context, kind wire.Kind, payload []byte, 
 		s.mu.Lock()
 		delete(s.calls, id)
 		s.mu.Unlock()
-		return false, err
+		return wire.Reply{}, false, err
 	}
 	select {
 	case r := <-c.reply:
-		return false, replyError(r)
+		return r, false, replyError(r)
 	case <-s.done:
-		return false, s.err
+		return wire.Reply{}, false, s.err
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	select {
 	case r := <-c.reply:
-		return false, replyError(r)
+		return r, false, replyError(r)
 	default:
 	}
 	c.late = late
-	return true, fmt.Errorf("%w: the guest did not answer: %w", unikernel.ErrUnavailable, context.Cause(ctx))
+	return wire.Reply{}, true, fmt.Errorf("%w: the guest did not answer: %w", unikernel.ErrUnavailable, context.Cause(ctx))
 }
 
 // guestError is an error in the guest's words, made printable, with the class it
@@ -308,8 +317,12 @@ func (s *session) Run(ctx context.Context, app unikernel.App, io unikernel.Stdio
 	if again {
 		return nil, fmt.Errorf("%w: the guest runs its container already", unikernel.ErrInvalid)
 	}
+	behind, _, err := s.compareClocks(ctx)
+	if err != nil {
+		return nil, err
+	}
 	return s.start(ctx, wire.KindRun, io, w.Terminal, func(id uint32) []byte {
-		return wire.Run{Container: c, ID: id, Process: w}.Encode()
+		return wire.Run{Clock: wire.Clock{Behind: int64(behind)}, Container: c, ID: id, Process: w}.Encode()
 	})
 }
 
@@ -343,7 +356,7 @@ func (s *session) start(ctx context.Context, kind wire.Kind, io unikernel.Stdio,
 	p := newProc(s, s.lastProc, io, terminal)
 	s.procs[p.id] = p
 	s.mu.Unlock()
-	left, err := s.callLate(ctx, kind, payload(p.id), p.abandon)
+	_, left, err := s.callLate(ctx, kind, payload(p.id), p.abandon)
 	if err != nil {
 		if !left {
 			s.remove(p)

@@ -157,7 +157,7 @@ func testEnvironment(t *testing.T, m *machine) {
 		`[ "$(date +%Y)" -ge 2024 ]`,
 		`[ "$(umask)" = 0022 ]`,
 		`echo reopened > /dev/stdout`,
-		`[ "$(cat /sys/fs/cgroup/container/pids.max)" = 200 ]`,
+		`[ "$(cat /sys/fs/cgroup/pids.max)" = 200 ]`,
 		`touch /dev/shm/x /run/x /tmp/x`,
 		`[ "$(stat -c %U:%G:%a /)" = root:root:755 ]`,
 	}

@@ -2,6 +2,8 @@ package wire
 
 // Run is the host's request to set up the container and start its process.
 type Run struct {
+	// Clock is set before anything else.
+	Clock     Clock
 	Container Container
 	// ID names the process in Data, EOF, Credit and Exit frames.
 	ID      uint32
@@ -92,6 +94,7 @@ type Rlimit struct {
 // Encode returns the payload.
 func (r Run) Encode() []byte {
 	var e Encoder
+	e.Int(r.Clock.Behind)
 	r.Container.encode(&e)
 	e.Uint(uint64(r.ID))
 	r.Process.encode(&e)
@@ -101,7 +104,7 @@ func (r Run) Encode() []byte {
 // DecodeRun reads the payload of Run.
 func DecodeRun(b []byte) (Run, error) {
 	d := NewDecoder(b)
-	r := Run{Container: decodeContainer(d), ID: d.Uint32(), Process: decodeProcess(d)}
+	r := Run{Clock: Clock{Behind: d.Int()}, Container: decodeContainer(d), ID: d.Uint32(), Process: decodeProcess(d)}
 	return r, d.Err()
 }
 

@@ -8,7 +8,7 @@ import (
 
 // Version is the protocol's version, sent in Hello. The two sides must have
 // the same one.
-const Version = 4
+const Version = 5
 
 // Magic starts the payload of Hello.
 const Magic = "uni-guest"
@@ -52,6 +52,9 @@ const (
 	KindExit                     // guest: Exit; id of the process
 	KindShutdown                 // host: the exit is recorded; id of the request, answered when all is on the disk
 	KindOOM                      // guest: OOM; id 0
+	KindClock                    // host: Clock; id of the request. The reply holds a Time
+	KindStats                    // host: nothing; id of the request. The reply holds Stats
+	KindLimit                    // host: Limits; id of the request
 	kindEnd
 )
 

@@ -53,7 +53,9 @@ func fuzzDecoder[T any](f *testing.F, decode func([]byte) (T, error), encode fun
 
 func FuzzHello(f *testing.F) { fuzzDecoder(f, DecodeHello, Hello.Encode, Hello{Version, "6.12"}) }
 
-func FuzzReply(f *testing.F) { fuzzDecoder(f, DecodeReply, Reply.Encode, Reply{CodeNotFound, "gone"}) }
+func FuzzReply(f *testing.F) {
+	fuzzDecoder(f, DecodeReply, Reply.Encode, Reply{CodeNotFound, "gone", "data"})
+}
 
 func FuzzExit(f *testing.F) { fuzzDecoder(f, DecodeExit, Exit.Encode, Exit{255}) }
 
@@ -66,6 +68,13 @@ func FuzzResize(f *testing.F) { fuzzDecoder(f, DecodeResize, Resize.Encode, Resi
 func FuzzRun(f *testing.F) { fuzzDecoder(f, DecodeRun, Run.Encode, sampleRun(), Run{}) }
 
 func FuzzExec(f *testing.F) { fuzzDecoder(f, DecodeExec, Exec.Encode, Exec{9, sampleProcess()}) }
+
+func FuzzStats(f *testing.F) {
+	fuzzDecoder(f, func(b []byte) (Stats, error) { return DecodeStats(string(b)) },
+		func(s Stats) []byte { return []byte(s.Encode()) }, sampleStats())
+}
+
+func FuzzLimits(f *testing.F) { fuzzDecoder(f, DecodeLimits, Limits.Encode, sampleLimits(), Limits{}) }
 
 // credit is the two values of a Credit frame.
 type credit struct {

@@ -52,6 +52,8 @@ type Reply struct {
 	Code Code
 	// Text is the error for a person; empty when Code is CodeOK.
 	Text string
+	// Data is what was asked for, as its own type encodes it.
+	Data string
 }
 
 // Encode returns the payload.
@@ -59,13 +61,14 @@ func (r Reply) Encode() []byte {
 	var e Encoder
 	e.Uint(uint64(r.Code))
 	e.String(r.Text)
+	e.String(r.Data)
 	return e.Bytes()
 }
 
 // DecodeReply reads the payload of a Reply.
 func DecodeReply(b []byte) (Reply, error) {
 	d := NewDecoder(b)
-	r := Reply{Code: Code(d.Uint()), Text: d.String()}
+	r := Reply{Code: Code(d.Uint()), Text: d.String(), Data: d.String()}
 	return r, d.Err()
 }
 

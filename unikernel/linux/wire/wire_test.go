@@ -81,6 +81,7 @@ func TestReaderAllocatesWhatArrives(t *testing.T) {
 // sampleRun has a value in every field.
 func sampleRun() Run {
 	return Run{
+		Clock: Clock{-3},
 		Container: Container{
 			Hostname: "h", Domainname: "d", Writable: true, ReadonlyRoot: true, ShareTag: "uni",
 			Sysctls:     [][2]string{{"net.core.somaxconn", "1"}, {"a", ""}},
@@ -107,17 +108,27 @@ func sampleProcess() Process {
 	}
 }
 
+func sampleStats() Stats {
+	return Stats{Files: [][2]string{{"memory.current", "4096\n"}, {"io.stat", ""}}, Network: "eth0: 1 2\n"}
+}
+
+func sampleLimits() Limits {
+	memory := uint64(1 << 40)
+	return Limits{Memory: &memory}
+}
+
 // TestVersion: a guest of another build must be told by its version. When what
 // is sent changes, Version does, and the sum here.
 func TestVersion(t *testing.T) {
 	h := sha256.New()
 	for _, b := range [][]byte{
-		Hello{0, "k"}.Encode(), Reply{CodeInvalid, "no"}.Encode(), Exit{255}.Encode(), Signal{1, 15, true}.Encode(),
+		Hello{0, "k"}.Encode(), Reply{CodeInvalid, "no", "data"}.Encode(), Exit{255}.Encode(), Signal{1, 15, true}.Encode(),
 		Resize{1, 80, 24}.Encode(), sampleRun().Encode(), Exec{9, sampleProcess()}.Encode(), OOM{2}.Encode(),
+		Clock{-5}.Encode(), []byte(Time{1 << 60}.Encode()), []byte(sampleStats().Encode()), sampleLimits().Encode(),
 	} {
 		h.Write(b)
 	}
-	const version, sum = 4, "23cbed43c0ecfb4ff4de2cc92a7d7942a794726fdb429a23bb5378f3f4053543"
+	const version, sum = 5, "92ff8e7d67e49c16567d6dae4e9aea9d2c80e0aee3e8625a55f3ddca79425265"
 	if got := hex.EncodeToString(h.Sum(nil)); Version != version || got != sum {
 		t.Errorf("version %d with sum %s, want %d with %s: has what is sent changed, and the version not?", Version, got, version, sum)
 	}
@@ -141,7 +152,7 @@ func TestMessages(t *testing.T) {
 		}
 	}
 	check(Hello{Version, "6.12"}, Hello{Version, "6.12"}.Encode(), func(b []byte) (any, error) { return DecodeHello(b) })
-	check(Reply{CodeInvalid, "no"}, Reply{CodeInvalid, "no"}.Encode(), func(b []byte) (any, error) { return DecodeReply(b) })
+	check(Reply{CodeInvalid, "no", "data"}, Reply{CodeInvalid, "no", "data"}.Encode(), func(b []byte) (any, error) { return DecodeReply(b) })
 	check(Exit{255}, Exit{255}.Encode(), func(b []byte) (any, error) { return DecodeExit(b) })
 	check(OOM{3}, OOM{3}.Encode(), func(b []byte) (any, error) { return DecodeOOM(b) })
 	check(Signal{1, 15, true}, Signal{1, 15, true}.Encode(), func(b []byte) (any, error) { return DecodeSignal(b) })
@@ -150,6 +161,10 @@ func TestMessages(t *testing.T) {
 	check(run, run.Encode(), func(b []byte) (any, error) { return DecodeRun(b) })
 	exec := Exec{9, sampleProcess()}
 	check(exec, exec.Encode(), func(b []byte) (any, error) { return DecodeExec(b) })
+	check(Clock{-5}, Clock{-5}.Encode(), func(b []byte) (any, error) { return DecodeClock(b) })
+	check(Time{1 << 60}, []byte(Time{1 << 60}.Encode()), func(b []byte) (any, error) { return DecodeTime(string(b)) })
+	check(sampleStats(), []byte(sampleStats().Encode()), func(b []byte) (any, error) { return DecodeStats(string(b)) })
+	check(sampleLimits(), sampleLimits().Encode(), func(b []byte) (any, error) { return DecodeLimits(b) })
 }
 
 func TestOutOfRange(t *testing.T) {

@@ -16,9 +16,10 @@ const ackTimeout = 30 * time.Second
 
 // server is the guest's side of the control channel.
 type server struct {
-	port *os.File
-	sp   *spawner
-	oom  oomWatch
+	port  *os.File
+	sp    *spawner
+	oom   oomWatch
+	clock clock
 
 	wmu  sync.Mutex // guards wbuf and the order of frames
 	wbuf []byte
@@ -113,6 +114,22 @@ func (s *server) handle(f wire.Frame) error {
 		if p := s.proc(f.ID); p != nil {
 			p.credit(stream, n)
 		}
+	case wire.KindClock:
+		req, err := wire.DecodeClock(f.Payload)
+		if err != nil {
+			return err
+		}
+		s.setClock(f.ID, req)
+	case wire.KindStats:
+		go func() {
+			s.send(wire.KindReply, f.ID, wire.Reply{Data: stats().Encode()}.Encode())
+		}()
+	case wire.KindLimit:
+		req, err := wire.DecodeLimits(f.Payload)
+		if err != nil {
+			return err
+		}
+		go func() { s.reply(f.ID, limit(req)) }()
 	case wire.KindShutdown:
 		go func() {
 			s.reply(f.ID, s.sp.quiesce())
@@ -138,6 +155,10 @@ func (s *server) run(req uint32, r *wire.Run) {
 	s.mu.Unlock()
 	if again {
 		s.reply(req, &failure{wire.CodeInvalid, "the container was started already"})
+		return
+	}
+	if err := s.clock.correct(time.Duration(r.Clock.Behind)); err != nil {
+		s.reply(req, wrap("set the clock", err))
 		return
 	}
 	if err := s.sp.setup(&r.Container); err != nil {

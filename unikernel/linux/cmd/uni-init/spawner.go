@@ -28,7 +28,7 @@ type spawner struct {
 	root int         // the container's root directory, O_PATH
 	// upper is the directory of the writable layer's disk, or -1.
 	upper int
-	// cgroup is the directory of the container's cgroup, or -1.
+	// cgroup is the directory of the container's cgroup, or -1 before setup.
 	cgroup int
 }
 
@@ -84,9 +84,12 @@ func (sp *spawner) setup(c *wire.Container) error {
 	if err != nil {
 		return err
 	}
+	if sp.cgroup, err = makeCgroup(); err != nil {
+		return wrap("the container's cgroup", err)
+	}
 	if c.PidsLimit > 0 {
-		if sp.cgroup, err = pidsCgroup(c.PidsLimit); err != nil {
-			return wrap("limit the number of processes", err)
+		if err := limit(wire.Limits{Pids: &c.PidsLimit}); err != nil {
+			return err
 		}
 	}
 	sp.up.Store(true)
@@ -135,26 +138,6 @@ func setSysctls(list [][2]string) error {
 		}
 	}
 	return nil
-}
-
-// pidsCgroup makes the container's cgroup with a bound on its processes.
-func pidsCgroup(limit uint64) (fd int, err error) {
-	const top = "/sys/fs/cgroup"
-	if err := unix.Mount("cgroup2", top, "cgroup2", 0, ""); err != nil && err != unix.EBUSY {
-		return -1, pathError("mount", top, err)
-	}
-	if err := os.WriteFile(top+"/cgroup.subtree_control", []byte("+pids"), 0); err != nil {
-		return -1, err
-	}
-	dir := top + "/container"
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return -1, err
-	}
-	if err := os.WriteFile(dir+"/pids.max", []byte(formatUint(limit)), 0); err != nil {
-		return -1, err
-	}
-	fd, err = unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	return fd, pathError("open", dir, err)
 }
 
 func formatUint(n uint64) string {

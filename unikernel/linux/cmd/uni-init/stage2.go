@@ -47,6 +47,9 @@ func (socketReader) Read(b []byte) (int, error) {
 }
 
 func becomeProcess() error {
+	// The container's cgroup is what the process sees as the top. It is in it
+	// already; a kernel that cannot show it so shows the machine's.
+	unix.Unshare(unix.CLONE_NEWCGROUP)
 	f, err := wire.NewReader(socketReader{}, wire.MaxHostPayload).Read()
 	if err != nil {
 		return err
