@@ -18,7 +18,7 @@ const testTimeout = 20 * time.Second
 
 // fakeGuest is the guest's end of a control channel, played by a test.
 type fakeGuest struct {
-	t    *testing.T
+	t    testing.TB
 	conn net.Conn
 	r    *wire.Reader
 	wmu  sync.Mutex
@@ -33,7 +33,7 @@ type fakeGuest struct {
 }
 
 // attach connects a session to a fake guest that says hello.
-func attach(t *testing.T) (unikernel.Session, *fakeGuest) {
+func attach(t testing.TB) (unikernel.Session, *fakeGuest) {
 	t.Helper()
 	host, guest := net.Pipe()
 	g := &fakeGuest{t: t, conn: guest, r: wire.NewReader(guest, wire.MaxHostPayload)}
@@ -46,7 +46,7 @@ func attach(t *testing.T) (unikernel.Session, *fakeGuest) {
 	return s, g
 }
 
-func testContext(t *testing.T) context.Context {
+func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	t.Cleanup(cancel)
 	return ctx

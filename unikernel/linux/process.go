@@ -99,8 +99,13 @@ func (p *proc) handle(f wire.Frame) error {
 		return fmt.Errorf("it sends stream %d of process %d, which nobody asked for", stream, p.id)
 	}
 	if f.Kind == wire.KindEOF {
-		o.end()
+		if !o.end() {
+			return fmt.Errorf("it ends stream %d of process %d twice", stream, p.id)
+		}
 		return nil
+	}
+	if len(data) == 0 {
+		return fmt.Errorf("it sends nothing for stream %d of process %d", stream, p.id)
 	}
 	return o.push(data)
 }

@@ -1,11 +1,13 @@
 package linux
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"containerd-shim-uni/unikernel"
 	"containerd-shim-uni/unikernel/linux/wire"
@@ -22,6 +24,7 @@ type session struct {
 	wg   sync.WaitGroup
 	// clock is full while the guest's clock is being set.
 	clock chan struct{}
+	late  int // bytes that came of processes that were gone; read's own
 
 	mu    sync.Mutex // guards what follows
 	err   error
@@ -142,8 +145,12 @@ func (s *session) send(ctx context.Context, stop <-chan struct{}, f outFrame) er
 
 // read handles what the guest sends until the session ends.
 func (s *session) read() {
-	r := wire.NewReader(s.conn, wire.MaxGuestPayload)
+	r := wire.NewReader(bufio.NewReaderSize(s.conn, wire.MaxGuestPayload), wire.MaxGuestPayload)
+	var p pace
 	for {
+		if d := p.pause(time.Now); d > 0 {
+			s.rest(d)
+		}
 		f, err := r.Read()
 		if err == nil {
 			err = s.handle(f)
@@ -152,6 +159,20 @@ func (s *session) read() {
 			s.end(sessionError("read from the guest", err))
 			return
 		}
+	}
+}
+
+// maxLate is how many bytes are taken of processes that are gone: an honest
+// guest has none but credits.
+const maxLate = 1 << 20
+
+// rest waits, at most until the session ended.
+func (s *session) rest(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.done:
 	}
 }
 
@@ -171,8 +192,11 @@ func (s *session) handle(f wire.Frame) error {
 		switch {
 		case p != nil:
 			return p.handle(f)
-		case known:
-			return nil // it is gone: a frame of the guest's may overtake the exit
+		case known: // it is gone: a credit of the guest's may come after the exit
+			if s.late += len(f.Payload); s.late > maxLate && f.Kind != wire.KindCredit {
+				return errors.New("it sends data of processes that are gone")
+			}
+			return nil
 		}
 		return fmt.Errorf("it speaks of process %d, which never existed", f.ID)
 	case wire.KindOOM:

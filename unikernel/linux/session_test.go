@@ -194,6 +194,8 @@ func TestBrokenProtocol(t *testing.T) {
 		"unknown request":       func(g *fakeGuest, _ uint32) { g.reply(12345, wire.Reply{}) },
 		"host's frame":          func(g *fakeGuest, _ uint32) { g.send(wire.KindShutdown, 0) },
 		"killed nothing":        func(g *fakeGuest, _ uint32) { g.send(wire.KindOOM, 0, []byte{0}) },
+		"empty data":            func(g *fakeGuest, id uint32) { g.data(id, wire.Stdout, "") },
+		"two ends":              func(g *fakeGuest, id uint32) { g.eof(id, wire.Stdout); g.eof(id, wire.Stdout) },
 		"bad exit":              func(g *fakeGuest, id uint32) { g.send(wire.KindExit, id, wire.Exit{Status: 999}.Encode()) },
 		"data after end":        func(g *fakeGuest, id uint32) { g.eof(id, wire.Stdout); g.data(id, wire.Stdout, "x") },
 		"credit out of nothing": func(g *fakeGuest, id uint32) { g.send(wire.KindCredit, id, wire.EncodeCredit(wire.Stdin, 10)) },
@@ -246,6 +248,10 @@ func TestLateFrames(t *testing.T) {
 	if err := p.Resize(testContext(t), 1, 1); err != nil {
 		t.Errorf("the session ended: %v", err)
 	}
+	for range maxLate/wire.MaxData + 1 { // what no honest guest does has an end
+		g.data(id, wire.Stdout, strings.Repeat("x", wire.MaxData))
+	}
+	within(t, "end of the session", p.Exited())
 }
 
 // TestOOM: a want of memory is told before the exit that it caused.

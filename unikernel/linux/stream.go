@@ -55,15 +55,17 @@ func (o *outStream) push(data []byte) error {
 	return nil
 }
 
-// end takes the stream's end.
-func (o *outStream) end() {
+// end takes the stream's end, once.
+func (o *outStream) end() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.eof {
-		o.eof = true
-		close(o.ended)
-		o.cond.Signal()
+	if o.eof {
+		return false
 	}
+	o.eof = true
+	close(o.ended)
+	o.cond.Signal()
+	return true
 }
 
 // run writes until all is written. A writer that fails gets nothing more, and

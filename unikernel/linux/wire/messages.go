@@ -186,7 +186,7 @@ func EncodeCredit(s Stream, n int) []byte {
 	return e.Bytes()
 }
 
-// DecodeCredit reads the payload of a Credit frame. A credit is never larger
+// DecodeCredit reads the payload of a Credit frame. A credit is never 0 nor larger
 // than OutWindow+ExitBurst: no receiver can have had more to give back.
 func DecodeCredit(b []byte) (Stream, int, error) {
 	s, rest, err := DecodeStream(b)
@@ -195,7 +195,7 @@ func DecodeCredit(b []byte) (Stream, int, error) {
 	}
 	d := NewDecoder(rest)
 	n := d.Uint()
-	if n > OutWindow+ExitBurst {
+	if n == 0 || n > OutWindow+ExitBurst {
 		d.fail()
 	}
 	return s, int(n), d.Err()

@@ -177,6 +177,9 @@ func TestOutOfRange(t *testing.T) {
 	if _, _, err := DecodeCredit(EncodeCredit(Stdout, OutWindow+ExitBurst+1)); err == nil {
 		t.Error("a credit beyond all windows is accepted")
 	}
+	if _, _, err := DecodeCredit(EncodeCredit(Stdin, 0)); err == nil {
+		t.Error("a credit of nothing is accepted")
+	}
 	if s, n, err := DecodeCredit(EncodeCredit(Stdin, 70000)); s != Stdin || n != 70000 || err != nil {
 		t.Errorf("credit: %d, %d, %v", s, n, err)
 	}
