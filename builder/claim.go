@@ -30,6 +30,8 @@ const unclaimed = time.Hour
 type record struct {
 	// Bundle is the container's, which its client removes when it is deleted.
 	Bundle string `json:"bundle"`
+	// Pins are paths: while all are there, the directory has what is needed.
+	Pins []string `json:"pins,omitempty"`
 	// Layer is where what the container wrote is kept, if it is.
 	Layer *unikernel.Layer `json:"layer,omitempty"`
 }
@@ -51,6 +53,12 @@ func (s *Store) Claim(dir, bundle string) (release func(), err error) {
 		return nil, wrap("claim", dir, err)
 	}
 	return lock.Unlock, nil
+}
+
+// Pin says that a container's directory, although nobody claims it, holds what will
+// be asked for as long as all of paths are there.
+func (s *Store) Pin(dir string, paths []string) error {
+	return wrap("pin", dir, writeRecord(dir, func(r *record) { r.Pins = paths }))
 }
 
 func readRecord(dir string) (r record, err error) {
@@ -160,11 +168,23 @@ func isAbandoned(dir string, now time.Time) bool {
 	if _, err := os.Lstat(r.Bundle); !errors.Is(err, fs.ErrNotExist) {
 		return false // containerd will have it deleted
 	}
+	if r.pinned() {
+		return false
+	}
 	lock, err := flock.Try(filepath.Join(dir, claimLock))
 	if lock != nil {
 		lock.Unlock()
 	}
 	return err == nil && lock != nil
+}
+
+func (r record) pinned() bool {
+	for _, p := range r.Pins {
+		if _, err := os.Lstat(p); err != nil {
+			return false
+		}
+	}
+	return len(r.Pins) > 0
 }
 
 // processes returns the command lines of all processes.

@@ -3,7 +3,9 @@ package integration
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -74,4 +76,93 @@ func TestFilesForOthers(t *testing.T) {
 	}
 	s.do(t, "rm", "-f", "box")
 	s.do(t, "rmi", "uni.local/committed:latest")
+}
+
+const counting = "echo run >>/count; rm -f /bin/vi; echo more >>/etc/passwd; wc -l </count; ls /bin/vi 2>&1; tail -n 2 /etc/passwd"
+
+// TestFilesOfEverySnapshotter: those that have no directory for the layer get what
+// was written into their files.
+func TestFilesOfEverySnapshotter(t *testing.T) {
+	on(t, func(t *testing.T, h *host) {
+		for _, snapshotter := range []string{"overlayfs", "native"} {
+			h.detach(t, container{flags: []string{"--snapshotter", snapshotter}}, "sh", "-c", counting)
+			h.deleteTask(t, "c1")
+			for _, n := range []string{"2", "3"} {
+				got := h.ok(t, "tasks", "start", "c1")
+				if want := n + "\nls: /bin/vi: No such file or directory\nmore\nmore\n"; got != want {
+					t.Errorf("%s: %q, want %q", snapshotter, got, want)
+				}
+			}
+			h.ok(t, "containers", "delete", "c1")
+		}
+	})
+}
+
+// TestPowerCut: when all processes and all of /run are gone, what was synced is
+// there; and when the container is deleted, the next shim finds what it left.
+func TestPowerCut(t *testing.T) {
+	uniOnly(t)
+	on(t, func(t *testing.T, h *host) {
+		for _, snapshotter := range []string{"overlayfs", "native"} {
+			sockets, _ := filepath.Glob("/run/containerd/s/*")
+			r := h.start(t, container{keep: true, flags: []string{"--snapshotter", snapshotter}}, "sh", "-c",
+				"test -e /big && exec sleep 1000; dd if=/dev/zero of=/big bs=1M count=60 conv=fsync 2>/dev/null; echo ready; exec sleep 1000")
+			r.expect(t, "ready")
+			h.powerCut(t, sockets)
+			r.finish()
+			h.ok(t, "tasks", "start", "-d", "c1")
+			if got := h.ok(t, "tasks", "exec", "--exec-id", "x", "c1", "wc", "-c", "/big"); got != "62914560 /big\n" {
+				t.Errorf("%s: after the power cut: %q", snapshotter, got)
+			}
+			h.powerCut(t, sockets)
+			h.ok(t, "containers", "delete", "c1")
+			if left, _ := filepath.Glob(filepath.Join(h.data, "containers", "*")); len(left) != 1 {
+				t.Errorf("%s: left by the power cut: %v", snapshotter, left)
+			}
+			h.run(t, container{}, "sleep", "5") // time for its shim to look
+			eventually(t, "the next shim has removed it", func() bool {
+				left, err := filepath.Glob(filepath.Join(h.data, "containers", "*"))
+				return err == nil && len(left) == 0
+			})
+		}
+	})
+}
+
+// powerCut does to a host what one does, but for its kernel.
+func (h *host) powerCut(t *testing.T, sockets []string) {
+	t.Helper()
+	if err := h.Kill(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	killAny(t, h.Processes())
+	eventually(t, "no process is left", func() bool { return len(h.Processes()) == 0 })
+	mounts, err := h.Mounts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range mounts {
+		_ = syscall.Unmount(m, syscall.MNT_DETACH)
+	}
+	now, _ := filepath.Glob("/run/containerd/s/*")
+	for _, s := range now {
+		if !slices.Contains(sockets, s) {
+			_ = os.Remove(s)
+		}
+	}
+	eventually(t, "no cgroup is left", func() bool {
+		groups, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup", h.Namespace, "*/"))
+		more, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup/*", h.Namespace, "*/"))
+		for _, g := range append(groups, more...) {
+			_ = syscall.Rmdir(g)
+		}
+		return len(groups)+len(more) == 0
+	})
+	for _, dir := range []string{h.state, h.State()} {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.Restart(t.Context(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
 }

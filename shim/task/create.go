@@ -177,6 +177,9 @@ func (cr *creation) directories(ctx context.Context) error {
 		return err
 	}
 	cr.undo.add("release sandbox", func(ctx context.Context) error { return cr.sandbox.Release(ctx, cr.names.ID) })
+	if err := cr.afterCrash(ctx, disks); err != nil {
+		return err
+	}
 	if err := cleanup(ctx, cr.names, cr.bundle, disks); err != nil {
 		return err
 	}
@@ -193,6 +196,19 @@ func (cr *creation) directories(ctx context.Context) error {
 	}
 	cr.undo.add("unclaim", func(context.Context) error { cr.unclaim(); return nil })
 	return nil
+}
+
+// afterCrash merges what an earlier container of the name wrote before the host
+// crashed. The files are then others than were found.
+func (cr *creation) afterCrash(ctx context.Context, disks Disks) error {
+	merged, err := merge(ctx, cr.names, disks)
+	if err != nil {
+		return fmt.Errorf("what the container wrote before a crash cannot be merged into its root file system (to start without it, remove %s): %w", cr.names.Data, err)
+	}
+	if merged && !rootfs.Hidden(cr.mounts) {
+		cr.fs, err = rootfs.New(cr.mounts, cr.target)
+	}
+	return err
 }
 
 // prepare makes everything the machine needs, all at the same time.
@@ -237,6 +253,20 @@ func (cr *creation) plans(ctx context.Context) error {
 	return cr.makeDisks(ctx)
 }
 
+// mergeLater sees to what the container writes where its layer is not kept.
+func (cr *creation) mergeLater() error {
+	switch {
+	case cr.fs.Disk != nil:
+		if cr.disks.writes() {
+			cr.log().Warn("what the container writes is lost when it ends: its image is a disk, and its snapshotter has no directory to keep a layer in")
+		}
+		return rootfs.Untouched(cr.mounts)
+	case !cr.disks.writes() || rootfs.ReadOnly(cr.mounts):
+		return nil
+	}
+	return keepUnmerged(cr.names, cr.disks.maker, unmerged{cr.mounts, cr.target})
+}
+
 // makeDisks makes what the guest asked for.
 func (cr *creation) makeDisks(ctx context.Context) error {
 	defer cr.took("disks", time.Now())
@@ -250,8 +280,8 @@ func (cr *creation) makeDisks(ctx context.Context) error {
 		maker: maker, names: cr.names, requests: cr.plan.Disks, fs: cr.fs, format: cr.rootFormat, size: cr.cfg.Rootfs.WritableSize,
 	}
 	cr.undo.add("unlock layer", func(context.Context) error { cr.disks.release(); return nil })
-	if !cr.disks.keepLayer() && cr.fs.Disk != nil {
-		if err := rootfs.Untouched(cr.mounts); err != nil {
+	if !cr.disks.keepLayer() {
+		if err := cr.mergeLater(); err != nil {
 			return err
 		}
 	}

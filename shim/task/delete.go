@@ -138,7 +138,8 @@ func Cleanup(ctx context.Context, names Names, netns, bundle string, networks sa
 // cleanup frees what is the container's own.
 func cleanup(ctx context.Context, names Names, bundle string, disks Disks) error {
 	if disks != nil {
-		if err := disks.Recover(ctx, names.Data); err != nil { // its disk stays
+		_, err := merge(ctx, names, disks)
+		if err := errors.Join(err, disks.Recover(ctx, names.Data)); err != nil {
 			log.G(ctx).WithError(err).WithField(fieldContainer, names.ID).Error("what the container wrote is not in its snapshot")
 		}
 	}

@@ -35,16 +35,24 @@ type diskSet struct {
 // keepLayer decides whether what the container writes is kept with its snapshot:
 // its layer is then apart from the root.
 func (d *diskSet) keepLayer() bool {
-	writes := slices.ContainsFunc(d.requests, func(r unikernel.DiskRequest) bool { return r.Kind == unikernel.DiskWritable })
-	if !writes || d.fs.Layer == nil || !d.maker.CanKeep(*d.fs.Layer, d.names.Data) {
+	if !d.writes() || d.fs.Layer == nil || !d.maker.CanKeep(*d.fs.Layer, d.names.Data) {
 		return false
 	}
 	d.layer, d.fs = d.fs.Layer, *d.fs.Below
 	return true
 }
 
+// writes says whether there is a disk for what the container writes.
+func (d *diskSet) writes() bool {
+	return slices.ContainsFunc(d.requests, func(r unikernel.DiskRequest) bool { return r.Kind == unikernel.DiskWritable })
+}
+
 // save puts what the container wrote where others see it. Its machine is gone.
 func (d *diskSet) save(ctx context.Context) error {
+	if d.layer == nil {
+		_, err := merge(ctx, d.names, d.maker)
+		return err
+	}
 	if err := d.maker.Save(ctx, *d.layer); err != nil {
 		return err
 	}

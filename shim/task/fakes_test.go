@@ -219,6 +219,7 @@ type fakeDisks struct {
 	claimed    int
 	saved      int
 	saveErr    error
+	merged     []string
 	layer      unikernel.Layer // that was asked for
 }
 
@@ -313,6 +314,15 @@ func (d *fakeDisks) Claim(dir, _ string) (func(), error) {
 	_, err := os.Stat(dir)
 	d.claimed++
 	return func() { d.claimed-- }, err
+}
+
+func (d *fakeDisks) Pin(string, []string) error { return nil }
+func (d *fakeDisks) Merge(_ context.Context, disk, dir string) error {
+	if _, err := os.Stat(disk); err != nil {
+		return err
+	}
+	d.merged = append(d.merged, dir)
+	return d.saveErr
 }
 
 func (d *fakeDisks) Recover(context.Context, string) error { return nil }

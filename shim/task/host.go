@@ -26,6 +26,12 @@ type Disks interface {
 	// Settle waits until that has reached the host's disk.
 	Save(ctx context.Context, l unikernel.Layer) error
 	Settle(l unikernel.Layer) error
+	// Merge does to the root file system at dir what is on the disk of a layer,
+	// which no machine uses.
+	Merge(ctx context.Context, disk, dir string) error
+	// Pin says that a container's directory is not abandoned while all of paths
+	// are there.
+	Pin(dir string, paths []string) error
 	// Claim says that dir, a container's directory, is this process's, and then
 	// as good as abandoned once the bundle is gone. Recover saves the layer of
 	// the container of that directory, if there is one that nobody has.

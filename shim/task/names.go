@@ -43,4 +43,5 @@ func (n Names) kernel() string     { return filepath.Join(n.Data, "kernel") }
 func (n Names) initrd() string     { return filepath.Join(n.Data, "initrd") }
 func (n Names) imageDisk() string  { return filepath.Join(n.Data, "disk.raw") }
 func (n Names) imageLayer() string { return filepath.Join(n.Data, "disk.qcow2") }
+func (n Names) unmerged() string   { return filepath.Join(n.Data, "unmerged.json") }
 func (n Names) writable() string   { return filepath.Join(n.Data, "writable.ext4") }

@@ -10,7 +10,7 @@ import (
 // save ends the machine of a container that has exited, so that nothing of what
 // it wrote is lost. Who is told of the exit finds it saved.
 func (c *Container) save() {
-	if c.disks == nil || c.disks.layer == nil {
+	if c.disks == nil || !c.disks.writes() {
 		return
 	}
 	c.sandbox.Save(c.names.ID, c.exitReported())
