@@ -404,3 +404,34 @@ func TestExecWhileTheContainerEnds(t *testing.T) {
 		m.finish()
 	}
 }
+
+// TestSignalAll: no process escapes by forking, whatever the signal.
+func TestSignalAll(t *testing.T) {
+	needQEMU(t)
+	// A process that is another one every moment; nobody finds it in /proc.
+	const hopper = `hop() { echo >>/dev/shm/beat; hop & exit; }; hop`
+	a := app("sh", "-c", "while :; do sleep 0.01; done")
+	m := bootWith(t, "microvm", unikernel.Resources{MemoryMiB: 192, VCPUs: 2}, image(t), a)
+	p := m.run(a, unikernel.Stdio{})
+	alive := func() bool {
+		return m.sh("a=$(wc -c </dev/shm/beat); sleep 0.3; [ $a != $(wc -c </dev/shm/beat) ]").status == 0
+	}
+	for i := range lives(t, 4) {
+		for range 3 {
+			if _, err := m.session.Exec(m.context(), "x", process("sh", "-c", hopper), unikernel.Stdio{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !alive() {
+			t.Fatal("nobody hops")
+		}
+		// Which PID 1 ignores.
+		if err := p.Signal(m.context(), syscall.SIGTERM, true); err != nil {
+			t.Fatal(err)
+		}
+		if alive() {
+			t.Fatalf("round %d: a process escaped SIGTERM", i)
+		}
+	}
+	m.end(p)
+}

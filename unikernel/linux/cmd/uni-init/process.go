@@ -225,31 +225,6 @@ func setSize(fd int, width, height uint16) error {
 	return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Col: width, Row: height})
 }
 
-// containerPids lists the processes of the container, as uni-init sees them:
-// those of another PID namespace than its own.
-func containerPids() ([]int, error) {
-	own, err := os.Readlink("/proc/self/ns/pid")
-	if err != nil {
-		return nil, err
-	}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil, err
-	}
-	var pids []int
-	for _, e := range entries {
-		pid, ok := parseUint(e.Name())
-		if !ok {
-			continue
-		}
-		ns, err := os.Readlink("/proc/" + e.Name() + "/ns/pid")
-		if err == nil && ns != own {
-			pids = append(pids, int(pid))
-		}
-	}
-	return pids, nil
-}
-
 // parseUint reads a decimal number of at most nine digits.
 func parseUint(s string) (uint32, bool) {
 	if len(s) == 0 || len(s) > 9 {

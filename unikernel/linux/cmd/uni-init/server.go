@@ -91,6 +91,10 @@ func (s *server) handle(f wire.Frame) error {
 		if err != nil {
 			return err
 		}
+		if req.All { // may take a moment
+			go func() { s.reply(f.ID, s.signal(req)) }()
+			return nil
+		}
 		s.reply(f.ID, s.signal(req))
 	case wire.KindResize:
 		req, err := wire.DecodeResize(f.Payload)
@@ -314,16 +318,7 @@ func (s *server) signal(req wire.Signal) error {
 	if !req.All {
 		return kill(p.pid, sig)
 	}
-	pids, err := containerPids()
-	if err != nil {
-		return err
-	}
-	for _, pid := range pids {
-		if e := kill(pid, sig); e != nil && e != error(errFinished) {
-			err = e
-		}
-	}
-	return err
+	return signalAll(sig)
 }
 
 func kill(pid int, sig unix.Signal) error {
