@@ -13,7 +13,7 @@ export PATH := $(shell deploy/go.sh 2>/dev/null || echo /nonexistent):$(PATH)
 export GOFLAGS := $(GOFLAGS) -tags=libvirt_dlopen
 
 .DEFAULT_GOAL := help
-.PHONY: help deps go build guest peers install uninstall demo test unit integration distro bench clean
+.PHONY: help deps go build guest peers install uninstall demo test unit integration distro bench soak clean
 
 help: ## show this list
 	@echo "containerd-shim-uni: containers as unikernel VMs. Targets:"
@@ -61,6 +61,9 @@ distro: build guest ## install, demo and tests on RELEASE=trixie, in a tree of i
 
 bench: build guest peers ## measure against runc and print a table (root)
 	@go run -buildvcs=false ./integration/bench
+
+soak: build guest peers ## let many containers live, some die, and count what goes wrong: N=200 SEED= ONLY= RUNTIME= (root)
+	@go run -buildvcs=false ./integration/cmd/soak -n $(or $(N),200) $(if $(SEED),-seed $(SEED)) $(if $(ONLY),-only "$(ONLY)") $(if $(RUNTIME),-runtime $(RUNTIME))
 
 clean: ## remove out/ (the kernel's cache under ~/.cache/containerd-shim-uni stays)
 	@rm -rf $(OUT)

@@ -2,8 +2,9 @@
 // containerd of three versions, real libvirt, real QEMU, driven through ctr.
 //
 // Its rooms: peer runs a private containerd, image writes the archives that
-// are imported, leak looks for what was left behind, bench measures, and
-// cmd/testsum counts what every test run reported.
+// are imported, leak looks for what was left behind, bench measures, soak lets
+// many containers live and die, and cmd/testsum counts what every test run
+// reported.
 //
 // The tests need root and what "make build guest peers" prepares. They never
 // touch /etc/uni, /var/lib/uni or the machine's own containerd. Three
