@@ -34,7 +34,7 @@ mkdir -p "$store"
 exec 9>"$store/lock"
 flock 9
 for old in "$store"/run.*; do # of a run that was killed: nothing of it is mounted any more
-	rm -rf "$old"
+	rm -rf "$old" "$store"/kernel/build.*
 done
 for old in /sys/fs/cgroup/{,*/}uni-distro.*; do
 	[ ! -d "$old" ] || [ -d "/proc/${old##*.}" ] || find "$old" -depth -type d -exec rmdir {} +

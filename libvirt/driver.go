@@ -229,6 +229,18 @@ func (d *Driver) versions(ctx context.Context) (libvirt, qemu uint32, err error)
 	return v[0], v[1], err
 }
 
+// dial opens one connection. An embedded driver starts with that.
+func (d *Driver) dial() (conn *lv.Connect, err error) {
+	if !d.target.embedded() {
+		return lv.NewConnect(d.target.uri)
+	}
+	err = onOneCPU(func() error {
+		conn, err = lv.NewConnect(d.target.uri)
+		return err
+	})
+	return conn, err
+}
+
 // connect opens one connection and asks for its events. The embedded driver
 // has no daemon that could go away.
 func (d *Driver) connect(ctx context.Context) (*session, error) {
@@ -238,7 +250,7 @@ func (d *Driver) connect(ctx context.Context) (*session, error) {
 	}
 	done := make(chan result)
 	go func() {
-		conn, err := lv.NewConnect(d.target.uri)
+		conn, err := d.dial()
 		select {
 		case done <- result{conn, err}:
 		case <-ctx.Done(): // nobody waits for it any more

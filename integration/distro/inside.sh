@@ -80,6 +80,15 @@ if [ "$run" != - ]; then
 	share "$CACHE/images" /root/.cache/containerd-shim-uni/images
 fi
 
+# Not chroot: who enters a mount namespace is at its root, as libvirt is when it
+# makes a machine's devices.
+cd "$root"
+mkdir -p run/host
+pivot_root . run/host
+cd /
+hash -r
+umount -l /run/host
+rmdir /run/host
 # Not exec: process 1 reaps what others leave.
 env -i HOME=/root TERM="${TERM:-dumb}" LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-	${http_proxy:+http_proxy="$http_proxy"} ${KERNEL:+KERNEL="$KERNEL"} chroot "$root" "$@" || exit
+	${http_proxy:+http_proxy="$http_proxy"} ${KERNEL:+KERNEL="$KERNEL"} "$@" || exit
