@@ -13,7 +13,7 @@ export PATH := $(shell deploy/go.sh 2>/dev/null || echo /nonexistent):$(PATH)
 export GOFLAGS := $(GOFLAGS) -tags=libvirt_dlopen
 
 .DEFAULT_GOAL := help
-.PHONY: help deps go build guest peers install uninstall demo test unit integration distro bench soak clean
+.PHONY: help deps go build guest peers install uninstall demo test unit integration distro kvm bench soak clean
 
 help: ## show this list
 	@echo "containerd-shim-uni: containers as unikernel VMs. Targets:"
@@ -58,6 +58,9 @@ integration: build guest peers ## only the tests against real containerd and QEM
 
 distro: build guest ## install, demo and tests on RELEASE=trixie, in a tree of its own (root)
 	@integration/distro.sh $(RELEASE)
+
+kvm: build guest peers ## test under KVM in a machine that has it by emulation (root; four minutes once)
+	@go run -buildvcs=false ./integration/cmd/kvm
 
 bench: build guest peers ## measure against runc and print a table (root)
 	@go run -buildvcs=false ./integration/bench

@@ -36,7 +36,7 @@ func (s settings) toml() string {
 
 // settings are what every test of a host runs with.
 func (h *host) settings() settings {
-	return settings{
+	s := settings{
 		"linux.kernel":        fmt.Sprintf("%q", filepath.Join(world.out, "guest/vmlinux")),
 		"linux.initrd":        fmt.Sprintf("%q", filepath.Join(world.out, "guest/initrd.img")),
 		"storage.state_dir":   fmt.Sprintf("%q", h.state),
@@ -44,6 +44,10 @@ func (h *host) settings() settings {
 		"libvirt.caps_cache":  fmt.Sprintf("%q", filepath.Join(world.dir, "caps")),
 		"annotations.allowed": `["guest", "memory", "vcpus", "machine", "boot-timeout", "writable-size", "kernel-args"]`,
 	}
+	if accel := os.Getenv("UNI_TEST_ACCEL"); accel != "" {
+		s["libvirt.accel"] = fmt.Sprintf("%q", accel)
+	}
+	return s
 }
 
 // with changes settings for the rest of a test.

@@ -7,11 +7,16 @@
 // reported.
 //
 // The tests need root and what "make build guest peers" prepares. They never
-// touch /etc/uni, /var/lib/uni or the machine's own containerd. Three
-// environment variables narrow a run:
+// touch /etc/uni, /var/lib/uni or the machine's own containerd.
+// Environment variables narrow a run:
 //
 //	UNI_TEST_PEERS    containerd versions, separated by commas; default all
 //	UNI_TEST_RUNTIME  runtime under test, default io.containerd.uni.v1; with
 //	                  io.containerd.runc.v2 the same expectations are put to runc
 //	UNI_TEST_KEEP     not empty: the run's directory with every log is kept
+//	UNI_TEST_ACCEL    libvirt.accel of every configuration; kvm refuses emulation
+//	UNI_TEST_PROGRAMS directory with the programs that images are made of, for
+//	                  a host without compilers, see image.BuildAll
+//
+// A host with KVM is had by package kvm; cmd/kvm runs a choice of these tests in it.
 package integration

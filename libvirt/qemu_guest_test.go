@@ -20,7 +20,8 @@ import (
 
 // Tests whose name begins with TestQEMU boot real machines. They need root,
 // libvirt, QEMU, a static busybox and the guest's kernel, and run only when
-// UNI_QEMU_TESTS=1. The kernel is UNI_KERNEL, else ../out/guest/vmlinux.
+// UNI_QEMU_TESTS=1. The kernel is UNI_KERNEL, else ../out/guest/vmlinux. With
+// UNI_TEST_ACCEL=kvm nothing is emulated.
 
 // process1 is the test guest's init. The kernel argument do= says how it ends.
 const process1 = `#!/bin/busybox sh
@@ -267,6 +268,9 @@ func openEmbed(t *testing.T) *Driver {
 
 func open(t *testing.T, opts Options) *Driver {
 	t.Helper()
+	if opts.Accel == "" {
+		opts.Accel = os.Getenv("UNI_TEST_ACCEL")
+	}
 	opts.CapsCache = "/var/tmp/uni-test-caps"
 	opts.Log = t.Logf
 	start := time.Now()

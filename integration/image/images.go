@@ -61,12 +61,37 @@ func Single(name, program string) Image {
 	return Image{Name: name, Layer: layer, Config: v1.ImageConfig{Entrypoint: []string{"/" + filepath.Base(program)}}}
 }
 
+// ProgramsVariable names the variable with a directory that BuildAll filled:
+// Build and BuildProgram take programs from there, on hosts without compilers.
+const ProgramsVariable = "UNI_TEST_PROGRAMS"
+
+// BuildAll builds every program that Build and BuildProgram can, below dir;
+// source is the folder program.
+func BuildAll(source, dir string) error {
+	for _, name := range []string{"hello", "probe"} {
+		for _, architecture := range []string{"amd64", "arm64"} {
+			if _, err := Build(dir, name, architecture); err != nil {
+				return err
+			}
+		}
+	}
+	for _, protocol := range []string{"MULTIBOOT", "PVH"} {
+		if _, err := BuildProgram(source, dir, protocol); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // BuildHello is Build for the program hello.
 func BuildHello(dir, architecture string) (string, error) { return Build(dir, "hello", architecture) }
 
 // Build builds one of the static programs of this folder, hello or probe, for an
 // architecture, Go's name of it, below dir and returns its path.
 func Build(dir, name, architecture string) (string, error) {
+	if built := os.Getenv(ProgramsVariable); built != "" {
+		return filepath.Join(built, architecture, name), nil
+	}
 	program := filepath.Join(dir, architecture, name)
 	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", program,
 		"containerd-shim-uni/integration/image/"+name)

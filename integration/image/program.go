@@ -2,6 +2,7 @@ package image
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 )
@@ -10,6 +11,9 @@ import (
 // "MULTIBOOT" or "PVH", below dir, with the C compiler that builds the
 // runtime, and returns its path.
 func BuildProgram(source, dir, protocol string) (string, error) {
+	if built := os.Getenv(ProgramsVariable); built != "" {
+		return filepath.Join(built, "program-"+protocol), nil
+	}
 	out := filepath.Join(dir, "program-"+protocol)
 	// Position and page size such that the multiboot header is in the file's
 	// first 8 KiB; nothing but what stands there.

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"containerd-shim-uni/integration/kvm"
+)
+
+// peers are the containerd versions of L1: Debian's and the newest.
+var peers = []string{"1.6.20", "2.4.2"}
+
+// row is a package's tests that are run in L1.
+type row struct {
+	name string
+	pkg  string
+	run  string // pattern of go test -run
+	env  []string
+	// minutes bound the row, 10 when 0: a test that hangs is a failure with
+	// its name, not a machine that is killed.
+	minutes int
+}
+
+// rows are in the order in which they are run: what the later ones stand on first.
+var rows = []row{
+	{name: "probe", pkg: "./libvirt/kvm", run: "."},
+	{name: "cgroup v2", pkg: "./shim/cgroup", run: "^TestUnified"},
+	{name: "libvirt", pkg: "./libvirt", run: "^TestQEMU"},
+	{name: "containerd 1.6", pkg: "./integration", run: names(streams, processes, lifecycle), env: on("1.6.20")},
+	{name: "containerd 2.4", pkg: "./integration", run: names(streams, processes, lifecycle), env: on("2.4.2")},
+	{name: "machines", pkg: "./integration", run: names(machines), env: on("2.4.2")},
+	{name: "networks", pkg: "./integration", run: names(networks), env: on("2.4.2")},
+	{name: "kills", pkg: "./integration", run: names(kills), env: on("2.4.2")},
+	{name: "nanos", pkg: "./integration", run: names(nanos), env: on("2.4.2")},
+}
+
+// Tests of package integration, by what they are about. New ones that depend on
+// how the processor is virtualized are added here.
+var (
+	streams = []string{"TestStreamsAndExitStatus", "TestExitStatusRange", "TestStdinReachesEndOfFile", "TestMuchInputAndOutput",
+		"TestStaticProgramAlone", "TestTerminalResizes"}
+	processes = []string{"TestSignals", "TestExec", "TestExecInTerminal", "TestProcessSettings", "TestSameAsRunc"}
+	lifecycle = []string{"TestPauseAndResume", "TestListPsMetrics", "TestBindMounts", "TestFiveAtOnce", "TestMachineSize",
+		"TestContainerdRestarts"}
+	machines = []string{"TestGuestThatPanics", "TestGuestThatHangsAtBoot", "TestMemoryTooSmallToBoot", "TestContainerThatPowersOff",
+		"TestImageMultiboot", "TestImagePVH", "TestImageEnds", "TestImageLinux", "TestPushedDiskNative", "TestThroughTheDaemon"}
+	networks = []string{"TestNetworkDualStack", "TestNetworkTwoInterfaces", "TestNetworkServes", "TestNetworkForgedSender", "TestNetworkShimKilled"}
+	kills    = []string{"TestHypervisorKilled", "TestShimKilledWhileTheContainerRuns", "TestShimKilledWhileTheContainerIsDeleted"}
+	nanos    = []string{"TestNanosExitStatus", "TestNanosProgram", "TestNanosMachine", "TestNanosPauseAndMetrics", "TestNanosNetwork"}
+)
+
+func on(version string) []string { return []string{"UNI_TEST_PEERS=" + version} }
+
+// names is the pattern of exactly these tests.
+func names(groups ...[]string) string {
+	return "^(" + strings.Join(slices.Concat(groups...), "|") + ")$"
+}
+
+func (r row) bound() time.Duration {
+	if r.minutes == 0 {
+		return 10 * time.Minute
+	}
+	return time.Duration(r.minutes) * time.Minute
+}
+
+// script runs the row's tests in their folder; the last of several values of a
+// variable counts.
+func (r row) script(env []string) string {
+	var s strings.Builder
+	for _, e := range append(slices.Clone(env), r.env...) {
+		name, value, _ := strings.Cut(e, "=")
+		fmt.Fprintf(&s, "export %s=%q\n", name, value)
+	}
+	fmt.Fprintf(&s, "cd %s && exec %s -test.run '%s' -test.timeout %s -test.v=test2json\n",
+		kvm.Folder(r.pkg), kvm.Test(r.pkg), r.run, r.bound())
+	return s.String()
+}
+
+// packages are those of the rows, each once.
+func packages(rows []row) []string {
+	var all []string
+	for _, r := range rows {
+		if !slices.Contains(all, r.pkg) {
+			all = append(all, r.pkg)
+		}
+	}
+	return all
+}
