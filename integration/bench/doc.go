@@ -4,6 +4,8 @@
 //   - a cold "ctr run --rm" of a static hello against runc, interleaved;
 //   - where the time of one goes, stage by stage;
 //   - the boot of the same kernel and disk in a bare QEMU, and what is ours on top;
+//   - how many instructions a boot takes, whatever the host's load;
+//   - both runtimes in an emulated machine that has KVM, see package kvm;
 //   - the host memory of a running machine beyond the guest's own RAM;
 //   - with UNI_NANOS_DIR, the same of nanos on microvm and q35;
 //   - the time from a 100 MB image to a disk;

@@ -31,7 +31,7 @@ const (
 )
 
 func main() {
-	only := flag.String("only", "", "measure this alone: network or nanos")
+	only := flag.String("only", "", "measure this alone: hello, instructions, kvm, network or nanos")
 	runs := flag.Int("runs", 10, "runs of each kind; the table shows medians")
 	flag.Parse()
 	if err := run(*runs, *only); err != nil {
@@ -44,6 +44,7 @@ func main() {
 type bench struct {
 	*peer.Peer
 	out, state, data string
+	cache            string // the runtime's cache directory
 }
 
 func run(runs int, only string) (err error) {
@@ -62,7 +63,7 @@ func run(runs int, only string) (err error) {
 		}
 		err = os.RemoveAll(dir)
 	}()
-	b, err := start(ctx, dir)
+	b, err := start(ctx, dir, only)
 	if err != nil {
 		return err
 	}
@@ -78,6 +79,16 @@ func (b *bench) measure(ctx context.Context, runs int, only string) error {
 	}
 	switch only {
 	case "":
+	case "hello":
+		return b.against(ctx, runs, &t)
+	case "kvm":
+		return b.inside(ctx, &t)
+	case "instructions":
+		bare, err := b.machine(ctx, &t)
+		if err != nil {
+			return err
+		}
+		return b.instructions(ctx, bare, &t)
 	case "network":
 		return b.network(ctx, &t)
 	case "nanos":
@@ -95,6 +106,9 @@ func (b *bench) measure(ctx context.Context, runs int, only string) error {
 	if err := b.stages(ctx, runs, &t); err != nil {
 		return err
 	}
+	if err := b.instructions(ctx, bare, &t); err != nil {
+		return err
+	}
 	if err := b.nanos(ctx, runs, &t); err != nil {
 		return err
 	}
@@ -104,11 +118,14 @@ func (b *bench) measure(ctx context.Context, runs int, only string) error {
 	if err := b.library(ctx, &t); err != nil {
 		return err
 	}
-	return b.network(ctx, &t)
+	if err := b.network(ctx, &t); err != nil {
+		return err
+	}
+	return b.inside(ctx, &t)
 }
 
 // start prepares images, configuration and containerd below dir.
-func start(ctx context.Context, dir string) (*bench, error) {
+func start(ctx context.Context, dir, only string) (*bench, error) {
 	out, err := filepath.Abs("out")
 	if err != nil {
 		return nil, err
@@ -122,13 +139,16 @@ func start(ctx context.Context, dir string) (*bench, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
-	b := &bench{out: out, state: filepath.Join("/run", filepath.Base(dir)), data: filepath.Join(dir, "lib")}
+	b := &bench{out: out, cache: cache, state: filepath.Join("/run", filepath.Base(dir)), data: filepath.Join(dir, "lib")}
 	config := filepath.Join(dir, "uni.toml")
 	text := fmt.Sprintf("[linux]\nkernel = %q\ninitrd = %q\n[storage]\nstate_dir = %q\ndata_dir = %q\n",
 		out+"/guest/vmlinux", out+"/guest/initrd.img", b.state, b.data)
 	text += "[annotations]\nallowed = [\"guest\", \"machine\", \"memory\", \"vcpus\"]\n"
 	if kernel := os.Getenv(nanosDir); kernel != "" {
 		text += fmt.Sprintf("[nanos]\nkernel = %q\n", kernel)
+	}
+	if accel := os.Getenv("UNI_TEST_ACCEL"); accel != "" {
+		text += fmt.Sprintf("[libvirt]\naccel = %q\n", accel)
 	}
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return nil, err
@@ -143,17 +163,22 @@ func start(ctx context.Context, dir string) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := b.images(ctx, dir, cache); err != nil {
+	if err := b.images(ctx, dir, only); err != nil {
 		return nil, errors.Join(err, b.Stop())
 	}
 	return b, nil
 }
 
-func (b *bench) images(ctx context.Context, dir, cache string) error {
+// images imports what is measured: the hello alone if only that is.
+func (b *bench) images(ctx context.Context, dir, only string) error {
 	program, err := image.BuildHello(dir, "amd64")
 	if err != nil {
 		return err
 	}
+	if only == "hello" {
+		return b.load(ctx, dir, image.Single(hello, program))
+	}
+	cache := b.cache
 	if err := os.MkdirAll(filepath.Join(cache, "images"), 0o755); err != nil {
 		return err
 	}
@@ -173,7 +198,12 @@ func (b *bench) images(ctx context.Context, dir, cache string) error {
 	if err != nil {
 		return err
 	}
-	for _, i := range []image.Image{image.Single(hello, program), image.Single(probe, prober), py, box} {
+	return b.load(ctx, dir, image.Single(hello, program), image.Single(probe, prober), py, box)
+}
+
+// load imports images.
+func (b *bench) load(ctx context.Context, dir string, images ...image.Image) error {
+	for _, i := range images {
 		archive := filepath.Join(dir, "image.tar")
 		if err := i.WriteFile(archive); err != nil {
 			return err
@@ -225,11 +255,28 @@ func (b *bench) compare(ctx context.Context, runs int, bare bareMachine, t *tabl
 		ours, theirs, boots, share = append(ours, o), append(theirs, r), append(boots, q), append(share, o-q)
 	}
 	t.head(fmt.Sprintf("a static hello, in turn (medians of %d, lowest)", runs))
-	t.ms("ctr run --rm, "+uni, ours)
-	t.ms("ctr run --rm, "+runc, theirs)
-	t.line("ratio of the medians", "%7.1f", float64(median(ours))/float64(median(theirs)))
+	t.both(ours, theirs)
 	t.ms("bare QEMU, same disk, to the guest's first word", boots)
 	t.ms("ours: "+uni+" minus bare QEMU", share)
+	return nil
+}
+
+// against measures both runtimes in turn.
+func (b *bench) against(ctx context.Context, runs int, t *table) error {
+	var ours, theirs []time.Duration
+	for range runs {
+		o, err := b.hello(ctx, uni)
+		if err != nil {
+			return err
+		}
+		r, err := b.hello(ctx, runc)
+		if err != nil {
+			return err
+		}
+		ours, theirs = append(ours, o), append(theirs, r)
+	}
+	t.head(fmt.Sprintf("a static hello, in turn (medians of %d, lowest)", runs))
+	t.both(ours, theirs)
 	return nil
 }
 
@@ -249,6 +296,13 @@ func (t table) line(name, format string, args ...any) {
 
 func (t table) ms(name string, d []time.Duration) {
 	t.line(name, "%7.0f ms  (%.0f)", millis(median(d)), millis(slices.Min(d)))
+}
+
+// both shows what "ctr run --rm" took with the two runtimes.
+func (t table) both(ours, theirs []time.Duration) {
+	t.ms("ctr run --rm, "+uni, ours)
+	t.ms("ctr run --rm, "+runc, theirs)
+	t.line("ratio of the medians", "%7.1f", float64(median(ours))/float64(median(theirs)))
 }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

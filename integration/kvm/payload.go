@@ -49,6 +49,17 @@ func (p Payload) Env() []string {
 	return env
 }
 
+// Exports are the commands of a shell that set an environment; the last of
+// several values of a variable counts.
+func Exports(env []string) string {
+	var s strings.Builder
+	for _, e := range env {
+		name, value, _ := strings.Cut(e, "=")
+		fmt.Fprintf(&s, "export %s=%q\n", name, value)
+	}
+	return s.String()
+}
+
 // Test is the path in L1 of a package's tests, and Folder where they run.
 func Test(pkg string) string    { return Mount + "/bin/" + slug(pkg) + ".test" }
 func Program(pkg string) string { return Mount + "/bin/" + slug(pkg) }

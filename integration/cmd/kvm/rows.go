@@ -65,17 +65,10 @@ func (r row) bound() time.Duration {
 	return time.Duration(r.minutes) * time.Minute
 }
 
-// script runs the row's tests in their folder; the last of several values of a
-// variable counts.
+// script runs the row's tests in their folder.
 func (r row) script(env []string) string {
-	var s strings.Builder
-	for _, e := range append(slices.Clone(env), r.env...) {
-		name, value, _ := strings.Cut(e, "=")
-		fmt.Fprintf(&s, "export %s=%q\n", name, value)
-	}
-	fmt.Fprintf(&s, "cd %s && exec %s -test.run '%s' -test.timeout %s -test.v=test2json\n",
+	return kvm.Exports(slices.Concat(env, r.env)) + fmt.Sprintf("cd %s && exec %s -test.run '%s' -test.timeout %s -test.v=test2json\n",
 		kvm.Folder(r.pkg), kvm.Test(r.pkg), r.run, r.bound())
-	return s.String()
 }
 
 // packages are those of the rows, each once.
