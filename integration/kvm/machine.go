@@ -77,14 +77,21 @@ func Start(ctx context.Context, o Options) (*Machine, error) {
 	return m, nil
 }
 
-// args are QEMU's. The processor is an AMD model: only SVM is emulated.
+// processor is one of AMD's, because only their virtualization is emulated, with
+// an invariant TSC, as a host's processor has it: guests whose document says no
+// more see it too, and cannot be saved. "max" has nothing that would be forced
+// on it otherwise. With it, and tsc=reliable because its two CPUs are threads,
+// L1's clock is the TSC and not the slow HPET.
+const processor = "max,vendor=AuthenticAMD,la57=off,+invtsc,x-force-features=on"
+
+// args are QEMU's.
 func (o Options) args(share, console string) []string {
-	line := "root=/dev/vda rw console=ttyS0 init=/sbin/kvm-init net.ifnames=0 mitigations=off panic=-1 no_timer_check quiet"
+	line := "root=/dev/vda rw console=ttyS0 init=/sbin/kvm-init net.ifnames=0 mitigations=off panic=-1 no_timer_check tsc=reliable quiet"
 	if khz := hostKHz(); khz != "" { // what an emulated time stamp counter counts with
 		line += " tsc_early_khz=" + khz
 	}
 	return []string{
-		"-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "EPYC",
+		"-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", processor,
 		"-smp", strconv.Itoa(o.CPUs), "-m", strconv.Itoa(o.MemoryMiB),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "file:" + console,
 		"-kernel", o.Root.Kernel, "-initrd", o.Root.Initrd, "-append", line,
