@@ -123,11 +123,15 @@ func resources(b *build) error {
 	return nil
 }
 
-// processor gives the guest all the processor can do. An emulated one loses
-// five-level page tables: each level costs every emulated page walk.
+// processor gives the guest all the processor can do. Under KVM that is all but
+// an invariant TSC, with which QEMU saves no machine ("State blocked by
+// non-migratable CPU device"). The guest's clock is then KVM's on every host,
+// which stands still while the machine is paused or saved; the TSC goes on. An
+// emulated processor loses five-level page tables: each level costs every
+// emulated page walk.
 func processor(b *build) error {
 	if b.h.KVM {
-		b.dom.CPU = &libvirtxml.DomainCPU{Mode: "host-passthrough", Check: "none", Migratable: "off"}
+		b.dom.CPU = &libvirtxml.DomainCPU{Mode: "host-passthrough", Check: "none", Migratable: "on"}
 		return nil
 	}
 	b.dom.CPU = &libvirtxml.DomainCPU{Mode: "maximum", Check: "none", Migratable: "off",
