@@ -24,6 +24,7 @@ func uniCommand(t *testing.T, user uint32, args ...string) (string, error) {
 
 // A disk is the same whoever builds it, and its files are the image's.
 func TestBuildAsOrdinaryUser(t *testing.T) {
+	needPython(t)
 	const nobody = 65534
 	dir, err := os.MkdirTemp(world.dir, "build-")
 	if err != nil {
@@ -53,6 +54,7 @@ func TestBuildAsOrdinaryUser(t *testing.T) {
 }
 
 func TestCheckImage(t *testing.T) {
+	needPython(t)
 	for _, tt := range []struct {
 		name, guest string
 		ok          bool

@@ -43,6 +43,7 @@ func or(s, otherwise string) string {
 // run is "ctr run" to its end.
 func (h *host) run(t *testing.T, c container, command ...string) peer.Result {
 	t.Helper()
+	h.need(t, c)
 	return h.ctrIn(t, c.stdin, c.args(command)...)
 }
 
@@ -159,6 +160,7 @@ type running struct {
 // start begins a "ctr run"; finish must be called.
 func (h *host) start(t *testing.T, c container, command ...string) *running {
 	t.Helper()
+	h.need(t, c)
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	t.Cleanup(cancel)
 	r := &running{cmd: h.Command(ctx, c.args(command)...)}

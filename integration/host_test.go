@@ -25,6 +25,7 @@ type host struct {
 	*peer.Peer
 	state, data string // the runtime's storage directories
 	config      string // the runtime's configuration file
+	hasPython   bool   // its image was imported
 }
 
 // on runs a test against each containerd version, and afterwards looks for
@@ -51,7 +52,7 @@ func hostOf(t *testing.T, version string) *host {
 		t.Fatal(err)
 	}
 	world.hosts[version] = h
-	h.load(t, busybox, hello, python)
+	h.load(t, busybox, hello)
 	return h
 }
 
@@ -99,6 +100,17 @@ func (h *host) load(t *testing.T, names ...string) {
 	for _, name := range names {
 		h.ok(t, "images", "import", archive(name))
 	}
+}
+
+// need imports the image of a container if it is not one that every host has.
+func (h *host) need(t *testing.T, c container) {
+	t.Helper()
+	if c.image != python || h.hasPython {
+		return
+	}
+	needPython(t)
+	h.load(t, python)
+	h.hasPython = true
 }
 
 // watch fails the test when it leaves something behind. Containers that a

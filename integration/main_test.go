@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"containerd-shim-uni/integration/image"
@@ -148,6 +149,23 @@ func makeImages() error {
 	if err != nil {
 		return err
 	}
+	prober, err := image.Build(world.dir, "probe", "amd64")
+	if err != nil {
+		return err
+	}
+	other := image.Single(foreign, arm)
+	other.Architecture = "arm64"
+	for _, i := range []image.Image{box, image.Single(hello, program), image.Single(probe, prober), other} {
+		if err := i.WriteFile(archive(i.Name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makePython writes the archive of Python's image, which is large, when a test
+// first asks for it.
+var makePython = sync.OnceValue(func() error {
 	if err := os.MkdirAll(filepath.Join(world.cache, filepath.Dir(pythonFolder)), 0o755); err != nil {
 		return err
 	}
@@ -155,16 +173,13 @@ func makeImages() error {
 	if err != nil {
 		return err
 	}
-	prober, err := image.Build(world.dir, "probe", "amd64")
-	if err != nil {
-		return err
+	return py.WriteFile(archive(python))
+})
+
+// needPython sees to it that the archive is there.
+func needPython(t *testing.T) {
+	t.Helper()
+	if err := makePython(); err != nil {
+		t.Fatal(err)
 	}
-	other := image.Single(foreign, arm)
-	other.Architecture = "arm64"
-	for _, i := range []image.Image{box, py, image.Single(hello, program), image.Single(probe, prober), other} {
-		if err := i.WriteFile(archive(i.Name)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
