@@ -83,10 +83,14 @@ func start(alive *os.File, title string) (*os.Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The kernel may still be loading the program: execve has closed the pipe that
+	// StartProcess waits for before it maps the file. So nothing that follows may
+	// forbid that, as MS_NOEXEC would; in an empty root that cannot be written there
+	// is nothing to execute anyway.
 	if err := unix.Unlink("/" + name); err != nil {
 		return process, fmt.Errorf("empty its root: %w", err)
 	}
-	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
 		return process, fmt.Errorf("make its root read-only: %w", err)
 	}
 	return process, nil

@@ -75,6 +75,8 @@ func TestNothingOfTheHost(t *testing.T) {
 	}
 	if mounts, err := os.ReadFile(proc(pid, "mountinfo")); err != nil || strings.Count(string(mounts), "\n") != 1 {
 		t.Errorf("it holds mounts of the host: %s, %v", mounts, err)
+	} else if strings.Contains(string(mounts), "noexec") {
+		t.Error("its root is noexec: the flag may come while its program is loaded, and ends it")
 	}
 	if cwd, err := os.Readlink(proc(pid, "cwd")); err != nil || cwd != "/" {
 		t.Errorf("its directory is %s, %v", cwd, err)
