@@ -17,5 +17,5 @@
 //
 // L1 has cgroup version 2 with controllers and no systemd, which many hosts
 // that tests run on have not. Its times say nothing about a host, ratios of
-// them do. Its processor claims an invariant TSC, as most hosts' do. Package integration/cmd/kvm has the list of what is run in it.
+// them do: its clock counts instructions. Its processor claims an invariant TSC, as most hosts' do. Package integration/cmd/kvm has the list of what is run in it.
 package kvm

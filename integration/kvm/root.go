@@ -33,8 +33,9 @@ func NewRoot(ctx context.Context, checkout, cache, log string) (Root, error) {
 		return Root{}, fmt.Errorf("lock %s: %w", lock.Name(), err)
 	}
 	script := filepath.Join(checkout, "integration/kvm/root.sh")
-	key, err := digest(script, filepath.Join(checkout, "deploy/packages"),
-		filepath.Join(checkout, "deploy/qemu-user.sh"), "/etc/os-release")
+	deploy := filepath.Join(checkout, "deploy")
+	key, err := digest(script, filepath.Join(deploy, "packages"), filepath.Join(deploy, "deps.sh"),
+		filepath.Join(deploy, "qemu-user.sh"), "/etc/os-release")
 	if err != nil {
 		return Root{}, err
 	}

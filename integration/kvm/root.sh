@@ -31,11 +31,6 @@ if [ -z "$mirror" ]; then
 	exit 1
 fi
 
-# What the runtime and its tests need, as on any host, and what makes it a
-# machine. No compilers: everything is built outside.
-packages=$(sed -n '/^# running/,$p' "$here/../../deploy/packages" | sed 's/#.*//')
-packages="$packages linux-image-amd64 initramfs-tools udev"
-
 debootstrap --variant=minbase "$release" "$tree" "$mirror"
 sed 's/^/deb /' <<<"$sources" >"$tree/etc/apt/sources.list"
 apt-config dump | grep -E '^Acquire::(https?::)?Proxy' >"$tree/etc/apt/apt.conf.d/90proxy" || true
@@ -55,13 +50,18 @@ echo MODULES=list >"$tree/etc/initramfs-tools/conf.d/small"
 printf '%s\n' virtio_pci virtio_blk virtio_rng ext4 >"$tree/etc/initramfs-tools/modules"
 
 mount -t proc proc "$tree/proc"
-install -m 755 "$here/../../deploy/qemu-user.sh" "$tree/root/qemu-user.sh"
-chroot "$tree" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LC_ALL=C packages="$packages" sh -ec '
-	apt-get update -q
-	apt-get install -y -q --no-install-recommends $packages
+# What the runtime and its tests need, as on any host, and what makes it a
+# machine. No compilers: everything is built outside.
+mkdir "$tree/root/deploy"
+cp "$here"/../../deploy/{deps,qemu-user}.sh "$tree/root/deploy"
+{
+	sed -n '/^# running/,$p' "$here/../../deploy/packages"
+	printf '%s\n' linux-image-amd64 initramfs-tools udev
+} >"$tree/root/deploy/packages"
+chroot "$tree" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C bash -ec '
+	/root/deploy/deps.sh
 	apt-get clean
-	rm -rf /var/lib/apt/lists/*
-	/root/qemu-user.sh
+	rm -rf /var/lib/apt/lists/* /root/deploy
 '
 umount "$tree/proc"
 # The first process is what the host shares: see init.sh.

@@ -140,7 +140,7 @@ func (b *bench) start(ctx context.Context, dir string) error {
 	}
 	step("programs and tests", begin)
 	begin = time.Now()
-	if b.l1, err = kvm.Start(ctx, kvm.Options{Root: root, Payload: disk, Dir: dir, MemoryMiB: 4096, CPUs: 2}); err != nil {
+	if b.l1, err = kvm.Start(ctx, kvm.Options{Root: root, Payload: disk, Dir: dir, MemoryMiB: 4096, CPUs: 1}); err != nil {
 		return err
 	}
 	step("boot", begin)
