@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -91,6 +93,9 @@ func checkLibvirt(_ context.Context, h host, c config.Config) finding {
 	if len(drivers) == 0 {
 		return fail("install libvirt-daemon-driver-qemu", "libvirt's QEMU driver (libvirt_driver_qemu.so) is missing")
 	}
+	if f, bad := checkLibvirtLibrary(h); bad {
+		return f
+	}
 	// Debian's libvirt looks its user for QEMU up before it reads any setting.
 	if h.exists("/etc/debian_version") && !h.hasUser("libvirt-qemu") {
 		return fail("run deploy/qemu-user.sh, or install libvirt-daemon-system",
@@ -100,6 +105,30 @@ func checkLibvirt(_ context.Context, h host, c config.Config) finding {
 		return ok("QEMU driver %s, embedded in the shim", drivers[0])
 	}
 	return checkDaemon(h, c.Libvirt.URI)
+}
+
+// oldestLibvirt is the oldest that the shim takes, see libvirt/load.go: its
+// version 8.2, as the name of its library's file has it.
+const oldestLibvirt = 8002
+
+// checkLibvirtLibrary is about libvirt.so.0, which the shim loads: a link to
+// libvirt.so.0.N.RELEASE, where N is 1000 times the major version plus the minor
+// one.
+func checkLibvirtLibrary(h host) (f finding, bad bool) {
+	libraries := append(h.glob("/usr/lib/*/libvirt.so.0"), h.glob("/usr/lib*/libvirt.so.0")...)
+	if len(libraries) == 0 {
+		return fail("install libvirt0 (Fedora: libvirt-libs)", "libvirt's library (libvirt.so.0) is missing"), true
+	}
+	real, err := os.Readlink(h.root + libraries[0])
+	if err != nil {
+		return finding{}, false // not the usual link: the version is not known
+	}
+	_, version, _ := strings.Cut(filepath.Base(real), ".so.0.")
+	major, _, _ := strings.Cut(version, ".")
+	if n, err := strconv.Atoi(major); err == nil && n < oldestLibvirt {
+		return fail("use a release of the distribution with libvirt 8.2 or newer", "libvirt %d.%d is too old, see %s", n/1000, n%1000, libraries[0]), true
+	}
+	return finding{}, false
 }
 
 // checkDaemon is about qemu:///system: libvirt's daemon, and the one that takes

@@ -13,6 +13,7 @@ import (
 	"containerd-shim-uni/config"
 )
 
+const libvirtSO = "/usr/lib/x86_64-linux-gnu/libvirt.so.0"
 const qboot = "/usr/share/qemu/qboot.rom"
 
 // goodHost is a host on which all is well. Its programs print "<name> 1.0".
@@ -31,6 +32,9 @@ func goodHost(t *testing.T) (host, config.Config) {
 	write(t, h.root+"/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so", "", 0o644)
 	write(t, h.root+"/usr/share/qemu/vhost-user/50.json", `{"type": "fs", "binary": "/usr/lib/qemu/virtiofsd"}`, 0o644)
 	write(t, h.root+qboot, "", 0o644)
+	if err := os.Symlink("libvirt.so.0.9000.0", h.root+libvirtSO); err != nil {
+		t.Fatal(err)
+	}
 	write(t, h.root+"/etc/debian_version", "12.15\n", 0o644)
 	write(t, h.root+"/etc/passwd", "root:x:0:0::/root:/bin/sh\nlibvirt-qemu:x:64055:107::/:/bin/false\n", 0o644)
 	write(t, h.root+"/dev/net/tun", "", 0o644)
@@ -122,6 +126,13 @@ func TestChecks(t *testing.T) {
 		{"firmware", noQboot("nanos", "q35"), levelFail, "nanos do not boot"},
 		{"firmware", noQboot("image", "pc"), levelFail, "microvm"},
 		{"libvirt", remove("/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so"), levelFail, "install libvirt-daemon-driver-qemu"},
+		{"libvirt", remove(libvirtSO), levelFail, "install libvirt0"},
+		{"libvirt", func(t *testing.T, h *host, c *config.Config) {
+			remove(libvirtSO)(t, h, c)
+			if err := os.Symlink("libvirt.so.0.8000.0", h.root+libvirtSO); err != nil {
+				t.Fatal(err)
+			}
+		}, levelFail, "libvirt 8.0 is too old"},
 		{"libvirt", remove("/etc/passwd"), levelFail, "no user libvirt-qemu"},
 		{"libvirt", uri("qemu:///system"), levelFail, "start libvirtd"},
 		{"libvirt", uri("qemu:///embed?root=/x"), levelOK, "embedded"},
