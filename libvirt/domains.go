@@ -111,6 +111,9 @@ func (d *Driver) Create(ctx context.Context, m unikernel.Machine) (unikernel.Pid
 // launch starts QEMU where the machine's taps are.
 func (d *Driver) launch(ctx context.Context, m unikernel.Machine, text string) error {
 	return d.do(ctx, func(c *lv.Connect) error {
+		if ctx.Err() != nil { // nobody waits any more
+			return ctx.Err()
+		}
 		if d.target.embedded() {
 			defer reapProbes()()
 		}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-uni/unikernel"
+	"containerd-shim-uni/unikernel/machinetest"
 )
 
 var kinds = []string{"microvm", "q35", "pc"}
@@ -307,5 +308,13 @@ func TestQEMUInterfaces(t *testing.T) {
 		_, console := run(t, d, g)
 		console.await(t, "nic 52:54:00:00:00:10 mtu=1400", "nic 52:54:00:00:00:11 mtu=1401")
 		ended(t, d, g.machine.Name, unikernel.EndShutdown)
+	})
+}
+
+// TestQEMUMachines: the driver keeps the promises that the shim relies on; its
+// fake passes the same tests.
+func TestQEMUMachines(t *testing.T) {
+	embedded(t, func(t *testing.T, d *Driver) {
+		machinetest.Run(t, d, newGuest(t, "uni-test--machines", "microvm", "hang").machine)
 	})
 }

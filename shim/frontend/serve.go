@@ -30,8 +30,10 @@ const (
 	flushTimeout = 5 * time.Second
 	// maxStacks is what a pipe holds (pipe(7)), less the rest of a log line.
 	maxStacks = 60 << 10
-	// releaseTimeout bounds closing libvirt.
+	// releaseTimeout bounds closing libvirt while containerd waits, which gives up
+	// after 3 s; leaveTimeout when nobody does.
 	releaseTimeout = 2 * time.Second
+	leaveTimeout   = 10 * time.Second
 )
 
 // serve is the shim.
@@ -67,7 +69,7 @@ func (r Runtime) serveGroup(ctx context.Context, f flags) error {
 	}
 	// Once: another shim of the group may have made the socket anew.
 	vanish := sync.OnceFunc(func() { _ = os.Remove(l.Addr().String()) })
-	tasks := task.NewService(f.namespace, host, queue, func() { vanish(); release(host) })
+	tasks := task.NewService(f.namespace, host, queue, func() { vanish(); release(host, releaseTimeout) })
 	calls, clients := make(activity, 1), &connections{}
 	server, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(clients),
 		ttrpc.WithUnaryServerInterceptor(calls.intercept))
@@ -83,22 +85,24 @@ func (r Runtime) serveGroup(ctx context.Context, f flags) error {
 	select {
 	case <-tasks.Done():
 	case s := <-stop:
-		// As containerd's own shim does: end at once. containerd then cleans
-		// up by calling delete.
 		log.L.WithField("signal", s.String()).Info("shim was told to end")
+		stopCtx, cancel := context.WithTimeout(ctx, leaveTimeout)
+		tasks.Stop(stopCtx)
+		cancel()
 	case err = <-served:
 	}
 	vanish()
+	release(host, leaveTimeout) // whatever ended it; of machines that run on nothing is taken away
 	_ = l.Close()
 	return errors.Join(err, finish(clients, server, queue))
 }
 
-// release takes away what others could find of the shim, when no container is
-// left. containerd waits 3 s for it.
-func release(host Host) {
+// release takes away what others could find of the shim. A second time there is
+// nothing to do.
+func release(host Host, patience time.Duration) {
 	closed := make(chan error, 1)
 	go func() { closed <- host.Close() }()
-	timer := time.NewTimer(releaseTimeout)
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case err := <-closed:

@@ -61,15 +61,15 @@ func TestBootFromRoot(t *testing.T) {
 	b, w := newWatcherBench(t)
 	b.host.disks.record = []byte{42}
 	c := b.must(true)
-	m := b.host.machines.made[0]
+	m := b.host.machines.Made[0]
 	if len(m.Channels) > 0 || len(m.Disks) != 1 || m.Disks[0].Format != "qcow2" || m.Disks[0].ReadOnly || m.Disks[0].Path != c.names.bootLayer() {
 		t.Errorf("machine %+v", m)
 	}
-	if err := w.watched.PowerButton(t.Context()); err != nil || len(b.host.machines.pressed) != 1 {
-		t.Errorf("power button: %v, pressed %v", err, b.host.machines.pressed)
+	if err := w.watched.PowerButton(t.Context()); err != nil || len(b.host.machines.Pressed) != 1 {
+		t.Errorf("power button: %v, pressed %v", err, b.host.machines.Pressed)
 	}
 	b.host.disks.advice = "it starts processes"
-	b.host.machines.end(c.names.Sandbox.Domain(), unikernel.EndShutdown)
+	b.host.machines.End(c.names.Sandbox.Domain(), unikernel.EndShutdown)
 	if got := b.wait(); got != 42 {
 		t.Errorf("exit %+v", got)
 	}
@@ -87,7 +87,7 @@ func TestBootVolumes(t *testing.T) {
 	if _, err := b.Start(t.Context(), "c", ""); err != nil {
 		t.Fatal(err)
 	}
-	made := b.host.machines.made
+	made := b.host.machines.Made
 	if len(made) != 2 {
 		t.Fatalf("%d machines were made", len(made))
 	}
@@ -100,7 +100,7 @@ func TestBootVolumes(t *testing.T) {
 			t.Errorf("disks %v", serials)
 		}
 	}
-	b.host.machines.end(c.names.Sandbox.Domain(), unikernel.EndShutdown)
+	b.host.machines.End(c.names.Sandbox.Domain(), unikernel.EndShutdown)
 	b.wait()
 	b.remove()
 	b.wantNothing()
@@ -111,7 +111,7 @@ func TestBootVolumes(t *testing.T) {
 func TestBootThatEndsAtOnce(t *testing.T) {
 	b, _ := newWatcherBench(t)
 	b.host.disks.record = []byte{42}
-	b.host.machines.onResume = func(name string) { b.host.machines.end(name, unikernel.EndShutdown) }
+	b.host.machines.OnResume = func(name string) { b.host.machines.End(name, unikernel.EndShutdown) }
 	b.must(true)
 	if got := b.wait(); got != 42 {
 		t.Errorf("exit %d", got)
@@ -124,7 +124,7 @@ func TestBootThatEndsAtOnce(t *testing.T) {
 // TestBootThatFailsAtOnce: a machine that its guest did not end never ran it.
 func TestBootThatFailsAtOnce(t *testing.T) {
 	b, _ := newWatcherBench(t)
-	b.host.machines.onResume = func(name string) { b.host.machines.end(name, unikernel.EndFailed) }
+	b.host.machines.OnResume = func(name string) { b.host.machines.End(name, unikernel.EndFailed) }
 	b.must(false)
 	if _, err := b.Start(t.Context(), "c", ""); err == nil {
 		t.Error("the start of a machine that failed succeeded")
@@ -162,7 +162,7 @@ func TestBootFromRootLateNetwork(t *testing.T) {
 	if made := b.host.disks.configured; len(made) != 2 || len(made[1].Options) != 1 {
 		t.Errorf("configured %+v", made)
 	}
-	b.host.machines.end(c.names.Sandbox.Domain(), unikernel.EndShutdown)
+	b.host.machines.End(c.names.Sandbox.Domain(), unikernel.EndShutdown)
 	b.wait()
 	b.remove()
 	b.wantNothing()

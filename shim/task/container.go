@@ -2,6 +2,7 @@ package task
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"syscall"
@@ -46,6 +47,7 @@ type Container struct {
 	guest      unikernel.Guest
 	events     Events
 	streams    *stdio.Streams
+	asker      asker
 
 	// booted gets the outcome of the one attempt to start, and is closed.
 	booted chan boot
@@ -62,6 +64,7 @@ type Container struct {
 	mu         sync.Mutex
 	state      State
 	killed     bool // SIGKILL was asked for
+	forcing    bool // somebody is making it end
 	ending     bool // the first process has exited; execs are being collected
 	cancelBoot context.CancelCauseFunc
 	session    unikernel.Session
@@ -158,55 +161,89 @@ func (c *Container) Wait(ctx context.Context) (unikernel.Exit, error) {
 	}
 }
 
-// Pause stops the machine's CPUs.
+// Pause stops the machine's CPUs. Like Start it goes on to an end of its own: a
+// client that goes away, or a hypervisor that does not answer in time, leaves the
+// container pausing until it is known whether it is paused.
 func (c *Container) Pause(ctx context.Context) error {
 	c.count(ctx) // what it will be said to use while it cannot be asked
 	if err := c.step(opPause); err != nil {
 		return err
 	}
-	err := c.sandbox.Pause(ctx)
-	if err != nil {
-		_ = c.step(opPauseFailed) // refused only if it exited meanwhile
-		return fmt.Errorf("pause container %s: %w", c.names.ID, err)
-	}
-	return c.announce(opPaused, &events.TaskPaused{ContainerID: c.names.ID})
+	return c.settle(ctx, "pause", func() error {
+		if err := c.sandbox.Pause(); err != nil {
+			_ = c.step(opPauseFailed)                    // refused only if it exited meanwhile
+			c.deliverPending(context.WithoutCancel(ctx)) // what came in meanwhile
+			return err
+		}
+		return c.announce(opPaused, &events.TaskPaused{ContainerID: c.names.ID})
+	})
 }
 
 // Resume lets the machine's CPUs run again, and delivers the signals that came
-// in while they did not.
+// in while they did not. It ends as Pause does.
 func (c *Container) Resume(ctx context.Context) error {
 	if err := c.step(opResume); err != nil {
 		return err
 	}
-	if err := c.sandbox.Resume(ctx); err != nil {
-		_ = c.step(opResumeFailed)
-		return fmt.Errorf("resume container %s: %w", c.names.ID, err)
+	return c.settle(ctx, "resume", func() error {
+		if err := c.sandbox.Resume(); err != nil {
+			_ = c.step(opResumeFailed)
+			return err
+		}
+		if err := c.announce(opResumed, &events.TaskResumed{ContainerID: c.names.ID}); err != nil {
+			return err
+		}
+		c.deliverPending(context.WithoutCancel(ctx))
+		return nil
+	})
+}
+
+// settle does what moves the container to another state, and waits a bounded
+// time for it.
+func (c *Container) settle(ctx context.Context, what string, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	timer := time.NewTimer(settleTimeout)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("%s container %s: %w", what, c.names.ID, err)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s container %s: it is under way: %w", what, c.names.ID, ctx.Err())
+	case <-timer.C:
+		return fmt.Errorf("%s container %s: %w: the hypervisor did not answer within %s, and it is under way; SIGKILL ends the container", what, c.names.ID,
+			unikernel.ErrUnavailable, settleTimeout)
 	}
-	if err := c.announce(opResumed, &events.TaskResumed{ContainerID: c.names.ID}); err != nil {
-		return err
-	}
-	c.deliverPending(ctx)
-	return nil
 }
 
 // deliverPending sends what was kept for the process.
 func (c *Container) deliverPending(ctx context.Context) {
 	c.mu.Lock()
+	if c.state != Running { // else it stays kept
+		c.mu.Unlock()
+		return
+	}
 	proc, signals, win := c.process, c.pending, c.window
 	c.pending, c.window = nil, nil
 	c.mu.Unlock()
-	if proc == nil {
+	if proc == nil || win == nil && len(signals) == 0 {
 		return
 	}
-	if win != nil {
-		if err := proc.Resize(ctx, win.width, win.height); err != nil {
-			c.log().WithError(err).Warn("terminal could not be resized")
+	err := c.tell(ctx, "what was kept for it", func(ctx context.Context) error {
+		var errs []error
+		if win != nil {
+			errs = append(errs, proc.Resize(ctx, win.width, win.height))
 		}
-	}
-	for _, s := range signals {
-		if err := proc.Signal(ctx, s.number, s.all); err != nil {
-			c.log().WithError(err).Warn("signal could not be delivered")
+		for _, s := range signals {
+			errs = append(errs, proc.Signal(ctx, s.number, s.all))
 		}
+		return errors.Join(errs...)
+	})
+	if err != nil {
+		c.log().WithError(err).Warn("what was kept for the process could not be delivered")
 	}
 }
 
@@ -224,7 +261,7 @@ func (c *Container) ResizePty(ctx context.Context, width, height uint16) error {
 	}
 	proc := c.process
 	c.mu.Unlock()
-	return proc.Resize(ctx, width, height)
+	return c.tell(ctx, "the size of the terminal", func(ctx context.Context) error { return proc.Resize(ctx, width, height) })
 }
 
 // CloseStdin ends the first process's input after what was written so far.

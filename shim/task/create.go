@@ -49,7 +49,7 @@ func create(ctx context.Context, host Host, sent Events, namespace string, r Cre
 	cr := &creation{host: host, mounts: r.Rootfs, Container: &Container{
 		bundle: r.Bundle, io: r.IO, events: sent,
 		booted: make(chan boot, 1), exited: make(chan struct{}),
-		drain: make(chan struct{}), released: make(chan struct{}), execs: map[string]*execProcess{},
+		drain: make(chan struct{}), released: make(chan struct{}), execs: map[string]*execProcess{}, asker: newAsker(),
 	}}
 	if err := cr.read(namespace, r); err != nil {
 		return nil, err

@@ -34,7 +34,7 @@ func TestCreateUndoes(t *testing.T) {
 		"root":      func(b *bench) { b.host.disks.rootErr = boom },
 		"layer":     func(b *bench) { b.host.disks.writableErr = boom },
 		"taps":      func(b *bench) { withNetwork(b); b.host.networks.tapErr = boom },
-		"machine":   func(b *bench) { withNetwork(b); b.host.machines.createErr = boom },
+		"machine":   func(b *bench) { withNetwork(b); b.host.machines.CreateErr = boom },
 		"occupant":  func(b *bench) { b.host.networks.occupyErr = boom },
 		"join":      func(b *bench) { withNetwork(b); b.host.networks.joinErr = boom },
 		"cgroup":    func(b *bench) { b.host.cgroupErr = boom },
@@ -132,8 +132,8 @@ func TestCreateAfterACrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.must(true)
-	if b.host.machines.destroyed[0] != domain {
-		t.Errorf("destroyed: %v", b.host.machines.destroyed)
+	if b.host.machines.Destroyed[0] != domain {
+		t.Errorf("destroyed: %v", b.host.machines.Destroyed)
 	}
 }
 

@@ -32,7 +32,7 @@ func TestFinishedDisk(t *testing.T) {
 	b := newBench(t)
 	b.bring("linux", "qcow2")
 	b.must(true)
-	if d := b.host.machines.made[0].Disks[0]; d.Format != "qcow2" || !d.ReadOnly || b.host.asked != "linux" {
+	if d := b.host.machines.Made[0].Disks[0]; d.Format != "qcow2" || !d.ReadOnly || b.host.asked != "linux" {
 		t.Errorf("disk %+v of guest %s", d, b.host.asked)
 	}
 	b.session.init.end(0)
@@ -49,10 +49,10 @@ func TestFinishedDiskNamesGuest(t *testing.T) {
 	b.host.disks.record = []byte{3}
 	b.bring("nanos", "qcow2")
 	c := b.must(true)
-	if d := b.host.machines.made[0].Disks; b.host.asked != "nanos" || len(d) != 1 || d[0].Path != c.names.bootLayer() || b.host.disks.base != "qcow2" {
+	if d := b.host.machines.Made[0].Disks; b.host.asked != "nanos" || len(d) != 1 || d[0].Path != c.names.bootLayer() || b.host.disks.base != "qcow2" {
 		t.Errorf("guest %s, disks %+v over %s", b.host.asked, d, b.host.disks.base)
 	}
-	b.host.machines.end(c.names.Sandbox.Domain(), unikernel.EndShutdown)
+	b.host.machines.End(c.names.Sandbox.Domain(), unikernel.EndShutdown)
 	b.wait()
 	b.remove()
 	b.wantNothing()

@@ -107,7 +107,8 @@ func (e *execProcess) start(ctx context.Context) (pid int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.c.bootTimeout())
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), execTimeout,
+		fmt.Errorf("%w within %s, its hypervisor may be stopped", errBootTimeout, execTimeout))
 	defer cancel()
 	streams, err := stdio.Open(ctx, e.c.names.Namespace, e.id, e.io)
 	if err != nil {
@@ -130,13 +131,24 @@ func (e *execProcess) start(ctx context.Context) (pid int, err error) {
 	e.mu.Unlock()
 	go e.watch(proc)
 
-	if win != nil {
-		_ = proc.Resize(ctx, win.width, win.height)
-	}
-	for _, s := range signals {
-		_ = proc.Signal(ctx, s.number, s.all)
-	}
+	e.deliver(ctx, proc, win, signals)
 	return e.c.sandbox.Pid(), nil
+}
+
+// deliver sends what was kept for the process.
+func (e *execProcess) deliver(ctx context.Context, proc unikernel.Process, win *window, signals []signal) {
+	if win == nil && len(signals) == 0 {
+		return
+	}
+	_ = e.c.tell(ctx, "what was kept for exec "+e.id, func(ctx context.Context) error {
+		if win != nil {
+			_ = proc.Resize(ctx, win.width, win.height)
+		}
+		for _, s := range signals {
+			_ = proc.Signal(ctx, s.number, s.all)
+		}
+		return nil
+	})
 }
 
 // connect opens the input. From here on its end may be announced, even before
@@ -268,7 +280,9 @@ func (e *execProcess) kill(ctx context.Context, sig syscall.Signal) error {
 	if proc == nil {
 		return nil
 	}
-	return finished(proc.Signal(ctx, sig, false))
+	return e.c.tell(ctx, fmt.Sprintf("signal %d for exec %s", sig, e.id), func(ctx context.Context) error {
+		return finished(proc.Signal(ctx, sig, false))
+	})
 }
 
 func (e *execProcess) resize(ctx context.Context, width, height uint16) error {
@@ -285,7 +299,7 @@ func (e *execProcess) resize(ctx context.Context, width, height uint16) error {
 	if proc == nil {
 		return nil
 	}
-	return proc.Resize(ctx, width, height)
+	return e.c.tell(ctx, "the size of a terminal", func(ctx context.Context) error { return proc.Resize(ctx, width, height) })
 }
 
 func (e *execProcess) closeStdin() {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 	"containerd-shim-uni/config"
 	"containerd-shim-uni/shim/cgroup"
 	"containerd-shim-uni/shim/sandbox"
+	"containerd-shim-uni/shim/sandbox/sandboxtest"
 	"containerd-shim-uni/unikernel"
 
 	"github.com/containerd/containerd/api/events"
@@ -33,19 +33,21 @@ func TestMain(m *testing.M) {
 	// happen, short where it waits for nothing to happen.
 	lastWords, collectTimeout = 50*time.Millisecond, 50*time.Millisecond
 	killSignalTimeout, deleteDrainTimeout = 50*time.Millisecond, 50*time.Millisecond
+	patience, settleTimeout = 50*time.Millisecond, 50*time.Millisecond
 	log.L.Logger.SetOutput(io.Discard)
 	os.Exit(m.Run())
 }
 
 // fakeHost is a host whose every part the test holds.
 type fakeHost struct {
-	machines  *fakeMachines
+	machines  *sandboxtest.Machines
 	disks     *fakeDisks
 	guest     *fakeGuest
 	watcher   unikernel.Guest // in place of guest
 	networks  *fakeNetworks
 	err       error // of Machines
 	cgroupErr error
+	group     sandboxtest.Group
 	asked     string // the guest that was asked for
 }
 
@@ -62,144 +64,7 @@ func (h *fakeHost) Guest(cfg config.Config, _ bool) (unikernel.Guest, error) {
 }
 func (h *fakeHost) Networks(config.Config) sandbox.Networks { return h.networks }
 func (h *fakeHost) Cgroup(record, path string, _ cgroup.Limits) (sandbox.Group, error) {
-	return &fakeGroup{}, h.cgroupErr
-}
-
-// fakeGroup is a cgroup that takes any process.
-type fakeGroup struct{ oomKills uint64 }
-
-func (g *fakeGroup) Add(...int) error              { return nil }
-func (g *fakeGroup) Update(*specs.LinuxCPU) error  { return nil }
-func (g *fakeGroup) Stats() (proto.Message, error) { return &events.TaskOOM{}, nil }
-func (g *fakeGroup) OOMKills() uint64              { return g.oomKills }
-
-// fakeMachines keeps machines that are nothing but two listening sockets.
-type fakeMachines struct {
-	mu        sync.Mutex
-	machines  map[string]*fakeMachine
-	made      []unikernel.Machine
-	destroyed []string
-	pressed   []string // power buttons
-
-	createErr, resumeErr, pauseErr, destroyErr error
-	onResume                                   func(name string)
-}
-
-type fakeMachine struct {
-	sockets []net.Listener
-	ended   chan struct{}
-	end     unikernel.End
-}
-
-func (m *fakeMachine) over() bool {
-	select {
-	case <-m.ended:
-		return true
-	default:
-		return false
-	}
-}
-
-func (f *fakeMachines) Create(_ context.Context, m unikernel.Machine) (unikernel.Pids, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.made = append(f.made, m)
-	vm := &fakeMachine{ended: make(chan struct{})}
-	sockets := []string{m.Console}
-	for _, c := range m.Channels {
-		sockets = append(sockets, c.Socket)
-	}
-	for _, path := range sockets {
-		l, err := net.Listen("unix", path)
-		if err != nil {
-			return unikernel.Pids{}, err
-		}
-		vm.sockets = append(vm.sockets, l)
-	}
-	f.machines[m.Name] = vm
-	// A number that no process has: nothing may be killed by it.
-	return unikernel.Pids{VM: 1 << 30}, f.createErr
-}
-
-func (f *fakeMachines) Resume(_ context.Context, name string) error {
-	if f.onResume != nil {
-		f.onResume(name)
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if m := f.machines[name]; m == nil || m.over() {
-		return unikernel.ErrNotFound
-	}
-	return f.resumeErr
-}
-
-func (f *fakeMachines) Pause(context.Context, string) error { return f.pauseErr }
-
-func (f *fakeMachines) Destroy(_ context.Context, name string) error {
-	f.mu.Lock()
-	f.destroyed = append(f.destroyed, name)
-	err := f.destroyErr
-	f.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	f.end(name, unikernel.EndDestroyed)
-	return nil
-}
-
-func (f *fakeMachines) failDestroy(err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.destroyErr = err
-}
-
-// end ends a machine, if it has not ended.
-func (f *fakeMachines) end(name string, reason unikernel.EndReason) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	m := f.machines[name]
-	if m == nil || m.over() {
-		return
-	}
-	m.end = unikernel.End{Reason: reason, At: time.Now()}
-	close(m.ended)
-	for _, l := range m.sockets {
-		l.Close()
-	}
-}
-
-func (f *fakeMachines) Wait(ctx context.Context, name string) (unikernel.End, error) {
-	f.mu.Lock()
-	m := f.machines[name]
-	f.mu.Unlock()
-	if m == nil {
-		return unikernel.End{}, unikernel.ErrNotFound
-	}
-	select {
-	case <-m.ended:
-		return m.end, nil
-	case <-ctx.Done():
-		return unikernel.End{}, ctx.Err()
-	}
-}
-
-func (f *fakeMachines) alive() int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n := 0
-	for _, m := range f.machines {
-		if !m.over() {
-			n++
-		}
-	}
-	return n
-}
-
-func (f *fakeMachines) PowerButton(_ context.Context, name string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.pressed = append(f.pressed, name)
-	return nil
+	return &h.group, h.cgroupErr
 }
 
 type fakeDisks struct {
@@ -387,12 +252,6 @@ func (n *fakeNetworks) Tap(_, _ string, found unikernel.Network, _ int) ([]unike
 func (n *fakeNetworks) Join(string, string, unikernel.Network) error { return n.joinErr }
 func (n *fakeNetworks) Remove(string, string) error                  { n.taps = 0; return nil }
 
-// InNetNS implements Machines.
-func (f *fakeMachines) InNetNS() bool { return true }
-
-// Emulated implements Machines.
-func (f *fakeMachines) Emulated() bool { return false }
-
 // fakeGuest answers as told.
 type fakeGuest struct {
 	planErr, attachErr error
@@ -533,13 +392,33 @@ type fakeProcess struct {
 	signals []syscall.Signal
 	size    window
 	deaf    bool // takes signals and does nothing
+	stuck   chan struct{}
 }
 
 func newProcess() *fakeProcess {
 	return &fakeProcess{exited: make(chan struct{}), drained: make(chan struct{})}
 }
 
+// hang makes the guest answer nothing, whatever the context says, until the
+// function that is returned is called.
+func (p *fakeProcess) hang() (goOn func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stuck = make(chan struct{})
+	return sync.OnceFunc(func() { close(p.stuck) })
+}
+
+func (p *fakeProcess) answer() {
+	p.mu.Lock()
+	stuck := p.stuck
+	p.mu.Unlock()
+	if stuck != nil {
+		<-stuck
+	}
+}
+
 func (p *fakeProcess) Signal(_ context.Context, sig syscall.Signal, _ bool) error {
+	p.answer()
 	if p.gone() {
 		return unikernel.ErrNotFound
 	}
@@ -594,6 +473,7 @@ func (p *fakeProcess) finish(exit unikernel.Exit, err error) {
 }
 
 func (p *fakeProcess) Resize(_ context.Context, w, h uint16) error {
+	p.answer()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.size = window{w, h}
@@ -682,7 +562,7 @@ func newBench(t *testing.T) *bench {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	b := &bench{t: t, dir: dir, bundle: filepath.Join(dir, "b"), session: newSession(), events: &fakeEvents{}}
 	b.host = &fakeHost{
-		machines: &fakeMachines{machines: map[string]*fakeMachine{}}, disks: &fakeDisks{},
+		machines: &sandboxtest.Machines{}, disks: &fakeDisks{},
 		guest: &fakeGuest{session: b.session}, networks: &fakeNetworks{},
 	}
 	b.Service = NewService("ns", b.host, b.events, nil)
@@ -743,7 +623,7 @@ func (b *bench) must(start bool) *Container {
 // end lets a container that a test has left behind end, so that no goroutine
 // outlives its test.
 func (b *bench) end(c *Container) {
-	b.host.machines.failDestroy(nil)
+	b.host.machines.FailDestroy(nil)
 	b.session.init.end(0)
 	_ = b.host.machines.Destroy(context.Background(), c.names.Sandbox.Domain())
 	<-c.released
@@ -768,7 +648,7 @@ func (b *bench) remove() {
 // wantNothing checks that nothing of any container is left.
 func (b *bench) wantNothing() {
 	b.t.Helper()
-	if n := b.host.machines.alive(); n > 0 {
+	if n := b.host.machines.Alive(); n > 0 {
 		b.t.Errorf("%d machines are left", n)
 	}
 	for _, dir := range []string{"s", "d/containers"} {

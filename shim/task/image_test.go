@@ -69,7 +69,7 @@ func TestImageKernel(t *testing.T) {
 		if b.host.disks.taken != g.files {
 			t.Errorf("%s: taken from the image: %+v", name, b.host.disks.taken)
 		}
-		m := b.host.machines.made[0]
+		m := b.host.machines.Made[0]
 		if m.Type != "type of /boot/k" || m.Kernel != c.names.kernel() || m.Initrd != c.names.initrd() || !m.OwnKernel ||
 			!slices.Equal(m.Cmdline, []string{"interfaces=0"}) || len(m.Channels) > 0 || len(m.Disks) != 1 {
 			t.Errorf("%s: machine %+v", name, m)
@@ -102,7 +102,7 @@ func TestImageKernelLateNetwork(t *testing.T) {
 	if _, err := b.Start(t.Context(), "c", ""); err != nil {
 		t.Fatal(err)
 	}
-	made := b.host.machines.made
+	made := b.host.machines.Made
 	if len(made) != 2 || len(made[1].Disks) > 0 || made[1].Initrd != "" || !slices.Equal(made[1].Cmdline, []string{"interfaces=1"}) {
 		t.Errorf("machines %+v", made)
 	}

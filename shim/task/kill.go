@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"containerd-shim-uni/unikernel"
 
@@ -13,6 +14,9 @@ import (
 
 // maxPending bounds the signals kept for a process that cannot take them.
 const maxPending = 16
+
+// maxQuestions bounds what a guest is asked at a time.
+const maxQuestions = 64
 
 // Kill sends a signal to the container's process, with all to every process of
 // the container. SIGKILL always ends the container; a process that is starting
@@ -23,13 +27,14 @@ func (c *Container) Kill(ctx context.Context, sig syscall.Signal, all bool) erro
 		c.mu.Unlock()
 		return err
 	}
-	state, proc, first := c.state, c.process, !c.killed
+	state, proc := c.state, c.process
 	if sig == syscall.SIGKILL || (state == Created && endsCreated(sig)) {
 		c.killed = true
 		if state == Starting {
 			c.cancelBoot(errKilled)
 		}
-		if first {
+		if !c.forcing {
+			c.forcing = true
 			// watch waits for it before the container's names are free again.
 			c.killing.Go(func() { c.forceEnd(state, proc) })
 		}
@@ -41,7 +46,9 @@ func (c *Container) Kill(ctx context.Context, sig syscall.Signal, all bool) erro
 		return c.keepSignal(state, signal{sig, all})
 	}
 	c.mu.Unlock()
-	return finished(proc.Signal(ctx, sig, all))
+	return c.tell(ctx, fmt.Sprintf("signal %d", sig), func(ctx context.Context) error {
+		return finished(proc.Signal(ctx, sig, all))
+	})
 }
 
 // endsCreated says that a container whose program has not been started ends by
@@ -67,28 +74,52 @@ func (c *Container) keepSignal(state State, s signal) error {
 	return nil
 }
 
-// forceEnd makes the container end. A guest that runs is asked first, because
+// forceEnd makes the container end, once at a time: where it fails, a further
+// SIGKILL tries again. A guest that runs is asked first, because
 // then what the process wrote is not lost; whatever it does, its machine is
 // destroyed soon after.
 func (c *Container) forceEnd(state State, proc unikernel.Process) {
-	if state == Running && proc != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), killSignalTimeout)
-		defer cancel()
-		err := proc.Signal(ctx, syscall.SIGKILL, true)
-		if errors.Is(err, unikernel.ErrNotFound) {
-			return // it has just exited by itself
-		}
-		if err == nil {
-			select {
-			case <-proc.Exited():
-				return // watch does the rest
-			case <-c.exited:
-				return
-			case <-ctx.Done():
-			}
-		}
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.forcing = false
+	}()
+	if state == Running && proc != nil && c.killInGuest(proc) {
+		return // watch does the rest
 	}
 	c.sandbox.Destroy()
+}
+
+// killInGuest asks the guest to kill all processes, and says whether the first
+// one is gone.
+func (c *Container) killInGuest(proc unikernel.Process) bool {
+	timer := time.NewTimer(killSignalTimeout)
+	defer timer.Stop()
+	answer := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), killSignalTimeout)
+		defer cancel()
+		answer <- proc.Signal(ctx, syscall.SIGKILL, true)
+	}()
+	select {
+	case err := <-answer:
+		if errors.Is(err, unikernel.ErrNotFound) {
+			return true // it has just exited by itself
+		}
+		if err != nil {
+			return false
+		}
+	case <-timer.C:
+		return false
+	}
+	select {
+	case <-proc.Exited():
+		return true
+	case <-c.exited:
+		return true
+	case <-timer.C:
+		return false
+	}
 }
 
 // endWithHost ends the container when its process on the host ends, as is true

@@ -53,7 +53,7 @@ func TestHooks(t *testing.T) {
 	if got := ran(); got != "prestart createRuntime" {
 		t.Errorf("after create: %q", got)
 	}
-	if got := len(b.host.machines.made[0].NICs); got != 1 {
+	if got := len(b.host.machines.Made[0].NICs); got != 1 {
 		t.Errorf("the machine has %d interfaces, the hooks made one", got)
 	}
 	if _, err := b.Start(t.Context(), "c", ""); err != nil {
@@ -73,7 +73,7 @@ func TestHooks(t *testing.T) {
 func TestHooksAreTakenBack(t *testing.T) {
 	b := newBench(t)
 	ran := b.recordHooks()
-	b.host.machines.createErr = errors.New("boom")
+	b.host.machines.CreateErr = errors.New("boom")
 	if _, err := b.create(); err == nil {
 		t.Fatal("created")
 	}
@@ -103,12 +103,12 @@ func TestLateNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.wantState(Running)
-	made := b.host.machines.made
+	made := b.host.machines.Made
 	if len(made) != 2 || len(made[0].NICs) != 0 || len(made[1].NICs) != 1 {
 		t.Fatalf("machines made: %+v", made)
 	}
-	if made[1].NetNS == "" || b.host.machines.alive() != 1 {
-		t.Errorf("namespace %q, %d machines run", made[1].NetNS, b.host.machines.alive())
+	if made[1].NetNS == "" || b.host.machines.Alive() != 1 {
+		t.Errorf("namespace %q, %d machines run", made[1].NetNS, b.host.machines.Alive())
 	}
 	b.session.init.end(3)
 	if got := b.wait(); got != 3 {
@@ -123,7 +123,7 @@ func TestLateNetworkFails(t *testing.T) {
 	b := newBench(t)
 	b.must(false)
 	b.host.networks.found = podNetwork
-	b.host.machines.createErr = errors.New("boom")
+	b.host.machines.CreateErr = errors.New("boom")
 	if _, err := b.Start(t.Context(), "c", ""); err == nil || !strings.Contains(err.Error(), "boom") {
 		t.Errorf("error %v", err)
 	}
@@ -137,7 +137,7 @@ func TestJoinedNamespaceIsNotOurs(t *testing.T) {
 	b := newBench(t)
 	b.spec.Linux.Namespaces[0].Path = "/run/netns/x"
 	b.must(true)
-	if got := b.host.machines.made[0].NetNS; got != "/run/netns/x" || b.host.networks.namespaces != 0 {
+	if got := b.host.machines.Made[0].NetNS; got != "/run/netns/x" || b.host.networks.namespaces != 0 {
 		t.Errorf("namespace %q, %d made", got, b.host.networks.namespaces)
 	}
 }

@@ -2,14 +2,19 @@ package task
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"containerd-shim-uni/shim/stdio"
 	"containerd-shim-uni/unikernel"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -27,26 +32,38 @@ type Service struct {
 	sweeping sync.Once
 
 	mu         sync.Mutex
-	containers map[string]*Container // nil while being created
+	containers map[string]*Container
+	creations  map[string]*creating // of ids that have no container yet
 	ending     bool
+	idle       *time.Timer // runs while there is neither of them
+}
+
+// creating is a creation that is under way.
+type creating struct {
+	cancel context.CancelCauseFunc
+	done   chan struct{}
 }
 
 // NewService returns a service without containers. It calls release, if there
-// is one, when it is shut down.
+// is one, when it is shut down, which it is by itself after it had no container
+// for IdleTimeout: whoever started it may have gone before it asked for one, or
+// after it gave up on one.
 func NewService(namespace string, host Host, events Events, release func()) *Service {
-	return &Service{
+	s := &Service{
 		namespace: namespace, host: host, events: events, release: release,
-		shutdown: make(chan struct{}), containers: map[string]*Container{},
+		shutdown: make(chan struct{}), containers: map[string]*Container{}, creations: map[string]*creating{},
 	}
+	s.idle = time.AfterFunc(IdleTimeout, s.Shutdown)
+	return s
 }
 
-// Done is closed when Shutdown was asked for and no container was left.
+// Done is closed when the service was shut down.
 func (s *Service) Done() <-chan struct{} { return s.shutdown }
 
 // Shutdown ends the service unless it still has containers.
 func (s *Service) Shutdown() {
 	s.mu.Lock()
-	last := len(s.containers) == 0 && !s.ending
+	last := s.empty() && !s.ending
 	s.ending = s.ending || last
 	s.mu.Unlock()
 	if !last {
@@ -58,6 +75,45 @@ func (s *Service) Shutdown() {
 	close(s.shutdown)
 }
 
+// Stop ends and frees all containers, for a shim that was told to end: what runs
+// in a machine would end with it anyway, and nobody else may come to clean up.
+func (s *Service) Stop(ctx context.Context) {
+	s.mu.Lock()
+	s.ending = true
+	ids := slices.Concat(slices.Collect(maps.Keys(s.containers)), slices.Collect(maps.Keys(s.creations)))
+	s.mu.Unlock()
+	var all sync.WaitGroup
+	for _, id := range ids {
+		all.Go(func() {
+			if err := s.stop(ctx, id); err != nil && !errdefs.IsNotFound(err) {
+				log.G(ctx).WithError(err).WithField(fieldContainer, s.namespace+"/"+id).Error("container could not be freed; its shim ends")
+			}
+		})
+	}
+	all.Wait()
+}
+
+func (s *Service) stop(ctx context.Context, id string) error {
+	if err := s.giveUp(ctx, id); err != nil {
+		return err
+	}
+	c, err := s.container(id)
+	if err != nil {
+		return err
+	}
+	if err := c.Kill(ctx, syscall.SIGKILL, true); err == nil {
+		if _, err := c.Wait(ctx); err != nil {
+			return err
+		}
+	}
+	_, err = s.Delete(ctx, id, "")
+	return err
+}
+
+// empty says that there is no container and will be none that was asked for.
+// The caller holds mu.
+func (s *Service) empty() bool { return len(s.containers) == 0 && len(s.creations) == 0 }
+
 func (s *Service) container(id string) (*Container, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,37 +124,70 @@ func (s *Service) container(id string) (*Container, error) {
 	return c, nil
 }
 
-// reserve takes an id for a container that is being created.
-func (s *Service) reserve(id string) error {
+// begin takes an id for a container that is being created.
+func (s *Service) begin(ctx context.Context, id string) (context.Context, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ending {
-		return fmt.Errorf("shim is shutting down: %w", errdefs.ErrUnavailable)
+		return nil, fmt.Errorf("shim is shutting down: %w", errdefs.ErrUnavailable)
 	}
-	if _, taken := s.containers[id]; taken {
-		return fmt.Errorf("container %s: %w", id, errdefs.ErrAlreadyExists)
+	if s.containers[id] != nil || s.creations[id] != nil {
+		return nil, fmt.Errorf("container %s: %w", id, errdefs.ErrAlreadyExists)
 	}
-	s.containers[id] = nil
-	return nil
+	s.idle.Stop()
+	ctx, cancel := context.WithCancelCause(ctx)
+	s.creations[id] = &creating{cancel: cancel, done: make(chan struct{})}
+	return ctx, nil
 }
 
-func (s *Service) put(id string, c *Container) {
+// keep makes a created container one of the service's, unless it was given up
+// meanwhile.
+func (s *Service) keep(ctx context.Context, id string, c *Container) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c == nil {
-		delete(s.containers, id)
-		return
+	if ctx.Err() != nil {
+		return false
 	}
 	s.containers[id] = c
+	return true
 }
 
-// Create makes a container and returns the number of its machine's process.
+// over ends a creation, however it went.
+func (s *Service) over(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	cr := s.creations[id]
+	delete(s.creations, id)
+	cr.cancel(nil)
+	close(cr.done)
+	s.rest()
+}
+
+// rest starts the time that is allowed without containers, if there are none. The
+// caller holds mu.
+func (s *Service) rest() {
+	if s.empty() {
+		s.idle.Reset(IdleTimeout)
+	}
+}
+
+// Create makes a container and returns the number of the process that stands for
+// it.
 func (s *Service) Create(ctx context.Context, r CreateRequest) (pid int, err error) {
-	if err := s.reserve(r.ID); err != nil {
+	ctx, err = s.begin(ctx, r.ID)
+	if err != nil {
 		return 0, err
 	}
+	defer s.over(r.ID)
 	c, err := create(ctx, s.host, s.events, s.namespace, r)
-	s.put(r.ID, c)
+	if err == nil && !s.keep(ctx, r.ID, c) {
+		if _, err = c.Delete(context.WithoutCancel(ctx)); err == nil {
+			err = context.Cause(ctx)
+		}
+	}
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("create container %s: %w", r.ID, err)
 	}
@@ -122,8 +211,18 @@ func (s *Service) Start(ctx context.Context, id, execID string) (pid int, err er
 	return e.start(ctx)
 }
 
-// Delete frees a container, or forgets an exec process.
+// errGivenUp says that a container was deleted before it was there.
+var errGivenUp = errors.New("it was deleted while it was being created")
+
+// Delete frees a container, or forgets an exec process. A container that is
+// being created is given up: containerd asks for that when its client has gone,
+// and the shim's end next. It is not found then, when nothing of it is left.
 func (s *Service) Delete(ctx context.Context, id, execID string) (Status, error) {
+	if execID == "" {
+		if err := s.giveUp(ctx, id); err != nil {
+			return Status{}, err
+		}
+	}
 	c, err := s.container(id)
 	if err != nil {
 		return Status{}, err
@@ -133,9 +232,37 @@ func (s *Service) Delete(ctx context.Context, id, execID string) (Status, error)
 	}
 	st, err := c.Delete(ctx)
 	if err == nil {
-		s.put(id, nil)
+		s.forget(id, c)
 	}
 	return st, err
+}
+
+// giveUp ends a creation that is under way.
+func (s *Service) giveUp(ctx context.Context, id string) error {
+	s.mu.Lock()
+	cr := s.creations[id]
+	s.mu.Unlock()
+	if cr == nil {
+		return nil
+	}
+	cr.cancel(errGivenUp)
+	select {
+	case <-cr.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("container %s is being created, and then given up: %w", id, ctx.Err())
+	}
+}
+
+// forget drops a container that is gone: this one, and not another that has its
+// id by now.
+func (s *Service) forget(id string, c *Container) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.containers[id] == c {
+		delete(s.containers, id)
+		s.rest()
+	}
 }
 
 // Exec adds a process to a container.

@@ -77,7 +77,7 @@ func TestMachineDocument(t *testing.T) {
 		Memory: &specs.LinuxMemory{Limit: &limit}, CPU: &specs.LinuxCPU{Quota: &quota},
 	}
 	c := b.must(false)
-	m := b.host.machines.made[0]
+	m := b.host.machines.Made[0]
 	if m.Name != domain || m.Title != "ns/c" || m.MemoryMiB != 100 || m.VCPUs != 3 {
 		t.Errorf("machine %+v", m)
 	}
@@ -99,17 +99,17 @@ func TestEnd(t *testing.T) {
 		"exit with a late reader": {func(b *bench) { b.session.init.finish(unikernel.Exit{Status: 3}, nil) }, 3},
 		"exit reported, machine gone at once": {func(b *bench) {
 			b.session.init.end(5)
-			b.host.machines.end(domain, unikernel.EndFailed)
+			b.host.machines.End(domain, unikernel.EndFailed)
 		}, 5},
-		"guest powered off": {func(b *bench) { b.host.machines.end(domain, unikernel.EndShutdown) }, 255},
-		"guest panicked":    {func(b *bench) { b.host.machines.end(domain, unikernel.EndPanicked) }, 255},
-		"QEMU killed":       {func(b *bench) { b.host.machines.end(domain, unikernel.EndFailed) }, 137},
-		"machine destroyed": {func(b *bench) { b.host.machines.end(domain, unikernel.EndDestroyed) }, 137},
-		"nothing is known":  {func(b *bench) { b.host.machines.end(domain, unikernel.EndUnknown) }, 137},
+		"guest powered off": {func(b *bench) { b.host.machines.End(domain, unikernel.EndShutdown) }, 255},
+		"guest panicked":    {func(b *bench) { b.host.machines.End(domain, unikernel.EndPanicked) }, 255},
+		"QEMU killed":       {func(b *bench) { b.host.machines.End(domain, unikernel.EndFailed) }, 137},
+		"machine destroyed": {func(b *bench) { b.host.machines.End(domain, unikernel.EndDestroyed) }, 137},
+		"nothing is known":  {func(b *bench) { b.host.machines.End(domain, unikernel.EndUnknown) }, 137},
 		"guest fell silent": {func(b *bench) { b.session.init.break_() }, 255},
 		"silent, then dead": {func(b *bench) {
 			b.session.init.break_()
-			b.host.machines.end(domain, unikernel.EndFailed)
+			b.host.machines.End(domain, unikernel.EndFailed)
 		}, 137},
 		"SIGKILL": {func(b *bench) { b.kill(syscall.SIGKILL) }, 137},
 		"SIGKILL, deaf guest": {func(b *bench) {
@@ -194,7 +194,7 @@ func TestReasonIsLogged(t *testing.T) {
 	t.Cleanup(func() { log.L.Logger.SetOutput(io.Discard) })
 	c := b.must(true)
 	b.session.init.break_()
-	b.host.machines.end(c.names.Sandbox.Domain(), unikernel.EndShutdown)
+	b.host.machines.End(c.names.Sandbox.Domain(), unikernel.EndShutdown)
 	b.wait()
 	for _, want := range []string{"the fake hung up", unikernel.EndShutdown.String()} {
 		if !strings.Contains(logged.String(), want) {
@@ -229,7 +229,7 @@ func TestUnstarted(t *testing.T) {
 		"SIGKILL":     {func(b *bench) { b.kill(syscall.SIGKILL) }, nil},
 		"SIGTERM":     {func(b *bench) { b.kill(syscall.SIGTERM) }, nil},
 		"SIGQUIT":     {func(b *bench) { b.kill(syscall.SIGQUIT) }, nil},
-		"QEMU killed": {func(b *bench) { b.host.machines.end(domain, unikernel.EndFailed) }, nil},
+		"QEMU killed": {func(b *bench) { b.host.machines.End(domain, unikernel.EndFailed) }, nil},
 		"delete":      {func(b *bench) { b.remove() }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -264,21 +264,21 @@ func TestStartFails(t *testing.T) {
 		want    uint32
 		text    string
 	}{
-		"resume": {func(b *bench) { b.host.machines.resumeErr = errors.New("no") }, 255, "resume machine: no"},
+		"resume": {func(b *bench) { b.host.machines.ResumeErr = errors.New("no") }, 255, "resume machine: no"},
 		"attach": {func(b *bench) { b.host.guest.attachErr = unikernel.ErrUnavailable }, 255, "guest unavailable"},
 		"boot hangs": {func(b *bench) {
 			b.host.guest.attach = func(ctx context.Context) error { <-ctx.Done(); return unikernel.ErrUnavailable }
 		}, 255, "did not answer within 1s"},
 		"machine dies while booting": {func(b *bench) {
 			b.host.guest.attach = func(ctx context.Context) error {
-				b.host.machines.end(domain, unikernel.EndFailed)
+				b.host.machines.End(domain, unikernel.EndFailed)
 				<-ctx.Done()
 				return unikernel.ErrUnavailable
 			}
 		}, 137, "its machine ended: hypervisor failed"},
 		"guest gone before its machine": {func(b *bench) {
 			b.host.guest.attach = func(context.Context) error {
-				b.host.machines.end(domain, unikernel.EndPanicked)
+				b.host.machines.End(domain, unikernel.EndPanicked)
 				return unikernel.ErrUnavailable
 			}
 		}, 255, "guest unavailable"},
@@ -298,7 +298,7 @@ func TestStartFails(t *testing.T) {
 			}
 		}, 137, "it was killed"},
 		"killed before the machine resumed": {func(b *bench) {
-			b.host.machines.onResume = func(string) { b.kill(syscall.SIGKILL) }
+			b.host.machines.OnResume = func(string) { b.kill(syscall.SIGKILL) }
 		}, 137, "it was killed"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -394,14 +394,14 @@ func TestPauseAndResume(t *testing.T) {
 	if b.session.clock != 1 {
 		t.Errorf("the clock was set %d times; a machine that stood still must be told the time", b.session.clock)
 	}
-	b.host.machines.pauseErr = errors.New("no")
+	b.host.machines.PauseErr = errors.New("no")
 	if err := c.Pause(t.Context()); err == nil {
 		t.Error("pause succeeded")
 	}
 	b.wantState(Running)
-	b.host.machines.pauseErr = nil
+	b.host.machines.PauseErr = nil
 	b.pause()
-	b.host.machines.resumeErr = errors.New("no")
+	b.host.machines.ResumeErr = errors.New("no")
 	if err := c.Resume(t.Context()); err == nil {
 		t.Error("resume succeeded")
 	}
@@ -441,12 +441,12 @@ func TestTerminalHasItsSizeFromTheStart(t *testing.T) {
 func TestDestroyFails(t *testing.T) {
 	b := newBench(t)
 	c := b.must(true)
-	b.host.machines.failDestroy(errors.New("libvirt is gone"))
+	b.host.machines.FailDestroy(errors.New("libvirt is gone"))
 	b.session.init.end(0)
 	if got := b.wait(); got != 0 {
 		t.Errorf("status %d", got)
 	}
-	b.host.machines.end(domain, unikernel.EndUnknown) // its process was killed instead
+	b.host.machines.End(domain, unikernel.EndUnknown) // its process was killed instead
 	<-c.released
 	b.remove()
 	b.wantNothing()
@@ -501,7 +501,7 @@ func TestMachineIsGoneWhenTheExitIsTold(t *testing.T) {
 	if got := b.wait(); got != 3 {
 		t.Errorf("status %d", got)
 	}
-	if n := b.host.machines.alive(); n > 0 {
+	if n := b.host.machines.Alive(); n > 0 {
 		t.Error("the machine is still there")
 	}
 	b.remove()

@@ -4,6 +4,9 @@ import "time"
 
 // How long things may take. They are variables for the tests alone.
 var (
+	// IdleTimeout is how long a shim waits for a container. containerd asks for one
+	// within milliseconds of its start, on a busy host within seconds.
+	IdleTimeout = 30 * time.Second
 	// lastWords is how long, after a machine ended, its guest's report may
 	// still be on its way through our buffers; and, after a guest fell silent,
 	// how long the reason may take to show.
@@ -25,6 +28,16 @@ var (
 	// killSignalTimeout is how long a guest may take to deliver SIGKILL and to
 	// report that the process is gone, before its machine is destroyed.
 	killSignalTimeout = 2 * time.Second
+	// patience is how long a client waits for a guest that does not answer;
+	// answerTimeout is how long the guest may take to answer after all. A guest
+	// that has just begun to boot takes signals after some 15 s.
+	patience      = 2 * time.Second
+	answerTimeout = time.Minute
+	// settleTimeout bounds waiting for a pause or the end of one.
+	settleTimeout = 10 * time.Second
+	// execTimeout bounds starting a further process: with it the client has an
+	// answer while it still waits for one.
+	execTimeout = 30 * time.Second
 	// deleteDrainTimeout is how long a reader may still take what a deleted
 	// process wrote.
 	deleteDrainTimeout = 2 * time.Second

@@ -29,6 +29,7 @@ type host struct {
 
 	mu      sync.Mutex
 	drivers map[libvirtConfig]*libvirt.Driver
+	closed  bool // a driver opened now would leave its directory
 }
 
 // libvirtConfig is what two containers must agree on to share a driver.
@@ -45,6 +46,9 @@ func newHost(namespace, group string) frontend.Host {
 func (h *host) Machines(ctx context.Context, cfg config.Config) (sandbox.Machines, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.closed {
+		return nil, fmt.Errorf("%w: the shim is ending", unikernel.ErrUnavailable)
+	}
 	key := libvirtConfig{cfg.Libvirt, cfg.Storage.StateDir}
 	if d := h.drivers[key]; d != nil {
 		return d, nil
@@ -127,6 +131,7 @@ func (h *host) CleanUp(ctx context.Context, cfg config.Config, name string) erro
 func (h *host) Close() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.closed = true
 	for key, d := range h.drivers {
 		if err := d.Close(); err != nil {
 			return err
