@@ -138,6 +138,9 @@ func process(p *specs.Process, fallback *specs.LinuxCapabilities, io unikernel.S
 	if p.Cwd == "" || p.Cwd[0] != '/' {
 		return wire.Process{}, fmt.Errorf("%w: cwd %q is not an absolute path", unikernel.ErrInvalid, p.Cwd)
 	}
+	if err := unikernel.CheckProcess(p); err != nil {
+		return wire.Process{}, err
+	}
 	w := wire.Process{
 		Args: p.Args, Env: p.Env, Cwd: p.Cwd,
 		UID: p.User.UID, GID: p.User.GID, Groups: p.User.AdditionalGids, Umask: 0o022,

@@ -178,7 +178,8 @@ func testApp() unikernel.App {
 			Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_CHOWN"}}},
 		Root: &specs.Root{Path: "rootfs"},
 		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{
-			{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.NetworkNamespace, Path: "/run/netns/x"}}},
+			{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
+			{Type: specs.NetworkNamespace, Path: "/run/netns/x"}}},
 	}}
 }
 

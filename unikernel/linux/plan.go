@@ -39,7 +39,8 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 			Cmdline: g.cmdline(), Resources: r, Queues: r.VCPUs, Control: controlPort,
 			Board: unikernel.Board{ReportsFree: true},
 		},
-		Disks: []unikernel.DiskRequest{{Kind: unikernel.DiskRoot, Serial: unikernel.SerialRoot}},
+		Without: unikernel.UnlimitedResources(app.Spec.Linux.Resources),
+		Disks:   []unikernel.DiskRequest{{Kind: unikernel.DiskRoot, Serial: unikernel.SerialRoot}},
 	}
 	if writable(app.Spec) {
 		plan.Disks = append(plan.Disks, unikernel.DiskRequest{Kind: unikernel.DiskWritable, Serial: unikernel.SerialWritable})
@@ -99,6 +100,9 @@ func check(s *specs.Spec) error {
 	if err := checkNamespaces(s.Linux.Namespaces); err != nil {
 		return err
 	}
+	if err := unikernel.CheckUnsupported(s); err != nil {
+		return err
+	}
 	for _, m := range s.Mounts {
 		if err := checkMount(m); err != nil {
 			return err
@@ -125,7 +129,7 @@ func checkNamespaces(list []specs.LinuxNamespace) error {
 			return refuse("user namespaces", "the machine isolates the container's users already; run it without one")
 		}
 	}
-	for _, t := range []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.PIDNamespace, specs.IPCNamespace} {
+	for _, t := range []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.PIDNamespace, specs.IPCNamespace, specs.UTSNamespace} {
 		if !have[t] {
 			return refuse(fmt.Sprintf("the host's %s namespace", t),
 				"a machine has a kernel of its own; run the container without host "+string(t))

@@ -70,6 +70,8 @@ func TestPlanRefuses(t *testing.T) {
 		{"host network", func(s *specs.Spec) { drop(s, specs.NetworkNamespace) }, impossible, "host's network namespace"},
 		{"host pid", func(s *specs.Spec) { drop(s, specs.PIDNamespace) }, impossible, "host's pid namespace"},
 		{"host ipc", func(s *specs.Spec) { drop(s, specs.IPCNamespace) }, impossible, "host's ipc namespace"},
+		{"host uts", func(s *specs.Spec) { drop(s, specs.UTSNamespace) }, impossible, "host's uts namespace"},
+		{"scheduler", func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedRR} }, impossible, "SCHED_RR"},
 		{"joined pid", func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "/proc/1/ns/pid" }, impossible, "/proc/1/ns/pid"},
 		{"user namespace", func(s *specs.Spec) {
 			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})

@@ -17,7 +17,7 @@ func app() unikernel.App {
 	return unikernel.App{Namespace: "ns", ID: "c", Spec: &specs.Spec{
 		Process: &specs.Process{Args: []string{"/bin/x", "a b"}, Env: []string{"A=1"}, Cwd: "/w"},
 		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{
-			{Type: specs.NetworkNamespace, Path: "/run/netns/x"}, {Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.MountNamespace}}},
+			{Type: specs.NetworkNamespace, Path: "/run/netns/x"}, {Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.MountNamespace}}},
 		Mounts: []specs.Mount{{Destination: "/proc", Type: "proc"}, {Destination: "/etc/hosts", Type: "bind", Source: "/h"}},
 	}}
 }

@@ -17,7 +17,7 @@ func app(args ...string) unikernel.App {
 		Hostname: "host",
 		Process:  &specs.Process{Args: args, Env: []string{"A=1", "B=two words"}, Cwd: "/w"},
 		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{
-			{Type: specs.NetworkNamespace}, {Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}}},
+			{Type: specs.NetworkNamespace}, {Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}}},
 	}}
 }
 

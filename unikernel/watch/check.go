@@ -27,7 +27,10 @@ func Check(s *specs.Spec, refuse func(what string) error) error {
 			return fmt.Errorf("%w: mount destination %q is not absolute", unikernel.ErrInvalid, m.Destination)
 		}
 	}
-	return checkNamespaces(s.Linux.Namespaces)
+	if err := checkNamespaces(s.Linux.Namespaces); err != nil {
+		return err
+	}
+	return unikernel.CheckUnsupported(s)
 }
 
 // checkNamespaces wants namespaces of the container's own. Only the network's
@@ -40,7 +43,7 @@ func checkNamespaces(list []specs.LinuxNamespace) error {
 			return fmt.Errorf("%w: a machine cannot join the %s namespace %s", unikernel.ErrNotImplemented, ns.Type, ns.Path)
 		}
 	}
-	for _, t := range []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.PIDNamespace, specs.IPCNamespace} {
+	for _, t := range []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.PIDNamespace, specs.IPCNamespace, specs.UTSNamespace} {
 		if !have[t] {
 			return fmt.Errorf("%w: a machine has a kernel of its own and cannot share the host's %s namespace", unikernel.ErrNotImplemented, t)
 		}

@@ -26,7 +26,7 @@ func TestCheck(t *testing.T) {
 		"others' IPC":      {func(s *specs.Spec) { s.Linux.Namespaces[2].Path = "/proc/1/ns/ipc" }, no},
 	} {
 		s := &specs.Spec{Process: &specs.Process{}, Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{
-			{Type: specs.NetworkNamespace, Path: "/run/netns/x"}, {Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}}}}
+			{Type: specs.NetworkNamespace, Path: "/run/netns/x"}, {Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}}}}
 		tt.change(s)
 		if err := Check(s, testGuest.Refuse); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v", name, err)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"containerd-shim-uni/unikernel"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -42,6 +44,7 @@ func Without(s *specs.Spec) []string {
 	if r := s.Linux.Resources; r != nil && r.Pids != nil && r.Pids.Limit != nil && *r.Pids.Limit > 0 {
 		add("limit of %d threads", *r.Pids.Limit)
 	}
+	list = append(list, unikernel.UnlimitedResources(s.Linux.Resources)...)
 	for _, name := range slices.Sorted(maps.Keys(s.Linux.Sysctl)) {
 		if !slices.Contains(usualSysctls, name) {
 			add("sysctl %s=%s", name, s.Linux.Sysctl[name])
