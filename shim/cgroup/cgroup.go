@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 
+	"containerd-shim-uni/unikernel"
+
 	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/log"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -71,6 +73,17 @@ func create(hier hierarchy, record, path string, limits Limits) (*Group, error) 
 		return nil, errors.Join(fmt.Errorf("create cgroup %s: %w", path, err), remove(hier, record))
 	}
 	return g, nil
+}
+
+// Join moves a process into a cgroup that exists.
+func Join(path string, pid int) error { return join(detect(), path, pid) }
+
+func join(hier hierarchy, path string, pid int) error {
+	clean := filepath.Clean("/" + path)
+	if !hier.exists(clean) {
+		return fmt.Errorf("%w: there is no cgroup %s: make it, or leave the runtime option ShimCgroup out", unikernel.ErrInvalid, clean)
+	}
+	return (&Group{hier: hier, path: clean}).Add(pid)
 }
 
 // Remove deletes the cgroup that a record names, and the record. Processes that

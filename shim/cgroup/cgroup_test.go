@@ -106,6 +106,17 @@ func TestCreateAndRemove(t *testing.T) {
 	}
 }
 
+func TestJoin(t *testing.T) {
+	f := newFake()
+	if err := join(f, "shims", 7); !errors.Is(err, unikernel.ErrInvalid) || len(f.pids) > 0 {
+		t.Errorf("a cgroup that is not there: %v", err)
+	}
+	f.groups["/shims"] = &specs.LinuxResources{}
+	if err := join(f, "shims/", 7); err != nil || !slices.Equal(f.pids["/shims"], []int{7}) {
+		t.Errorf("%v, %v", f.pids, err)
+	}
+}
+
 func TestExistingIsNeverRemoved(t *testing.T) {
 	f, record := newFake(), filepath.Join(t.TempDir(), "cgroup")
 	f.groups["/theirs"] = &specs.LinuxResources{}

@@ -81,9 +81,14 @@ func (r Runtime) run(ctx context.Context, args []string, stdin io.Reader, stdout
 
 // info answers "what runtime is this". Options on standard input change nothing.
 func (r Runtime) info(stdout io.Writer) error {
+	features, err := runtimeFeatures()
+	if err != nil {
+		return err
+	}
 	data, err := proto.Marshal(&types.RuntimeInfo{
-		Name:    r.Name,
-		Version: &types.RuntimeVersion{Version: r.Version, Revision: r.Revision},
+		Name:     r.Name,
+		Version:  &types.RuntimeVersion{Version: r.Version, Revision: r.Revision},
+		Features: features,
 	})
 	if err != nil {
 		return err

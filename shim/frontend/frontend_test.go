@@ -3,11 +3,13 @@ package frontend
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +28,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/ttrpc"
+	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -260,6 +263,11 @@ func TestInfoAndVersion(t *testing.T) {
 	var info types.RuntimeInfo
 	if err := proto.Unmarshal(out.Bytes(), &info); err != nil || info.Name != r.Name || info.Version.Version != "v1" {
 		t.Errorf("%v, %v", &info, err)
+	}
+	var f features.Features
+	if err := json.Unmarshal(info.GetFeatures().GetValue(), &f); err != nil || info.Features.TypeUrl != featuresType ||
+		!slices.Contains(f.Linux.Namespaces, "pid") || slices.Contains(f.Linux.Namespaces, "user") || *f.Linux.MountExtensions.IDMap.Enabled {
+		t.Errorf("features %s, %v", info.GetFeatures().GetValue(), err)
 	}
 	out.Reset()
 	if err := r.run(t.Context(), []string{"/x/shim", "-v"}, nil, &out); err != nil || !strings.Contains(out.String(), "v1") {

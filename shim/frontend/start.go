@@ -13,7 +13,10 @@ import (
 	"strings"
 	"syscall"
 
+	"containerd-shim-uni/shim/cgroup"
 	"containerd-shim-uni/shim/task"
+
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 const (
@@ -83,7 +86,21 @@ func spawn(f flags, p params, group string, l *net.UnixListener) error {
 		return err
 	}
 	protect(cmd.Process.Pid)
+	if err := confine(cmd.Process.Pid, p.options); err != nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed: that is no news
+		return err
+	}
 	return cmd.Process.Release()
+}
+
+// confine moves the shim into the cgroup that the client wants it in.
+func confine(pid int, options *anypb.Any) error {
+	path, err := task.ShimCgroup(options)
+	if err != nil || path == "" {
+		return err
+	}
+	return cgroup.Join(path, pid)
 }
 
 // protect makes the kernel prefer the shim to containerd, but hardly to

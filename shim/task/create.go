@@ -94,6 +94,13 @@ func (cr *creation) read(namespace string, r CreateRequest) error {
 	if err := RecordOptions(r.Bundle, r.Options); err != nil {
 		return err
 	}
+	runc, err := runcOptions(r.Options)
+	if err != nil {
+		return err
+	}
+	if names := unusedOptions(runc); len(names) > 0 {
+		log.L.WithField(fieldContainer, namespace+"/"+r.ID).Warnf("runtime options of runc have no meaning here: %s", strings.Join(names, ", "))
+	}
 	spec, err := readSpec(r.Bundle)
 	if err != nil {
 		return err

@@ -1,0 +1,36 @@
+package frontend
+
+import (
+	"encoding/json"
+
+	"github.com/opencontainers/runtime-spec/specs-go/features"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// featuresType is the URL by which containerd knows the type (its pkg/oci and
+// the client's init function, containerd/typeurl).
+const featuresType = "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
+
+// runtimeFeatures is what the runtime honours of a specification. Where a guest
+// can do less, it says so when a container asks.
+func runtimeFeatures() (*anypb.Any, error) {
+	yes, no := true, false
+	value, err := json.Marshal(features.Features{
+		OCIVersionMin: "1.0.0",
+		OCIVersionMax: "1.3.0",
+		Hooks:         []string{"prestart", "createRuntime", "poststart", "poststop"},
+		Linux: &features.Linux{
+			Namespaces: []string{"cgroup", "ipc", "mount", "network", "pid", "uts"},
+			Cgroup:     &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &no},
+			Seccomp:    &features.Seccomp{Enabled: &no},
+			Apparmor:   &features.Apparmor{Enabled: &no},
+			Selinux:    &features.Selinux{Enabled: &no},
+			IntelRdt:   &features.IntelRdt{Enabled: &no},
+			MountExtensions: &features.MountExtensions{
+				IDMap: &features.IDMap{Enabled: &no},
+			},
+			NetDevices: &features.NetDevices{Enabled: &no},
+		},
+	})
+	return &anypb.Any{TypeUrl: featuresType, Value: value}, err
+}
