@@ -35,6 +35,8 @@ type Group struct {
 
 // hierarchy is one version of cgroups.
 type hierarchy interface {
+	// roots are the directories of the trees.
+	roots() []string
 	exists(path string) bool
 	create(path string, res *specs.LinuxResources) error
 	add(path string, pid int) error
@@ -56,7 +58,7 @@ func detect() hierarchy {
 
 // Create makes the cgroup at path, as Path returned it, with its limits. The
 // file record, whose directory exists, is written first: Remove needs nothing
-// else. A cgroup that exists is taken as it is and will not be removed.
+// else. A cgroup that exists gets the limits too, and will not be removed.
 func Create(record, path string, limits Limits) (*Group, error) {
 	return create(detect(), record, path, limits)
 }
@@ -64,12 +66,23 @@ func Create(record, path string, limits Limits) (*Group, error) {
 func create(hier hierarchy, record, path string, limits Limits) (*Group, error) {
 	g := &Group{hier: hier, path: path}
 	if hier.exists(path) {
+		if err := hier.update(path, resources(limits)); err != nil && !unusable(err) {
+			return nil, fmt.Errorf("limits of cgroup %s: %w", path, err)
+		} else if err != nil {
+			log.L.WithError(err).WithField("cgroup", path).Warn("limit of the cgroup is not in force")
+		}
 		return g, nil
 	}
 	if err := os.WriteFile(record, []byte(path), 0o600); err != nil {
 		return nil, fmt.Errorf("record cgroup: %w", err)
 	}
-	if err := hier.create(path, resources(limits)); err != nil {
+	var err error
+	exclusive(hier.roots(), func() {
+		missing := missingParents(hier.roots(), path)
+		err = hier.create(path, resources(limits))
+		markParents(missing)
+	})
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("create cgroup %s: %w", path, err), remove(hier, record))
 	}
 	return g, nil
@@ -106,6 +119,7 @@ func remove(hier hierarchy, record string) error {
 		if err := hier.remove(name); err != nil {
 			return fmt.Errorf("remove cgroup %s: %w", name, err)
 		}
+		exclusive(hier.roots(), func() { removeParents(hier.roots(), name) })
 	}
 	return os.Remove(record)
 }

@@ -52,6 +52,7 @@ func newFake() *fakeHierarchy {
 	return &fakeHierarchy{groups: map[string]*specs.LinuxResources{}, pids: map[string][]int{}}
 }
 
+func (f *fakeHierarchy) roots() []string         { return nil }
 func (f *fakeHierarchy) exists(path string) bool { return f.groups[path] != nil }
 func (f *fakeHierarchy) create(path string, res *specs.LinuxResources) error {
 	f.groups[path] = res // also when it fails half-way
@@ -121,7 +122,7 @@ func TestExistingIsNeverRemoved(t *testing.T) {
 	f, record := newFake(), filepath.Join(t.TempDir(), "cgroup")
 	f.groups["/theirs"] = &specs.LinuxResources{}
 	g, err := create(f, record, "/theirs", Limits{MemoryBytes: 1})
-	if err != nil || g.Path() != "/theirs" || f.groups["/theirs"].Memory != nil {
+	if err != nil || g.Path() != "/theirs" || *f.groups["/theirs"].Memory.Limit != 1 {
 		t.Errorf("%v, %v", g, err)
 	}
 	if err := remove(f, record); err != nil || !f.exists("/theirs") {

@@ -9,7 +9,8 @@
 //
 // Both cgroup versions are served, through github.com/containerd/cgroups. A
 // controller that the host lacks, or does not let us use, is logged and left
-// out. A cgroup that existed before is used but never deleted: a record beside
+// out. A cgroup that existed before is used and limited, but never deleted: a record beside
 // the container's state says which one is ours, so a later process can delete
-// it without knowing anything else.
+// it without knowing anything else. Cgroups above it that were made for it go
+// when they are empty.
 package cgroup

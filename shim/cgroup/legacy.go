@@ -36,6 +36,20 @@ func (legacy) controllers() ([]cgroup1.Subsystem, error) {
 	}), nil
 }
 
+// roots implements hierarchy. A tree whose directory is not known is left out.
+func (l legacy) roots() (dirs []string) {
+	controllers, err := l.controllers()
+	if err != nil {
+		return nil
+	}
+	for _, c := range controllers {
+		if tree, ok := c.(interface{ Path(string) string }); ok {
+			dirs = append(dirs, tree.Path("/"))
+		}
+	}
+	return dirs
+}
+
 func only(subsystems ...cgroup1.Subsystem) cgroup1.InitOpts {
 	return cgroup1.WithHierarchy(func() ([]cgroup1.Subsystem, error) { return subsystems, nil })
 }

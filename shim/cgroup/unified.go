@@ -15,6 +15,8 @@ import (
 // unified is cgroup version 2: one tree for all controllers.
 type unified struct{ root string }
 
+func (u unified) roots() []string { return []string{u.root} }
+
 func (u unified) dir(path string) string { return filepath.Join(u.root, path) }
 
 func (u unified) load(path string) (*cgroup2.Manager, error) {

@@ -94,7 +94,7 @@ func image(t testing.TB) string {
 		}
 	}
 	command(t, "cp", "/bin/busybox", filepath.Join(root, "bin/busybox"))
-	for _, applet := range strings.Fields("sh cat echo sleep true false stat stty id tty ls grep head dd yes mount ps kill touch readlink uname hostname date sync env pwd wc test umask mkdir seq tr cut poweroff reboot printf rm mv find md5sum nohup") {
+	for _, applet := range strings.Fields("sh tail cat echo sleep true false stat stty id tty ls grep head dd yes mount ps kill touch readlink uname hostname date sync env pwd wc test umask mkdir seq tr cut poweroff reboot printf rm mv find md5sum nohup") {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", applet)); err != nil {
 			t.Fatal(err)
 		}
