@@ -306,7 +306,9 @@ type fakeSession struct {
 	onRun    func() // while it runs
 	onExec   func(id string) error
 	shutdown bool
-	clock    int // how often it was set
+	ran      bool
+	over     error // the guest is gone, or Close was called
+	clock    int   // how often it was set
 	stats    *unikernel.Stats
 	limits   unikernel.Limits
 }
@@ -330,7 +332,13 @@ func newSession() *fakeSession {
 func (s *fakeSession) OnOOM(f func()) { s.onOOM = f }
 
 func (s *fakeSession) Run(_ context.Context, app unikernel.App, _ unikernel.Stdio) (unikernel.Process, error) {
-	s.app = app
+	s.mu.Lock()
+	again := s.ran
+	s.ran, s.app = true, app
+	s.mu.Unlock()
+	if again {
+		return nil, fmt.Errorf("%w: run twice", unikernel.ErrInvalid)
+	}
 	if s.onRun != nil {
 		s.onRun()
 	}
@@ -340,7 +348,10 @@ func (s *fakeSession) Run(_ context.Context, app unikernel.App, _ unikernel.Stdi
 	return s.init, nil
 }
 
-func (s *fakeSession) Exec(_ context.Context, id string, _ *specs.Process, _ unikernel.Stdio) (unikernel.Process, error) {
+func (s *fakeSession) Exec(_ context.Context, id string, p *specs.Process, _ unikernel.Stdio) (unikernel.Process, error) {
+	if err := s.refuses(p); err != nil {
+		return nil, err
+	}
 	if s.onExec != nil {
 		if err := s.onExec(id); err != nil {
 			return nil, err
@@ -350,6 +361,24 @@ func (s *fakeSession) Exec(_ context.Context, id string, _ *specs.Process, _ uni
 	defer s.mu.Unlock()
 	s.execs[id] = newProcess()
 	return s.execs[id], nil
+}
+
+// missing is a program that no fake has.
+const missing = "missing"
+
+// refuses says why no process can be started now.
+func (s *fakeSession) refuses(p *specs.Process) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.over != nil:
+		return s.over
+	case !s.ran || s.init.gone():
+		return fmt.Errorf("%w: cannot exec in a stopped container", unikernel.ErrInvalid)
+	case p.Args[0] == missing:
+		return fmt.Errorf("exec: %q: %w", missing, unikernel.ErrNotFound)
+	}
+	return nil
 }
 
 func (s *fakeSession) exec(id string) *fakeProcess {
@@ -368,18 +397,30 @@ func (s *fakeSession) SetClock(context.Context) error {
 func (s *fakeSession) Shutdown(context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.shutdown = true
-	return nil
+	if s.over == nil {
+		s.shutdown = true
+	}
+	return s.over
 }
 
 func (s *fakeSession) Close() error {
+	s.hangUp()
+	if s.conn == nil {
+		return nil
+	}
+	_ = s.conn.Close() // again perhaps
+	return nil
+}
+
+// hangUp has the guest go away.
+func (s *fakeSession) hangUp() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.over = fmt.Errorf("%w: the fake hung up", unikernel.ErrUnavailable)
 	s.init.break_()
 	for _, p := range s.execs {
 		p.break_()
 	}
-	return s.conn.Close()
 }
 
 // fakeProcess exits when the test says so, or by SIGKILL.
@@ -422,6 +463,9 @@ func (p *fakeProcess) Signal(_ context.Context, sig syscall.Signal, _ bool) erro
 	if p.gone() {
 		return unikernel.ErrNotFound
 	}
+	if sig > unikernel.MaxSignal {
+		return fmt.Errorf("signal %d: %w", sig, unikernel.ErrInvalid)
+	}
 	p.mu.Lock()
 	p.signals = append(p.signals, sig)
 	deaf := p.deaf
@@ -441,10 +485,10 @@ func (p *fakeProcess) gone() bool {
 	}
 }
 
-// end lets the process exit with all its output read.
+// end lets the process exit, and soon all its output be read.
 func (p *fakeProcess) end(status uint32) {
 	p.finish(unikernel.Exit{Status: status, At: time.Now()}, nil)
-	p.drain()
+	time.AfterFunc(time.Millisecond, p.drain)
 }
 
 func (p *fakeProcess) drain() {
@@ -485,6 +529,9 @@ func (p *fakeProcess) Drained() <-chan struct{}         { return p.drained }
 func (p *fakeProcess) Exit() (unikernel.Exit, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.gone() {
+		return unikernel.Exit{}, fmt.Errorf("%w: it has not exited", unikernel.ErrInvalid)
+	}
 	return p.exit, p.err
 }
 

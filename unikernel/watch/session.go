@@ -2,7 +2,6 @@ package watch
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -64,7 +63,7 @@ func (s *session) Run(_ context.Context, app unikernel.App, stdio unikernel.Stdi
 		s.wg.Go(func() { p.wait(s.ctx) })
 	})
 	if p == nil {
-		return nil, errors.New("the program has been started already")
+		return nil, fmt.Errorf("%w: the program has been started already", unikernel.ErrInvalid)
 	}
 	return p, nil
 }
@@ -238,7 +237,14 @@ func (p *process) CloseStdin(context.Context) error { return nil }
 func (p *process) Exited() <-chan struct{} { return p.exited }
 
 // Exit implements unikernel.Process.
-func (p *process) Exit() (unikernel.Exit, error) { return p.exit, p.err }
+func (p *process) Exit() (unikernel.Exit, error) {
+	select {
+	case <-p.exited:
+		return p.exit, p.err
+	default:
+		return unikernel.Exit{}, fmt.Errorf("%w: the program has not exited", unikernel.ErrInvalid)
+	}
+}
 
 // Drained implements unikernel.Process.
 func (p *process) Drained() <-chan struct{} { return p.drained }

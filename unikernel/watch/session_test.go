@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"containerd-shim-uni/unikernel"
+	"containerd-shim-uni/unikernel/guesttest"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -108,6 +109,32 @@ func TestProcess(t *testing.T) {
 	if err := p.Signal(t.Context(), syscall.SIGTERM, false); !errors.Is(err, unikernel.ErrNotFound) {
 		t.Errorf("a signal after the exit: %v", err)
 	}
+}
+
+func TestConformance(t *testing.T) {
+	guesttest.Session(t, func(t *testing.T) guesttest.Subject {
+		m := newMachine()
+		g := testGuest
+		g.Load, g.Silence = 0, 0
+		var status uint32
+		g.Exit = func(end unikernel.End, _ unikernel.Watched) (uint32, error) {
+			if end.Reason != unikernel.EndShutdown {
+				return 0, unikernel.ErrUnavailable
+			}
+			return status, nil
+		}
+		s := New(g, m)
+		t.Cleanup(func() { s.Close() })
+		over := func(reason unikernel.EndReason) {
+			m.end <- unikernel.End{Reason: reason, At: time.Now()}
+			m.guest.Close()
+		}
+		return guesttest.Subject{
+			Session: s,
+			End:     func(_ unikernel.Process, n uint32) { status = n; over(unikernel.EndShutdown) },
+			Break:   func() { over(unikernel.EndFailed) },
+		}
+	})
 }
 
 // TestSignals: which signals press the power button. The stop signals are those
