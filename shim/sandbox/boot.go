@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -27,10 +28,14 @@ func (s *Sandbox) Boot(ctx context.Context) (unikernel.Session, error) {
 		return nil, err
 	}
 	defer s.took("boot", time.Now())
-	if err := s.resume(ctx); err != nil {
-		return nil, fmt.Errorf("resume machine: %w", err)
+	session, err := s.bootOnce(ctx)
+	for tries := 1; errors.Is(err, errIdle) && tries < mostBoots; tries++ {
+		s.log().WithError(err).Warn("another machine takes the place of one that does not boot")
+		if err := s.replace(ctx, s.Network()); err != nil {
+			return nil, fmt.Errorf("create the machine again: %w", err)
+		}
+		session, err = s.bootOnce(ctx)
 	}
-	session, err := s.guest.Connect(ctx, booted{s})
 	if err != nil {
 		return nil, err
 	}
@@ -41,6 +46,14 @@ func (s *Sandbox) Boot(ctx context.Context) (unikernel.Session, error) {
 		return session, nil
 	}
 	return session, s.allow(opBooted)
+}
+
+// bootOnce boots the machine there is.
+func (s *Sandbox) bootOnce(ctx context.Context) (unikernel.Session, error) {
+	if err := s.resume(ctx); err != nil {
+		return nil, fmt.Errorf("resume machine: %w", err)
+	}
+	return s.connect(ctx)
 }
 
 // resume lets the machine run. A guest that starts by itself may be at its end

@@ -13,6 +13,8 @@ var (
 	// quiesceTimeout bounds waiting for a guest to write all that it holds to its
 	// disk; then the machine ends all the same.
 	quiesceTimeout = time.Minute
+	// idlePatience is how long a machine may do nothing before its guest is up.
+	idlePatience = 4 * time.Second
 	// clockTimeout bounds setting the guest's clock after a pause.
 	clockTimeout = 5 * time.Second
 	// destroyTimeout bounds asking libvirt to destroy a machine; after that
