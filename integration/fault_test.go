@@ -126,6 +126,15 @@ func TestGuestThatHangsAtBoot(t *testing.T) {
 	})
 }
 
+// A guest without a timer sleeps for ever. That is noticed long before the boot
+// timeout of a minute, and the error says what it was.
+func TestGuestThatLosesItsTimer(t *testing.T) {
+	uniOnly(t)
+	onNewest(t, func(t *testing.T, h *host) {
+		h.refused(t, container{flags: []string{"--annotation", "io.containerd.uni.kernel-args=nolapic_timer"}}, "went to sleep before it was up")
+	})
+}
+
 func TestGuestThatPanics(t *testing.T) {
 	uniOnly(t)
 	on(t, func(t *testing.T, h *host) {

@@ -30,7 +30,8 @@
 //	           namespace may be on the host
 //	created    the machine exists, its CPUs do not run
 //	booting    they run; the guest is not ready. A machine that has not run may
-//	           be replaced before by one for the network that was found meanwhile
+//	           be replaced before by one for the network that was found meanwhile,
+//	           and one that sleeps by another that may not
 //	up         the guest has a session: members run processes through it
 //	ended      there is no machine, however that came; the reason is kept
 //	released   nothing of the sandbox is on the host

@@ -45,7 +45,6 @@ func unusedOptions(o *options.Options) (names []string) {
 		{"IoGid", o.GetIoGid() != 0},
 		{"CriuImagePath", o.GetCriuImagePath() != ""},
 		{"CriuWorkPath", o.GetCriuWorkPath() != ""},
-		{"TaskApiAddress", o.GetTaskApiAddress() != ""},
 	} {
 		if f.set {
 			names = append(names, f.name)
