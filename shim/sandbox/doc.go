@@ -51,21 +51,28 @@
 //
 //   - The pod's own container (the pause of Kubernetes) is a member without a
 //     process: it joins first and leaves when it is killed, so the machine stays
-//     between the others. Nothing here knows of it.
+//     between the others. Nothing here knows of it. task.Service finds the
+//     sandbox of a container by its group, and does not rest while there is one.
 //   - Hardware is all that a machine is made of. For a pod it has no Disks and a
 //     Share: nothing of a container is in what boots, and Build need not look at
-//     one.
+//     one. unikernel.Plan has the two parts apart: Boot, and Disks.
 //   - Containers of a running machine get their disks by two operations more of
 //     Machines, Attach and Detach of a unikernel.Disk at a LUN; they belong beside
 //     Pause in this package, as methods of a sandbox that is up, and are called by
-//     the container's diskSet in place of handing its list to Hardware.
+//     the container's diskSet in place of handing its list to Hardware. Save is
+//     for the last member; another's layer is complete when its guest has
+//     unmounted it, before Detach.
 //   - Session.Run starts the first process of the only container. With ids on the
 //     wire it takes the container's, may be called again, and Guest.Capacity
-//     grows; a container then ends its own processes through the session rather
-//     than by Destroy (task.forceEnd, collectExecs).
+//     grows, which is all that Join asks. A container then ends its own processes
+//     through the session where it now ends the machine (task: forceEnd) or the
+//     session (task: collectExecs).
 //   - Pause is the machine's. A container of several is frozen by its guest.
 //   - Names of a container's sandbox come from task.NewNames: the group's id in
 //     place of its own is all that differs.
+//   - The stand-in is the sandbox's, and its number every member's. A number for
+//     each is a stand-in for each in the same network namespace, which Withdraw
+//     then ends by member.
 //   - Templates (a machine that is loaded instead of booted) take the place of
 //     Machines.Create and Resume between created and up.
 package sandbox

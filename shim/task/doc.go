@@ -43,6 +43,18 @@
 // TaskExit is sent at once; output still on its way is drained, the sandbox left
 // and, with its last container, ended after that.
 //
+// # Who waits for whom
+//
+// A guest or a hypervisor that does not answer keeps no client waiting: what the
+// guest is told is accepted after a while, and done when it goes on (see asker);
+// a start, a pause and its end go on when their client has gone, and the state
+// says what is under way. SIGKILL needs nobody's answer.
+//
+// The shim ends when it is told to and has no container, and by itself when it
+// had none for IdleTimeout. A container that is deleted while it is being
+// created is given up. Told to end by a signal, the shim takes its containers
+// with it.
+//
 // # Exec
 //
 // A further process has a machine of states of its own: created, running,
