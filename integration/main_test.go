@@ -19,6 +19,7 @@ const (
 	hello        = "uni.local/hello:latest"
 	python       = "uni.local/python:latest"
 	probe        = "uni.local/probe:latest"
+	sharesImage  = "uni.local/shares:latest"
 	foreign      = "uni.local/foreign:latest"
 	pythonFolder = "images/python"
 )
@@ -149,13 +150,17 @@ func makeImages() error {
 	if err != nil {
 		return err
 	}
+	sharer, err := image.Build(world.dir, "shares", "amd64")
+	if err != nil {
+		return err
+	}
 	prober, err := image.Build(world.dir, "probe", "amd64")
 	if err != nil {
 		return err
 	}
 	other := image.Single(foreign, arm)
 	other.Architecture = "arm64"
-	for _, i := range []image.Image{box, image.Single(hello, program), image.Single(probe, prober), other} {
+	for _, i := range []image.Image{box, image.Single(hello, program), image.Single(probe, prober), image.Single(sharesImage, sharer), other} {
 		if err := i.WriteFile(archive(i.Name)); err != nil {
 			return err
 		}

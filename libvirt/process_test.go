@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-uni/libvirt/qemufiles"
+	"containerd-shim-uni/unikernel"
 )
 
 // TestMain also is the process that stands in for QEMU in the tests: with
@@ -172,13 +173,17 @@ func TestFindHelpers(t *testing.T) {
 func TestVirtiofsdArgs(t *testing.T) {
 	for _, tt := range []struct {
 		features []string
-		dir      string
+		share    unikernel.Share
 		want     []string
 	}{
-		{nil, "/run/a,b", []string{"--fd=3", "-o", `source=/run/a\,b`, "-o", "cache=auto,xattr,posix_acl,announce_submounts"}},
-		{[]string{qemufiles.SeparateOptions}, "/run/a,b", []string{"--fd=3", "--shared-dir=/run/a,b", "--cache=auto", "--xattr", "--posix-acl", "--announce-submounts"}},
+		{nil, unikernel.Share{Source: "/run/a,b"}, []string{"--fd=3", "-o", `source=/run/a\,b`, "-o", "cache=auto,xattr,posix_acl"}},
+		{nil, unikernel.Share{Source: "/run/a", Submounts: true}, []string{"--fd=3", "-o", "source=/run/a", "-o", "cache=auto,xattr,posix_acl,announce_submounts"}},
+		{[]string{qemufiles.SeparateOptions}, unikernel.Share{Source: "/run/a,b"},
+			[]string{"--fd=3", "--shared-dir=/run/a,b", "--cache=auto", "--xattr", "--posix-acl", "--no-announce-submounts"}},
+		{[]string{qemufiles.SeparateOptions}, unikernel.Share{Source: "/run/a", Submounts: true},
+			[]string{"--fd=3", "--shared-dir=/run/a", "--cache=auto", "--xattr", "--posix-acl", "--announce-submounts"}},
 	} {
-		if got := virtiofsdArgs(qemufiles.Virtiofsd{Features: tt.features}, tt.dir); !slices.Equal(got, tt.want) {
+		if got := virtiofsdArgs(qemufiles.Virtiofsd{Features: tt.features}, &tt.share); !slices.Equal(got, tt.want) {
 			t.Errorf("features %v: %q, want %q", tt.features, got, tt.want)
 		}
 	}

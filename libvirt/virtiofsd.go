@@ -32,19 +32,27 @@ func helperName(t target, machine string) string { return "virtiofsd:" + machine
 // virtiofsdArgs are the arguments of a virtiofsd that shares a directory and is
 // given its listening socket as descriptor 3.
 //
-// Mounts below the directory are told to the guest, which gives each a device
-// number of its own: files of two file systems are never taken for one. With
-// extended attributes come file capabilities, and access lists, which both the
-// guest and the host's file system then heed. A file of which the page cache is
-// old is read again (cache=auto): the host sees what the guest writes at once,
-// the guest what the host writes after a second at most.
-func virtiofsdArgs(v qemufiles.Virtiofsd, dir string) []string {
+// Of several file systems each is told to the guest, which gives it a device
+// number of its own: files of two are never taken for one. With extended
+// attributes come file capabilities, and access lists, which both the guest and
+// the host's file system then heed; but the guest's kernel has none on a mount it
+// was told of (fs/fuse/inode.c, fuse_fill_super_submount, leaves out SB_POSIXACL),
+// so that where there is one file system it is not told. A file of which the page
+// cache is old is read again (cache=auto): the host sees what the guest writes at
+// once, the guest what the host writes after a second at most.
+func virtiofsdArgs(v qemufiles.Virtiofsd, s *unikernel.Share) []string {
 	if v.InC() {
-		return []string{"--fd=3", "-o", "source=" + escapeOption(dir),
-			"-o", "cache=auto,xattr,posix_acl,announce_submounts"}
+		options := "cache=auto,xattr,posix_acl"
+		if s.Submounts {
+			options += ",announce_submounts"
+		}
+		return []string{"--fd=3", "-o", "source=" + escapeOption(s.Source), "-o", options}
 	}
-	return []string{"--fd=3", "--shared-dir=" + dir,
-		"--cache=auto", "--xattr", "--posix-acl", "--announce-submounts"}
+	args := []string{"--fd=3", "--shared-dir=" + s.Source, "--cache=auto", "--xattr", "--posix-acl"}
+	if s.Submounts {
+		return append(args, "--announce-submounts")
+	}
+	return append(args, "--no-announce-submounts")
 }
 
 // escapeOption writes a value of a list of options that commas part.
@@ -75,7 +83,7 @@ func startVirtiofsd(s *unikernel.Share, name string, a account) (*process, error
 		return nil, err
 	}
 	defer null.Close()
-	started, err := os.StartProcess(v.Binary, append([]string{name}, virtiofsdArgs(v, s.Source)...), &os.ProcAttr{
+	started, err := os.StartProcess(v.Binary, append([]string{name}, virtiofsdArgs(v, s)...), &os.ProcAttr{
 		Dir: "/", Env: []string{}, Files: []*os.File{null, log, log, listener},
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	})

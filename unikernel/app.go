@@ -31,6 +31,11 @@ type SharedMount struct {
 	Mount specs.Mount
 	// Name is a path in the share's directory. Several mounts may have one.
 	Name string
+	// Device is the device number of the source's file system on the host.
+	Device uint64
+	// Below lists where something else is mounted below the source and seen with
+	// it, as paths from there: what is mounted in another comes after that.
+	Below []string
 	// Dir says that the source is a directory, Size is the length of a regular
 	// file in bytes: as they were when the container was asked for.
 	Dir  bool

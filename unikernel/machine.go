@@ -103,6 +103,9 @@ type Share struct {
 	Source string
 	// Tag is how the guest finds it.
 	Tag string
+	// Submounts says that the guest has to tell the file systems below Source
+	// apart, which are mounts there.
+	Submounts bool
 }
 
 // EndReason says why a machine ended.

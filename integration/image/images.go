@@ -86,7 +86,7 @@ func BuildAll(source, dir string) error {
 // BuildHello is Build for the program hello.
 func BuildHello(dir, architecture string) (string, error) { return Build(dir, "hello", architecture) }
 
-// Build builds one of the static programs of this folder, hello or probe, for an
+// Build builds one of the static programs of this folder, such as hello, for an
 // architecture, Go's name of it, below dir and returns its path.
 func Build(dir, name, architecture string) (string, error) {
 	if built := os.Getenv(ProgramsVariable); built != "" {

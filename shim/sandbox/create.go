@@ -29,6 +29,8 @@ type Hardware struct {
 	Disks []unikernel.Disk
 	// Share says that the directory Names.Share is shared.
 	Share bool
+	// Submounts says that it holds several file systems, see unikernel.Share.
+	Submounts bool
 	// Record returns what the guest left for its host, see unikernel.Watched; nil
 	// for nothing.
 	Record func() ([]byte, error)
@@ -174,7 +176,7 @@ func (s *Sandbox) document(nics []unikernel.NIC) unikernel.Machine {
 		m.Channels = []unikernel.Channel{{Name: h.Control, Socket: s.names.Control()}}
 	}
 	if h.Share {
-		m.Share = &unikernel.Share{Source: s.names.Share(), Tag: h.ShareTag}
+		m.Share = &unikernel.Share{Source: s.names.Share(), Tag: h.ShareTag, Submounts: h.Submounts}
 	}
 	return m
 }

@@ -21,6 +21,10 @@ import (
 // machine cannot have and ErrInvalid for a source that does not exist.
 func Plan(mounts []specs.Mount) ([]unikernel.SharedMount, error) {
 	var sources []source
+	all, err := mountinfo.GetMounts(nil)
+	if err != nil {
+		return nil, fmt.Errorf("mounts of the host: %w", err)
+	}
 	for _, m := range mounts {
 		if !isBind(m) {
 			continue
@@ -28,6 +32,9 @@ func Plan(mounts []specs.Mount) ([]unikernel.SharedMount, error) {
 		s, err := look(m)
 		if err != nil {
 			return nil, fmt.Errorf("bind mount %s: %w", m.Destination, err)
+		}
+		if recursive(m) {
+			s.below = below(all, s.path)
 		}
 		sources = append(sources, s)
 	}
@@ -45,6 +52,23 @@ type source struct {
 	info   os.FileInfo
 	device uint64 // of its file system
 	mount  uint64 // the mount it lies in; 0 where the kernel does not tell
+	below  []string
+}
+
+// mostBelow bounds how many mounts below a source the guest is told of. It makes
+// others when a program comes upon them.
+const mostBelow = 256
+
+// below lists the mount points below a directory, in the order of the mounts.
+func below(mounts []*mountinfo.Info, dir string) []string {
+	var paths []string
+	for _, m := range mounts {
+		path, ok := strings.CutPrefix(m.Mountpoint, strings.TrimSuffix(dir, "/")+"/")
+		if ok && path != "" && len(paths) < mostBelow && !slices.Contains(paths, path) {
+			paths = append(paths, path)
+		}
+	}
+	return paths
 }
 
 // look refuses a source that is no data that a guest can use, and options that
@@ -90,7 +114,7 @@ func name(sources []source) []unikernel.SharedMount {
 	var shares []unikernel.SharedMount
 	var devices []uint64
 	for i, s := range sources {
-		share := unikernel.SharedMount{Mount: s.Mount, Name: place(sources, i), Dir: s.info.IsDir()}
+		share := unikernel.SharedMount{Mount: s.Mount, Name: place(sources, i), Device: s.device, Below: s.below, Dir: s.info.IsDir()}
 		if s.info.Mode().IsRegular() {
 			share.Size = s.info.Size()
 		}
@@ -105,6 +129,13 @@ func name(sources []source) []unikernel.SharedMount {
 		shares = append(shares, share)
 	}
 	return shares
+}
+
+// Several says whether shares are, or may come to be, of several file systems.
+func Several(shares []unikernel.SharedMount) bool {
+	return slices.ContainsFunc(shares, func(s unikernel.SharedMount) bool {
+		return s.Device != shares[0].Device || len(s.Below) > 0 || slave(s.Mount)
+	})
 }
 
 // fileDir starts the names of directories that hold single files.

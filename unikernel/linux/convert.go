@@ -85,6 +85,10 @@ func bindShares(c *wire.Container, shares []unikernel.SharedMount) error {
 			return fmt.Errorf("%w: bind mount of %s at %s is not shared with the machine", unikernel.ErrInvalid, m.Source, m.Destination)
 		}
 		m.Source = shares[at].Name
+		m.Options = slices.Clone(m.Options)
+		for _, path := range shares[at].Below {
+			m.Options = append(m.Options, wire.OptionBelow+path)
+		}
 		shares = shares[at+1:]
 	}
 	return nil

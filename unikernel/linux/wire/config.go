@@ -37,6 +37,10 @@ type Container struct {
 	Network   Network
 }
 
+// OptionBelow starts an option of a bind mount that names a path below it where
+// something else is mounted on the host.
+const OptionBelow = "x-uni.below="
+
 // Mount is one entry of the specification's mounts, in their order.
 type Mount struct {
 	Destination string

@@ -102,12 +102,32 @@ func mountBind(m *wire.Mount, o mountOptions) error {
 	if err := unix.Mount(fdPath(source), fdPath(target), "", bind, ""); err != nil {
 		return err
 	}
+	mountBelow(m.Destination, o.below)
 	if flags := o.flags &^ (unix.MS_BIND | unix.MS_REC); flags != 0 {
 		if err := remount(m.Destination, flags); err != nil {
 			return wrap("remount", err)
 		}
 	}
 	return propagate(m.Destination, o)
+}
+
+// mountBelow makes the mounts below a bind mount that the host has there, before
+// a flag is set that they shall not have: the kernel makes them when a path leads
+// through them, with the flags of the mount above. One that is gone is left out.
+func mountBelow(destination string, paths []string) {
+	if len(paths) == 0 {
+		return
+	}
+	top, err := walk(fdRoot, destination, wantExisting)
+	if err != nil {
+		return
+	}
+	defer unix.Close(top)
+	for _, path := range paths {
+		if fd, err := openBelow(top, path); err == nil {
+			unix.Close(fd)
+		}
+	}
 }
 
 // openShared opens a path of the shared directory. What is a mount on the host
@@ -118,10 +138,15 @@ func openShared(path string) (int, error) {
 		return -1, err
 	}
 	defer unix.Close(root)
+	return openBelow(root, path)
+}
+
+// openBelow opens a path below a directory, of which no part is a link.
+func openBelow(dir int, path string) (int, error) {
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
-	fd, err := unix.Openat2(root, path+"/.", &how)
+	fd, err := unix.Openat2(dir, path+"/.", &how)
 	if err == unix.ENOTDIR {
-		return unix.Openat2(root, path, &how)
+		return unix.Openat2(dir, path, &how)
 	}
 	return fd, err
 }

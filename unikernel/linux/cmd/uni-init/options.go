@@ -1,6 +1,12 @@
 package main
 
-import "golang.org/x/sys/unix"
+import (
+	"strings"
+
+	"containerd-shim-uni/unikernel/linux/wire"
+
+	"golang.org/x/sys/unix"
+)
 
 // mountOptions are the options of one mount, sorted by how they are applied.
 type mountOptions struct {
@@ -8,6 +14,7 @@ type mountOptions struct {
 	recursive   uintptr   // flags for all mounts below, too (rro and friends)
 	propagation []uintptr // one mount(2) call each
 	data        []string  // for the file system
+	below       []string  // where something else is mounted below a bind mount
 }
 
 // flagOptions are the options of mount(8) that are flags of mount(2).
@@ -65,7 +72,9 @@ var hostOptions = map[string]bool{"idmap": true, "ridmap": true, "remount": true
 func parseOptions(options []string) mountOptions {
 	var o mountOptions
 	for _, name := range options {
-		if f, ok := flagOptions[name]; ok {
+		if path, ok := strings.CutPrefix(name, wire.OptionBelow); ok {
+			o.below = append(o.below, path)
+		} else if f, ok := flagOptions[name]; ok {
 			if f.clear {
 				o.flags &^= f.flag
 			} else {
