@@ -78,6 +78,25 @@ func TestAccessLists(t *testing.T) {
 	})
 }
 
+// TestVirtiofsdIsTheContainers: what a container's reads and writes cost on the
+// host counts as its own.
+func TestVirtiofsdIsTheContainers(t *testing.T) {
+	onNewest(t, func(t *testing.T, h *host) {
+		h.detach(t, container{flags: mount(t.TempDir(), "/a", "rbind:rw")}, "sleep", "1000")
+		found := h.find(t, "virtiofsd")
+		if len(found) != 2 {
+			t.Errorf("processes %v, want virtiofsd and the child in which it works", found)
+		}
+		for _, pid := range found {
+			groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+			if err != nil || !strings.Contains(string(groups), h.Namespace) {
+				t.Errorf("process %d is in %s, %v", pid, groups, err)
+			}
+		}
+		h.RemoveAll(t.Context())
+	})
+}
+
 // sharer is the host's side of shared directories.
 type sharer struct {
 	t    *testing.T

@@ -26,8 +26,11 @@ func shareSocket(s *unikernel.Share) string { return s.Source + ".sock" }
 func shareLog(s *unikernel.Share) string { return s.Source + ".log" }
 
 // helperName is the first argument of a machine's virtiofsd, by which it is
-// found again without any state.
-func helperName(t target, machine string) string { return "virtiofsd:" + machine + "@" + t.root }
+// found again without any state. Who looks for the program's name takes what
+// follows the last slash, so there is none.
+func helperName(t target, machine string) string {
+	return "virtiofsd:" + machine + "@" + strings.ReplaceAll(t.root, "/", ":")
+}
 
 // virtiofsdArgs are the arguments of a virtiofsd that shares a directory and is
 // given its listening socket as descriptor 3.
