@@ -18,7 +18,7 @@ type row struct {
 	pkg  string
 	run  string // pattern of go test -run
 	env  []string
-	// minutes bound the row, 10 when 0: a test that hangs is a failure with
+	// minutes bound the row, 20 when 0: a test that hangs is a failure with
 	// its name, not a machine that is killed.
 	minutes int
 }
@@ -30,6 +30,7 @@ var rows = []row{
 	{name: "libvirt", pkg: "./libvirt", run: "^TestQEMU"},
 	{name: "containerd 1.6", pkg: "./integration", run: names(streams, processes, lifecycle), env: on("1.6.20")},
 	{name: "containerd 2.4", pkg: "./integration", run: names(streams, processes, lifecycle), env: on("2.4.2")},
+	{name: "clock", pkg: "./integration", run: names([]string{"TestContainerClock"}), env: on("2.4.2")},
 	{name: "machines", pkg: "./integration", run: names(machines), env: on("2.4.2")},
 	{name: "networks", pkg: "./integration", run: names(networks), env: on("2.4.2")},
 	{name: "kills", pkg: "./integration", run: names(kills), env: on("2.4.2")},
@@ -60,7 +61,7 @@ func names(groups ...[]string) string {
 
 func (r row) bound() time.Duration {
 	if r.minutes == 0 {
-		return 10 * time.Minute
+		return 20 * time.Minute
 	}
 	return time.Duration(r.minutes) * time.Minute
 }
