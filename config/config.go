@@ -162,6 +162,8 @@ type Storage struct {
 	StateDir string
 	// DataDir holds the cache and the containers' disks, on one file system.
 	DataDir string
+	// MinFree is how many bytes containers leave free where DataDir is.
+	MinFree int64
 }
 
 // CurrentKernel is the name, below NanosDir, of the kernel that boots unless
@@ -203,7 +205,7 @@ type Annotations struct {
 
 // Default returns the configuration without any file.
 func Default() Config {
-	storage := Storage{StateDir: "/run/uni", DataDir: "/var/lib/uni"}
+	storage := Storage{StateDir: "/run/uni", DataDir: "/var/lib/uni", MinFree: 256 << 20}
 	return Config{
 		Guest: "linux",
 		Machine: Machine{

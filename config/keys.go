@@ -68,6 +68,7 @@ var keys = []key{
 
 	text("storage.state_dir", checkStateDir, func(c *Config) *string { return &c.Storage.StateDir }),
 	text("storage.data_dir", checkPath, func(c *Config) *string { return &c.Storage.DataDir }),
+	size("storage.min_free", minCache, maxCache, func(c *Config) *int64 { return &c.Storage.MinFree }),
 
 	size("cache.max_size", minCache, maxCache, func(c *Config) *int64 { return &c.Cache.MaxSize }),
 	size("rootfs.writable_size", minWritable, maxWritable, func(c *Config) *int64 { return &c.Rootfs.WritableSize }),

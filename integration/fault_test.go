@@ -171,7 +171,7 @@ func TestContainerThatPowersOff(t *testing.T) {
 func TestDiskFullWhileTheImageIsBuilt(t *testing.T) {
 	uniOnly(t)
 	on(t, func(t *testing.T, h *host) {
-		h.with(t, settings{"storage.data_dir": fmt.Sprintf("%q", smallDisk(t, "16m"))})
+		h.with(t, settings{"storage.data_dir": fmt.Sprintf("%q", smallDisk(t, "16m")), "storage.min_free": `"0B"`})
 		h.refused(t, container{image: python}, "no space left on device")
 	})
 }
@@ -179,11 +179,16 @@ func TestDiskFullWhileTheImageIsBuilt(t *testing.T) {
 func TestDiskFullWhileTheGuestWrites(t *testing.T) {
 	uniOnly(t)
 	on(t, func(t *testing.T, h *host) {
-		h.with(t, settings{"storage.data_dir": fmt.Sprintf("%q", smallDisk(t, "48m"))})
-		got := h.run(t, container{}, "sh", "-c", "dd if=/dev/urandom of=/big bs=1M count=100 conv=fsync 2>/dev/null && echo wrote; echo after; exit 5")
-		if got.Code != 5 || got.Stdout != "after\n" {
-			t.Errorf("got %+v, want status 5", got)
+		h.with(t, settings{"storage.data_dir": fmt.Sprintf("%q", smallDisk(t, "96m")), "storage.min_free": `"16MiB"`})
+		got := h.run(t, container{}, "sh", "-c", `
+			df -m / | awk 'NR == 2 && $4 < 80 { print "df knows" }'
+			dd if=/dev/zero of=/big bs=1M count=200 || echo failed
+			rm /big; sleep 3; dd if=/dev/zero of=/small bs=1M count=30 conv=fsync && echo after`)
+		if !strings.Contains(got.Stderr, "No space left on device") || got.Stdout != "df knows\nfailed\nafter\n" {
+			t.Errorf("got %+v", got)
 		}
+		h.with(t, settings{"storage.data_dir": fmt.Sprintf("%q", smallDisk(t, "16m")), "storage.min_free": `"17MiB"`})
+		h.refused(t, container{}, "no space left on device", "storage.min_free")
 	})
 }
 

@@ -150,12 +150,16 @@ func (h *host) powerCut(t *testing.T, sockets []string) {
 		}
 	}
 	eventually(t, "no cgroup is left", func() bool {
-		groups, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup", h.Namespace, "*/"))
-		more, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup/*", h.Namespace, "*/"))
-		for _, g := range append(groups, more...) {
-			_ = syscall.Rmdir(g)
+		left := 0
+		for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+			files, _ := filepath.Glob(filepath.Join(pattern, h.Namespace, "*"))
+			for _, f := range files {
+				if st, err := os.Lstat(f); err == nil && st.IsDir() && syscall.Rmdir(f) != nil {
+					left++
+				}
+			}
 		}
-		return len(groups)+len(more) == 0
+		return left == 0
 	})
 	for _, dir := range []string{h.state, h.State()} {
 		if err := os.RemoveAll(dir); err != nil {

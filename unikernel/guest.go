@@ -163,6 +163,12 @@ type Timekeeper interface {
 	SetClock(context.Context) error
 }
 
+// Spacious is a Session whose guest can be told how much the host has for what the
+// container writes, before Run and after it: the container cannot write more.
+type Spacious interface {
+	Space(ctx context.Context, bytes int64) error
+}
+
 // Process is a process in a guest.
 type Process interface {
 	// Signal delivers sig; with all, to every process of the container. A

@@ -195,6 +195,9 @@ func (cr *creation) directories(ctx context.Context) error {
 		return err
 	}
 	cr.undo.add("remove "+cr.names.Data, func(context.Context) error { return sandbox.RemoveTree(cr.names.Data) })
+	if err := cr.checkSpace(); err != nil {
+		return err
+	}
 	if err := os.Mkdir(cr.names.Data, 0o711); err != nil {
 		return err
 	}

@@ -73,6 +73,7 @@ func (c *Container) boot(ctx context.Context) (unikernel.Process, error) {
 		app.Spec.Process.ConsoleSize = &specs.Box{Width: uint(w.width), Height: uint(w.height)}
 	}
 	c.mu.Unlock()
+	c.tellSpace(ctx, session)
 	proc, err := session.Run(ctx, app, c.streams.Stdio())
 	if err != nil {
 		return nil, &programError{err}

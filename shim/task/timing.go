@@ -2,6 +2,9 @@ package task
 
 import "time"
 
+// spacePlenty is how many bytes of the host's disk no guest writes in a few seconds.
+const spacePlenty = 32 << 30
+
 // How long things may take. They are variables for the tests alone.
 var (
 	// IdleTimeout is how long a shim waits for a container. containerd asks for one
@@ -20,6 +23,9 @@ var (
 	// first process is announced. It goes within 20 ms, unless somebody has
 	// yet to read the output.
 	exitPatience = 100 * time.Millisecond
+	// spacePeriod is how often the host's disk space is looked at, ten times less
+	// often while there is plenty. spaceTimeout bounds telling the guest.
+	spacePeriod, spaceTimeout = time.Second, 5*time.Second
 	// saveTimeout bounds writing a container's changes back to its snapshot.
 	saveTimeout = 10 * time.Minute
 	// statsTimeout bounds asking the guest what the container uses, and changing

@@ -60,6 +60,7 @@ var checks = []struct {
 	{"network", checkNetwork},
 	{"cgroup", checkCgroup},
 	{"storage", checkStorage},
+	{"abandoned", checkAbandoned},
 }
 
 func checkCommand(path *string) *cobra.Command {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"containerd-shim-uni/builder"
 	"containerd-shim-uni/config"
 	"containerd-shim-uni/libvirt/qemufiles"
 )
@@ -228,6 +229,33 @@ func checkStorage(_ context.Context, h host, c config.Config) finding {
 		return fail("change storage.data_dir", "%s is on a read-only file system", c.Storage.DataDir)
 	}
 	return judgeSpace(c.Storage.DataDir, int64(st.Bavail)*st.Bsize, c.Cache.MaxSize)
+}
+
+// checkAbandoned is about containers whose host crashed.
+func checkAbandoned(_ context.Context, h host, c config.Config) finding {
+	if !h.exists(c.Storage.DataDir) {
+		return ok("none")
+	}
+	store, err := builder.Open(h.root+c.Storage.DataDir, builder.Options{MaxSize: c.Cache.MaxSize})
+	if err != nil {
+		return warn("repair it or change storage.data_dir", "%v", err)
+	}
+	all, err := store.Abandoned()
+	if err != nil {
+		return warn("look at it", "%v", err)
+	}
+	return judgeAbandoned(all)
+}
+
+func judgeAbandoned(all []builder.Abandoned) finding {
+	if len(all) == 0 {
+		return ok("none")
+	}
+	var bytes int64
+	for _, a := range all {
+		bytes += a.Bytes
+	}
+	return warn("run uni cache prune, or start a container", "%d, with %s, left by a crash of the host", len(all), human(bytes))
 }
 
 func judgeSpace(dir string, free, cache int64) finding {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"containerd-shim-uni/builder/kernels/kerneltest"
+	"containerd-shim-uni/builder"
 	"containerd-shim-uni/config"
 )
 
@@ -226,6 +227,12 @@ func TestLibvirtDaemon(t *testing.T) {
 }
 
 func TestJudgeSpace(t *testing.T) {
+	if f := judgeAbandoned(nil); f.Level != levelOK {
+		t.Errorf("nothing abandoned: %+v", f)
+	}
+	if f := judgeAbandoned([]builder.Abandoned{{Bytes: 1 << 20}, {Bytes: 1 << 20}}); f.Level != levelWarn || !strings.Contains(f.Detail, "2, with 2.0MiB") {
+		t.Errorf("two abandoned: %+v", f)
+	}
 	if f := judgeSpace("/d", lowSpace-1, 0); f.Level != levelWarn || f.Action == "" {
 		t.Errorf("%+v", f)
 	}

@@ -8,7 +8,7 @@ import (
 
 // Version is the protocol's version, sent in Hello. The two sides must have
 // the same one.
-const Version = 5
+const Version = 6
 
 // Magic starts the payload of Hello.
 const Magic = "uni-guest"
@@ -55,6 +55,7 @@ const (
 	KindClock                    // host: Clock; id of the request. The reply holds a Time
 	KindStats                    // host: nothing; id of the request. The reply holds Stats
 	KindLimit                    // host: Limits; id of the request
+	KindSpace                    // host: Space; id of the request
 	kindEnd
 )
 

@@ -134,6 +134,12 @@ func (s *server) handle(f wire.Frame) error {
 			return err
 		}
 		go func() { s.reply(f.ID, limit(req)) }()
+	case wire.KindSpace:
+		req, err := wire.DecodeSpace(f.Payload)
+		if err != nil {
+			return err
+		}
+		s.reply(f.ID, s.sp.setSpace(req.Free))
 	case wire.KindShutdown:
 		go func() {
 			s.reply(f.ID, s.sp.quiesce())

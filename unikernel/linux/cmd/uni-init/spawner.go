@@ -4,6 +4,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -28,6 +29,11 @@ type spawner struct {
 	root int         // the container's root directory, O_PATH
 	// upper is the directory of the writable layer's disk, or -1.
 	upper int
+
+	spaceMu sync.Mutex // guards what follows, and that up is set
+	// space is what the host has for the disk, in bytes.
+	space      uint64
+	spaceKnown bool
 	// cgroup is the directory of the container's cgroup, or -1 before setup.
 	cgroup int
 }
@@ -91,6 +97,11 @@ func (sp *spawner) setup(c *wire.Container) error {
 		if err := limit(wire.Limits{Pids: &c.PidsLimit}); err != nil {
 			return err
 		}
+	}
+	sp.spaceMu.Lock()
+	defer sp.spaceMu.Unlock()
+	if err := sp.limitSpace(); err != nil {
+		return err
 	}
 	sp.up.Store(true)
 	return nil
