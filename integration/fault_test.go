@@ -179,11 +179,12 @@ func TestDiskFullWhileTheImageIsBuilt(t *testing.T) {
 func TestDiskFullWhileTheGuestWrites(t *testing.T) {
 	uniOnly(t)
 	on(t, func(t *testing.T, h *host) {
-		h.with(t, settings{"storage.data_dir": fmt.Sprintf("%q", smallDisk(t, "96m")), "storage.min_free": `"16MiB"`})
+		h.with(t, settings{"storage.data_dir": fmt.Sprintf("%q", smallDisk(t, "128m")), "storage.min_free": `"16MiB"`})
 		got := h.run(t, container{}, "sh", "-c", `
-			df -m / | awk 'NR == 2 && $4 < 80 { print "df knows" }'
+			df -m / | awk 'NR == 2 && $4 < 90 { print "df knows" }'
 			dd if=/dev/zero of=/big bs=1M count=200 || echo failed
-			rm /big; sleep 3; dd if=/dev/zero of=/small bs=1M count=30 conv=fsync && echo after`)
+			rm /big
+			for i in $(seq 20); do dd if=/dev/zero of=/small bs=1M count=40 conv=fsync && echo after && exit; sleep 1; done`)
 		if !strings.Contains(got.Stderr, "No space left on device") || got.Stdout != "df knows\nfailed\nafter\n" {
 			t.Errorf("got %+v", got)
 		}

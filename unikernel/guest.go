@@ -164,9 +164,11 @@ type Timekeeper interface {
 }
 
 // Spacious is a Session whose guest can be told how much the host has for what the
-// container writes, before Run and after it: the container cannot write more.
+// container writes, before Run and after it: the container cannot write more. In
+// bytes, free is what the host's disk has free, held what the container's own disk
+// occupies there.
 type Spacious interface {
-	Space(ctx context.Context, bytes int64) error
+	Space(ctx context.Context, free, held int64) error
 }
 
 // Process is a process in a guest.

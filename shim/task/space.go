@@ -60,15 +60,21 @@ func (c *Container) tellSpace(ctx context.Context, session unikernel.Session) {
 	}()
 }
 
-// tellSpaceOnce returns what the guest has been told last.
+// tellSpaceOnce returns what is free on the host. While there is plenty the guest
+// is told of changes only.
 func (c *Container) tellSpaceOnce(ctx context.Context, guest unikernel.Spacious, last int64) int64 {
-	left, err := spaceLeft(filepath.Dir(c.names.writable()), c.cfg.Storage.MinFree)
-	if err != nil || left == last {
+	disk := c.names.writable()
+	left, err := spaceLeft(filepath.Dir(disk), c.cfg.Storage.MinFree)
+	if err != nil || left == last && left > spacePlenty {
 		return last
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(disk, &st); err != nil {
+		return last // it has just been removed
 	}
 	ctx, cancel := context.WithTimeout(ctx, spaceTimeout)
 	defer cancel()
-	if err := guest.Space(ctx, left); err != nil {
+	if err := guest.Space(ctx, left, st.Blocks*512); err != nil { // st_blocks, see stat(2)
 		c.log().WithError(err).Debug("the guest was not told of the host's disk space")
 		return last
 	}

@@ -25,7 +25,7 @@ var (
 	exitPatience = 100 * time.Millisecond
 	// spacePeriod is how often the host's disk space is looked at, ten times less
 	// often while there is plenty. spaceTimeout bounds telling the guest.
-	spacePeriod, spaceTimeout = time.Second, 5*time.Second
+	spacePeriod, spaceTimeout = time.Second, 5 * time.Second
 	// saveTimeout bounds writing a container's changes back to its snapshot.
 	saveTimeout = 10 * time.Minute
 	// statsTimeout bounds asking the guest what the container uses, and changing

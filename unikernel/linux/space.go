@@ -10,6 +10,6 @@ import (
 var _ unikernel.Spacious = (*session)(nil)
 
 // Space implements unikernel.Spacious.
-func (s *session) Space(ctx context.Context, free int64) error {
-	return s.call(ctx, wire.KindSpace, wire.Space{Free: uint64(max(free, 0))}.Encode())
+func (s *session) Space(ctx context.Context, free, held int64) error {
+	return s.call(ctx, wire.KindSpace, wire.Space{Free: uint64(max(free, 0)), Held: uint64(max(held, 0))}.Encode())
 }

