@@ -12,9 +12,19 @@
 //	<dir>/cache/templates/<digest>.ext4  an empty, formatted file system, sparse
 //	<dir>/containers/<key>/              the caller's; on the same file system
 //
-// A container gets hard links: root.erofs is a link of a root, and
-// template.ext4 beside its writable.qcow2 a link of the template that the
-// overlay is backed by. A container that boots from its root has boot.tfs, a
+// A container gets hard links: root.erofs is a link of a root, and writable.ext4 of
+// its layer's disk, which lies with the container's snapshot:
+//
+//	<layer's home>/layer.ext4   the disk, first a copy of a template
+//	<layer's home>/state.json   what the layer's directory was when both were the same
+//	<layer's home>/synced       the same, once it would be found after a crash of the host
+//	<layer's home>/lock         held, flock, by the container that has the layer
+//	<layer's home>/next         the directory that is to be the layer's, while it is made
+//
+// After its machine has ended, the disk is the truth until Save has exchanged the
+// layer's directory for what is on it; then the directory is, so that what others
+// put there counts. Where a layer cannot be kept so, its disk is the container's alone
+// and is merged into the root file system. A container that boots from its root has boot.tfs, a
 // link of a disk, and boot.qcow2, its configuration and what it writes; its
 // volumes are volume-0.tfs and so on, links where they are shared. An image
 // that is a finished disk is linked from its snapshot, past the cache, and copied
