@@ -156,7 +156,7 @@ func TestParams(t *testing.T) {
 		"nothing":         {nil, old, ""},
 		"options (< 2.3)": {marshal(t, options(t, "/old")), old, "/old"},
 		"BootstrapParams": {marshal(t, boot), params{
-			ttrpcAddress: "/t", address: "/g", binary: "/bin", socketDir: "/sock", debug: true}, "/boot"},
+			ttrpcAddress: "/t", address: "/g", binary: "/bin", socketDir: "/sock", debug: true, bootstrap: true}, "/boot"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := readParams(f, bytes.NewReader(test.input))
@@ -287,7 +287,12 @@ func TestStartServeShutdown(t *testing.T) {
 		if err := testRuntime(nil).run(t.Context(), command, bytes.NewReader(input), &out); err != nil {
 			t.Fatal(err)
 		}
-		return out.String()
+		// What containerd reads, as it does (core/runtime/v2, parseStartResponse).
+		var result bootstrap.BootstrapResult
+		if err := proto.Unmarshal(out.Bytes(), &result); err != nil || result.Version != 3 || result.Protocol != "ttrpc" {
+			t.Fatalf("%q: %+v, %v", &out, &result, err)
+		}
+		return result.Address
 	}
 	first := address()
 	path, ok := strings.CutPrefix(first, "unix://")
@@ -457,5 +462,22 @@ func TestLog(t *testing.T) {
 	r.Close()
 	if _, err := w.Write([]byte("after\n")); err != nil {
 		t.Errorf("the reader left: %v", err)
+	}
+}
+
+// Each containerd gets the newest form that it takes.
+func TestAnswer(t *testing.T) {
+	const address = "unix:///run/containerd/s/x"
+	if got, err := (params{}).answer(address); string(got) != address || err != nil {
+		t.Errorf("plain: %q, %v", got, err)
+	}
+	// A plain address is none of the newer forms by accident.
+	if proto.Unmarshal([]byte(address), &bootstrap.BootstrapResult{}) == nil {
+		t.Error("the plain address is a BootstrapResult, too")
+	}
+	got, err := params{bootstrap: true}.answer(address)
+	var result bootstrap.BootstrapResult
+	if err != nil || proto.Unmarshal(got, &result) != nil || result.Address != address || result.Version != taskVersion {
+		t.Errorf("%q, %v", got, err)
 	}
 }

@@ -29,6 +29,8 @@ type params struct {
 	binary       string
 	socketDir    string
 	debug        bool
+	// bootstrap says that they came as BootstrapParams: from containerd 2.3 on.
+	bootstrap bool
 }
 
 // readParams reads standard input of start.
@@ -47,7 +49,9 @@ func readParams(f flags, stdin io.Reader) (params, error) {
 		return p, nil
 	}
 	if boot, ok := parseBootstrap(f, input); ok {
-		return p.with(boot), nil
+		p = p.with(boot)
+		p.bootstrap = true
+		return p, nil
 	}
 	var options anypb.Any
 	if err := proto.Unmarshal(input, &options); err != nil {

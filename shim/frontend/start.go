@@ -16,6 +16,8 @@ import (
 	"containerd-shim-uni/shim/cgroup"
 	"containerd-shim-uni/shim/task"
 
+	"github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
@@ -28,7 +30,7 @@ const (
 	maxOOMScore = 1000
 )
 
-// start prints the address of the shim that serves the container's group,
+// start prints where the shim is that serves the container's group,
 // after starting it if there is none.
 func start(_ context.Context, f flags, stdin io.Reader, stdout io.Writer) error {
 	p, err := readParams(f, stdin)
@@ -57,9 +59,27 @@ func start(_ context.Context, f flags, stdin io.Reader, stdout io.Writer) error 
 	if err := os.WriteFile(filepath.Join(f.bundle, addressFile), []byte(address), 0o644); err != nil {
 		return err
 	}
-	_, err = io.WriteString(stdout, address)
+	answer, err := p.answer(address)
+	if err != nil {
+		return err
+	}
+	_, err = stdout.Write(answer)
 	return err
 }
+
+// answer is what start prints: the newest form that whoever asked takes. A
+// containerd that sends BootstrapParams takes a BootstrapResult, and then speaks
+// version 3 of the task API; to others, of which 1.6 takes nothing else and none
+// says which it is, the plain address means version 2.
+func (p params) answer(address string) ([]byte, error) {
+	if !p.bootstrap {
+		return []byte(address), nil
+	}
+	return proto.Marshal(&bootstrap.BootstrapResult{Version: taskVersion, Address: address, Protocol: "ttrpc"})
+}
+
+// taskVersion is the newest version of containerd's task API that is served.
+const taskVersion = 3
 
 // spawn starts this program once more as the shim, in a session of its own,
 // with the listening socket as its descriptor 3.
