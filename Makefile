@@ -13,7 +13,7 @@ export PATH := $(shell deploy/go.sh 2>/dev/null || echo /nonexistent):$(PATH)
 export GOFLAGS := $(GOFLAGS) -tags=libvirt_dlopen
 
 .DEFAULT_GOAL := help
-.PHONY: help deps go build guest peers install uninstall demo test unit integration distro kvm bench soak clean
+.PHONY: help deps go build guest peers install uninstall demo test unit integration distro kvm bench soak conformance clean
 
 help: ## show this list
 	@echo "containerd-shim-uni: containers as unikernel VMs. Targets:"
@@ -67,6 +67,9 @@ bench: build guest peers ## measure against runc and print a table (root)
 
 soak: build guest peers ## let many containers live, some die, and count what goes wrong: N=200 SEED= ONLY= RUNTIME= (root)
 	@go run -buildvcs=false ./integration/cmd/soak -n $(or $(N),200) $(if $(SEED),-seed $(SEED)) $(if $(ONLY),-only "$(ONLY)") $(if $(RUNTIME),-runtime $(RUNTIME))
+
+conformance: build guest peers ## containerd's own client tests on runc and on this runtime: RUN=REGEXP (root, about half an hour)
+	@go run -buildvcs=false ./integration/cmd/conformance $(if $(RUN),-run "$(RUN)")
 
 clean: ## remove out/ (the kernel's cache under ~/.cache/containerd-shim-uni stays)
 	@rm -rf $(OUT)
