@@ -254,6 +254,19 @@ func TestListen(t *testing.T) {
 	l.Close()
 }
 
+// TestServeWithoutABundle: a shim whose client has gone before it began, and took
+// the bundle away, leaves no socket.
+func TestServeWithoutABundle(t *testing.T) {
+	path := filepath.Join(socketDir(t), "s")
+	err := testRuntime(&fakeHost{}).serve(t.Context(), flags{bundle: filepath.Join(t.TempDir(), "gone"), socket: path, namespace: "ns", id: "c"})
+	if err == nil {
+		t.Fatal("it served")
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is left: %v", err)
+	}
+}
+
 func TestInfoAndVersion(t *testing.T) {
 	var out bytes.Buffer
 	r := testRuntime(&fakeHost{})

@@ -38,17 +38,25 @@ const (
 
 // serve is the shim.
 func (r Runtime) serve(ctx context.Context, f flags) error {
+	l, err := listener(f.socket)
+	if err != nil {
+		return fmt.Errorf("shim socket: %w", err)
+	}
+	// Once: another shim of the group may have made the socket anew. Whatever fails
+	// from here on, also when the bundle of a client that has gone is no more.
+	vanish := sync.OnceFunc(func() { _ = os.Remove(l.Addr().String()) })
+	defer vanish()
 	if err := openLog(f.bundle, f.debug); err != nil {
 		return fmt.Errorf("log: %w", err)
 	}
-	err := r.serveGroup(ctx, f)
+	err = r.serveGroup(ctx, f, l, vanish)
 	if err != nil {
 		log.L.WithError(err).Error("shim ends")
 	}
 	return err
 }
 
-func (r Runtime) serveGroup(ctx context.Context, f flags) error {
+func (r Runtime) serveGroup(ctx context.Context, f flags, l net.Listener, vanish func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if err := reaper.Subreaper(); err != nil {
@@ -63,12 +71,6 @@ func (r Runtime) serveGroup(ctx context.Context, f flags) error {
 	}
 	queue := event.NewQueue(f.namespace, sink)
 	host := r.Host(f.namespace, f.group)
-	l, err := listener(f.socket)
-	if err != nil {
-		return fmt.Errorf("shim socket: %w", err)
-	}
-	// Once: another shim of the group may have made the socket anew.
-	vanish := sync.OnceFunc(func() { _ = os.Remove(l.Addr().String()) })
 	tasks := task.NewService(f.namespace, host, queue, func() { vanish(); release(host, releaseTimeout) })
 	calls, clients := make(activity, 1), &connections{}
 	server, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(clients),
