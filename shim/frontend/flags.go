@@ -13,8 +13,9 @@ type flags struct {
 	namespace, id, bundle string
 	// address is containerd's gRPC address, publishBinary its own binary.
 	address, publishBinary string
-	// socket is where to serve; empty means on descriptor 3.
+	// socket is where to serve. With ready somebody waits for it, see readyFD.
 	socket string
+	ready  bool
 	// group names the containers that share the shim.
 	group                string
 	debug, version, info bool
@@ -31,6 +32,7 @@ func parse(args []string) (flags, error) {
 	set.StringVar(&f.bundle, "bundle", "", "directory of the container, if not the current one")
 	set.StringVar(&f.address, "address", "", "containerd's gRPC address")
 	set.StringVar(&f.publishBinary, "publish-binary", "", "containerd's binary, which publishes events")
+	set.BoolVar(&f.ready, "ready", false, "tell on descriptor 3 when the socket is there")
 	set.StringVar(&f.socket, "socket", "", "path of the socket to serve")
 	set.String("debug-socket", "", "ignored: there is no such socket")
 	set.StringVar(&f.group, "group", "", "name of the containers that share the shim")

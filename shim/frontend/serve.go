@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
@@ -22,8 +23,10 @@ import (
 )
 
 const (
-	// listenFD is the descriptor on which start hands over the socket.
-	listenFD = 3
+	// readyFD is the descriptor on which a shim tells start that it has its socket,
+	// by readyWord, or why not.
+	readyFD   = 3
+	readyWord = "ready"
 	// replyTimeout is for containerd to get the reply to Shutdown and leave,
 	// flushTimeout for the events.
 	replyTimeout = 500 * time.Millisecond
@@ -38,9 +41,9 @@ const (
 
 // serve is the shim.
 func (r Runtime) serve(ctx context.Context, f flags) error {
-	l, err := listener(f.socket)
+	l, err := makeSocket(f)
 	if err != nil {
-		return fmt.Errorf("shim socket: %w", err)
+		return err
 	}
 	// Once: another shim of the group may have made the socket anew. Whatever fails
 	// from here on, also when the bundle of a client that has gone is no more.
@@ -152,11 +155,26 @@ func dumpStacks() {
 	log.L.Infof("goroutines:\n%s", stacks[:n])
 }
 
-func listener(path string) (net.Listener, error) {
-	if path != "" {
-		return net.Listen("unix", path)
+// makeSocket makes the socket, and tells who waits for that, if somebody does.
+func makeSocket(f flags) (net.Listener, error) {
+	if f.socket == "" {
+		return nil, errors.New("-socket is missing; containerd starts this program, it is not meant to be run by hand")
 	}
-	f := os.NewFile(listenFD, "socket")
-	defer f.Close()
-	return net.FileListener(f)
+	said := readyWord
+	l, err := listen(f.socket)
+	if err == nil && l == nil {
+		err = errors.New("another shim serves it")
+	}
+	if err != nil {
+		said = err.Error()
+	}
+	if f.ready {
+		ready := os.NewFile(readyFD, "ready")
+		_, _ = io.WriteString(ready, said) // who has been killed meanwhile need not know
+		_ = ready.Close()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("shim socket %s: %w", f.socket, err)
+	}
+	return l, nil
 }

@@ -2,16 +2,15 @@ package frontend
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"containerd-shim-uni/shim/cgroup"
 	"containerd-shim-uni/shim/task"
@@ -45,15 +44,10 @@ func start(_ context.Context, f flags, stdin io.Reader, stdout io.Writer) error 
 		return err
 	}
 	path := socketPath(p.socketDir, p.address, f.namespace, group)
-	l, err := listen(path)
-	if err != nil {
-		return fmt.Errorf("shim socket: %w", err)
-	}
 	address := unixScheme + path
-	if l != nil {
-		defer l.Close()
-		if err := spawn(f, p, group, l); err != nil {
-			return errors.Join(fmt.Errorf("start shim: %w", err), os.Remove(path))
+	if !served(address) {
+		if err := spawn(f, p, group, path); err != nil {
+			return fmt.Errorf("start shim: %w", err)
 		}
 	}
 	if err := os.WriteFile(filepath.Join(f.bundle, addressFile), []byte(address), 0o644); err != nil {
@@ -81,26 +75,29 @@ func (p params) answer(address string) ([]byte, error) {
 // taskVersion is the newest version of containerd's task API that is served.
 const taskVersion = 3
 
-// spawn starts this program once more as the shim, in a session of its own,
-// with the listening socket as its descriptor 3.
-func spawn(f flags, p params, group string, l *net.UnixListener) error {
+// spawn starts this program once more as the shim, in a session of its own, and
+// returns when it or another serves the socket at path. The shim makes the socket
+// itself: whenever we are killed, what is there has an owner.
+func spawn(f flags, p params, group, path string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	socket, err := l.File()
+	ready, tell, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	defer socket.Close()
-	args := []string{"-namespace", f.namespace, "-id", f.id, "-group", group, "-address", p.address, "-publish-binary", p.binary}
+	defer ready.Close()
+	defer tell.Close()
+	args := []string{"-namespace", f.namespace, "-id", f.id, "-group", group, "-address", p.address, "-publish-binary", p.binary,
+		"-socket", path, "-ready"}
 	if p.debug {
 		args = append(args, "-debug")
 	}
 	cmd := exec.Command(self, args...)
 	cmd.Dir = f.bundle
 	cmd.Env = append(os.Environ(), envTTRPCAddress+"="+p.ttrpcAddress)
-	cmd.ExtraFiles = []*os.File{socket}
+	cmd.ExtraFiles = []*os.File{tell}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return err
@@ -111,7 +108,31 @@ func spawn(f flags, p params, group string, l *net.UnixListener) error {
 		_ = cmd.Wait() // killed: that is no news
 		return err
 	}
+	_ = tell.Close()
+	if err := awaitReady(ready, path); err != nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		return err
+	}
 	return cmd.Process.Release()
+}
+
+// readyTimeout bounds waiting for a shim to make its socket.
+const readyTimeout = 10 * time.Second
+
+// awaitReady returns when a shim says that it serves, or says no more and another
+// does.
+func awaitReady(ready *os.File, path string) error {
+	_ = ready.SetReadDeadline(time.Now().Add(readyTimeout))
+	said, err := io.ReadAll(ready)
+	switch {
+	case string(said) == readyWord, served(path):
+		return nil
+	case err != nil:
+		return fmt.Errorf("it does not make its socket: %w", err)
+	default:
+		return fmt.Errorf("it ended: %s", said)
+	}
 }
 
 // confine moves the shim into the cgroup that the client wants it in.
