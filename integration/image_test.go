@@ -251,7 +251,7 @@ func TestImageRefuses(t *testing.T) {
 			{carried("guest=image"), "io.containerd.uni.kernel=/PATH/IN/IMAGE"},
 			{carried("kernel=/boot/pvh", "guest=linux"), "add the annotation io.containerd.uni.guest=image"},
 			{carried("kernel=boot/pvh"), "absolute"},
-			{carried("kernel=/missing"), "kernel /missing: invalid argument: there is no such file in the image"},
+			{carried("kernel=/missing"), "kernel /missing: there is no such file in the image"},
 			{carried("kernel=/outside"), "there is no such file in the image"},
 			{carried("kernel=/boot"), "no regular file"},
 			{carried("kernel=/text"), "/text: it is no kernel"},

@@ -106,11 +106,13 @@ var networkSettings = map[string]setting{
 		steps: "interfaces then udp 203.0.113.1:80 8900 then get http://203.0.113.1/",
 		want:  []string{"mtu 9000", "10.1.1.2/32", "8900 bytes came back, the same: true\nyou are 10.1.1.2\n"},
 	},
-	// The gateway is nobody's address: the host answers for it (proxy_arp).
+	// The gateway is nobody's address: the host answers for it (proxy_arp), if it
+	// is a router; a new namespace is one where its host is.
 	"gateway outside of every network": {
 		links: []string{"eth0"},
 		outside: `ip link add up0 type veth peer name up1; ip link set up0 up; ip link set up1 up
-			ip route add default dev up0; ip route add 10.1.1.2/32 dev eth0; echo 1 >/proc/sys/net/ipv4/conf/eth0/proxy_arp
+			ip route add default dev up0; ip route add 10.1.1.2/32 dev eth0
+			echo 1 >/proc/sys/net/ipv4/conf/all/forwarding; echo 1 >/proc/sys/net/ipv4/conf/eth0/proxy_arp
 			echo 0 >/proc/sys/net/ipv4/neigh/eth0/proxy_delay; ip addr add 203.0.113.1/32 dev lo`,
 		inside: `ip addr add 10.1.1.2/32 dev eth0; ip route add 169.254.1.1 dev eth0 scope link; ip route add default via 169.254.1.1`,
 		serve:  []string{"203.0.113.1:80"},

@@ -40,7 +40,7 @@ func Start(path, title string) (pid int, end func(), err error) {
 	err = thread.Discard(func() error {
 		err := unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET)
 		if errors.Is(err, unix.EINVAL) {
-			err = os.ErrNotExist
+			return fmt.Errorf("%s is not a network namespace: %w", path, os.ErrNotExist)
 		}
 		if err != nil {
 			return fmt.Errorf("enter network namespace %s: %w", path, err)
