@@ -32,7 +32,7 @@ func (b *bench) inside(ctx context.Context, t *table) (err error) {
 	if err != nil {
 		return err
 	}
-	l1, err := kvm.Start(ctx, kvm.Options{Root: root, Payload: disk, Dir: dir, MemoryMiB: 4096, CPUs: 1})
+	l1, err := kvm.Start(ctx, kvm.Options{Root: root, Payload: disk, Dir: dir, MemoryMiB: 4096, CPUs: 2})
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,7 @@
 // of the runtime is tested on any host. Intel's VMX is not emulated.
 //
 // The outer machine, L1, is Debian of the host's release. NewRoot makes its
-// disk once and keeps it in the cache; NewPayload makes a second disk with the
+// disk once and keeps it in the cache; Payload.New makes a second disk with the
 // built programs, tests and containerd versions; Start boots both, unchanged
 // by what runs (snapshot=on). A directory is shared with it over 9p: Run puts a
 // script there, and init.sh, which is L1's first process, runs it.
@@ -17,5 +17,5 @@
 //
 // L1 has cgroup version 2 with controllers and no systemd, which many hosts
 // that tests run on have not. Its times say nothing about a host, ratios of
-// them do: its clock counts instructions. Its processor claims an invariant TSC, as most hosts' do. Package integration/cmd/kvm has the list of what is run in it.
+// them do. Package integration/cmd/kvm has the list of what is run in it.
 package kvm

@@ -27,31 +27,36 @@ const poll = 100 * time.Millisecond
 // Options say how L1 is made; MemoryMiB and CPUs are its size.
 type Options struct {
 	Root    Root
-	Payload string // a disk, as NewPayload makes it
-	// Dir is an existing directory for the share, the console's log and what
+	Payload string // a disk, as Payload.New makes it
+	// Dir is a directory for the share, the console's log and what
 	// is written to the disks.
 	Dir             string
 	MemoryMiB, CPUs int
+	// InvariantTSC makes the processor claim an invariant TSC, as most hosts'
+	// processors do: a guest whose document says no more sees it too, and
+	// cannot be saved. One CPU then, and slower.
+	InvariantTSC bool
 }
 
 // Machine is a running L1.
 type Machine struct {
-	dir  string
-	cmd  *exec.Cmd
-	done chan struct{} // closed when QEMU ended
-	n    int           // of the last command
+	dir     string
+	console string
+	cmd     *exec.Cmd
+	done    chan struct{} // closed when QEMU ended
+	n       int           // of the last command
 }
 
 // Start boots L1 and returns when it runs commands. Stop must be called.
 func Start(ctx context.Context, o Options) (*Machine, error) {
-	m := &Machine{dir: o.Dir, done: make(chan struct{})}
+	m := &Machine{dir: o.Dir, console: o.Console(), done: make(chan struct{})}
 	if err := os.MkdirAll(m.share(""), 0o755); err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(m.share("init.sh"), []byte(initScript), 0o644); err != nil {
 		return nil, err
 	}
-	m.cmd = exec.Command("qemu-system-x86_64", o.args(m.share(""), m.Console())...)
+	m.cmd = exec.Command("qemu-system-x86_64", o.args(m.share(""), m.console)...)
 	m.cmd.Env = append(os.Environ(), "TMPDIR="+o.Dir) // of what is written with snapshot=on
 	// It does not outlive this process, whatever ends that.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
@@ -78,32 +83,35 @@ func Start(ctx context.Context, o Options) (*Machine, error) {
 }
 
 // processor is one of AMD's, because only their virtualization is emulated,
-// without what QEMU 7.2 does not emulate of it. The exception is forced: an
-// invariant TSC, as a host's processor has it. Guests whose document says no
-// more see it too, and cannot be saved.
-const processor = "EPYC,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save,-xsavec," +
-	"+invtsc,x-force-features=on"
+// without what QEMU 7.2 does not emulate of it.
+const processor = "EPYC,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save,-xsavec"
 
-// args are QEMU's. L1's time is what it has executed, 4 ns an instruction: on a
-// host that is busy it is slow and else as it was. In real time its kernel's
-// timer would take all of what a busy host leaves it, and L1 would hang.
+// args are QEMU's.
 func (o Options) args(share, console string) []string {
-	line := "root=/dev/vda rw console=ttyS0 init=/sbin/kvm-init net.ifnames=0 mitigations=off panic=-1 no_timer_check quiet" +
-		" tsc=reliable tsc_early_khz=1000000" // with -icount it counts nanoseconds
-	return []string{
-		"-machine", "q35", "-accel", "tcg,thread=single,tb-size=512", "-icount", "shift=2", "-cpu", processor,
-		"-smp", strconv.Itoa(o.CPUs), "-m", strconv.Itoa(o.MemoryMiB),
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "file:" + console,
-		"-kernel", o.Root.Kernel, "-initrd", o.Root.Initrd, "-append", line,
-		"-drive", "if=virtio,format=raw,snapshot=on,cache=unsafe,file=" + o.Root.Disk,
-		"-drive", "if=virtio,format=raw,snapshot=on,cache=unsafe,file=" + o.Payload,
-		"-virtfs", "local,mount_tag=share,security_model=none,path=" + share,
-		"-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng",
+	line := "root=/dev/vda rw console=ttyS0 init=/sbin/kvm-init net.ifnames=0 mitigations=off panic=-1 no_timer_check quiet"
+	cpu, accel := processor, []string{"-accel", "tcg,thread=multi,tb-size=512"}
+	if o.InvariantTSC {
+		// Forced, as emulation does not offer it. Time is then what was executed,
+		// 4 ns an instruction, so that the TSC, which counts nanoseconds, is as
+		// invariant as it claims however busy the host is.
+		cpu += ",+invtsc,x-force-features=on"
+		accel = []string{"-accel", "tcg,thread=single,tb-size=512", "-icount", "shift=2"}
+		line += " tsc=reliable tsc_early_khz=1000000"
 	}
+	return append(accel,
+		"-machine", "q35", "-cpu", cpu,
+		"-smp", strconv.Itoa(o.CPUs), "-m", strconv.Itoa(o.MemoryMiB),
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "file:"+console,
+		"-kernel", o.Root.Kernel, "-initrd", o.Root.Initrd, "-append", line,
+		"-drive", "if=virtio,format=raw,snapshot=on,cache=unsafe,file="+o.Root.Disk,
+		"-drive", "if=virtio,format=raw,snapshot=on,cache=unsafe,file="+o.Payload,
+		"-virtfs", "local,mount_tag=share,security_model=none,path="+share,
+		"-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng",
+	)
 }
 
-// Console is the path of the file with what L1's kernel said.
-func (m *Machine) Console() string { return filepath.Join(m.dir, "console.log") }
+// Console is the path of the file with what L1's kernel said, also of an L1 that did not start.
+func (o Options) Console() string { return filepath.Join(o.Dir, "console.log") }
 
 func (m *Machine) share(name string) string { return filepath.Join(m.dir, "share", name) }
 
@@ -130,9 +138,9 @@ func (m *Machine) Run(ctx context.Context, script string, out io.Writer) (status
 		}
 		select {
 		case <-m.done:
-			return 0, fmt.Errorf("L1 ended: %v; see %s", m.cmd.ProcessState, m.Console())
+			return 0, fmt.Errorf("L1 ended: %v; see %s", m.cmd.ProcessState, m.console)
 		case <-ctx.Done():
-			return 0, fmt.Errorf("command %s in L1: %w; see %s", n, ctx.Err(), m.Console())
+			return 0, fmt.Errorf("command %s in L1: %w; see %s", n, ctx.Err(), m.console)
 		case <-time.After(poll):
 		}
 	}

@@ -108,41 +108,43 @@ func run(ctx context.Context, chosen []row, keep bool) (ok bool, err error) {
 		return false, err
 	}
 	defer func() {
-		err = errors.Join(err, b.saveConsole())
 		if keep {
 			fmt.Println("kept:", dir)
 			return
 		}
 		err = errors.Join(err, os.RemoveAll(dir))
 	}()
-	if err := b.start(ctx, dir); err != nil {
+	root, err := kvm.NewRoot(ctx, checkout, b.payload.Cache, filepath.Join(b.out, "root.log"))
+	if err != nil {
 		return false, err
 	}
-	defer b.l1.Stop()
-	for _, r := range chosen {
-		if err := b.row(ctx, r); err != nil {
+	begin := time.Now()
+	disk, err := b.payload.New(ctx, dir)
+	if err != nil {
+		return false, err
+	}
+	step("programs and tests", begin)
+	for _, rows := range split(chosen) {
+		o := kvm.Options{Root: root, Payload: disk, MemoryMiB: 4096, CPUs: 2}
+		o.Dir = filepath.Join(dir, "l1")
+		if rows[0].invariantTSC {
+			o.Dir, o.CPUs, o.InvariantTSC = filepath.Join(dir, "l1-invariant-tsc"), 1, true
+		}
+		if err := b.machine(ctx, o, rows); err != nil {
 			return false, err
 		}
 	}
 	return b.sum(ctx, chosen)
 }
 
-// start boots L1 and makes it a host of the runtime.
-func (b *bench) start(ctx context.Context, dir string) error {
-	root, err := kvm.NewRoot(ctx, b.payload.Checkout, b.payload.Cache, filepath.Join(b.out, "root.log"))
-	if err != nil {
-		return err
-	}
+// machine boots an L1, makes it a host of the runtime and runs rows in it.
+func (b *bench) machine(ctx context.Context, o kvm.Options, rows []row) (err error) {
 	begin := time.Now()
-	disk, err := b.payload.New(ctx, dir)
-	if err != nil {
+	defer func() { err = errors.Join(err, b.saveConsole(o)) }()
+	if b.l1, err = kvm.Start(ctx, o); err != nil {
 		return err
 	}
-	step("programs and tests", begin)
-	begin = time.Now()
-	if b.l1, err = kvm.Start(ctx, kvm.Options{Root: root, Payload: disk, Dir: dir, MemoryMiB: 4096, CPUs: 1}); err != nil {
-		return err
-	}
+	defer b.l1.Stop()
 	step("boot", begin)
 	begin = time.Now()
 	status, err := b.l1.Run(ctx, kvm.Setup, os.Stdout)
@@ -150,10 +152,14 @@ func (b *bench) start(ctx context.Context, dir string) error {
 		err = fmt.Errorf("L1 is no host with KVM: status %d", status)
 	}
 	if err != nil {
-		b.l1.Stop()
 		return err
 	}
 	step("set-up", begin)
+	for _, r := range rows {
+		if err := b.row(ctx, r); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -216,10 +222,7 @@ func (b *bench) sum(ctx context.Context, chosen []row) (ok bool, err error) {
 }
 
 // saveConsole keeps what L1's kernel said.
-func (b *bench) saveConsole() error {
-	if b.l1 == nil {
-		return nil
-	}
-	text, err := os.ReadFile(b.l1.Console())
-	return errors.Join(err, os.WriteFile(filepath.Join(b.out, "console.log"), text, 0o644))
+func (b *bench) saveConsole(o kvm.Options) error {
+	text, err := os.ReadFile(o.Console())
+	return errors.Join(err, os.WriteFile(filepath.Join(b.out, filepath.Base(o.Dir)+".console.log"), text, 0o644))
 }

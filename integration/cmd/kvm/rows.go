@@ -21,6 +21,8 @@ type row struct {
 	// minutes bound the row, 20 when 0: a test that hangs is a failure with
 	// its name, not a machine that is killed.
 	minutes int
+	// invariantTSC runs the row in another L1, whose processor claims one.
+	invariantTSC bool
 }
 
 // rows are in the order in which they are run: what the later ones stand on first.
@@ -35,6 +37,7 @@ var rows = []row{
 	{name: "networks", pkg: "./integration", run: names(networks), env: on("2.4.2")},
 	{name: "kills", pkg: "./integration", run: names(kills), env: on("2.4.2")},
 	{name: "nanos", pkg: "./integration", run: names(nanos), env: on("2.4.2")},
+	{name: "invariant TSC", pkg: "./integration", run: names([]string{"TestContainerClock"}), env: on("2.4.2"), invariantTSC: true},
 }
 
 // Tests of package integration, by what they are about. New ones that depend on
@@ -70,6 +73,19 @@ func (r row) bound() time.Duration {
 func (r row) script(env []string) string {
 	return kvm.Exports(slices.Concat(env, r.env)) + fmt.Sprintf("cd %s && exec %s -test.run '%s' -test.timeout %s -test.v=test2json\n",
 		kvm.Folder(r.pkg), kvm.Test(r.pkg), r.run, r.bound())
+}
+
+// split groups rows by the L1 that they want, the usual one first.
+func split(rows []row) [][]row {
+	var plain, invariant []row
+	for _, r := range rows {
+		if r.invariantTSC {
+			invariant = append(invariant, r)
+		} else {
+			plain = append(plain, r)
+		}
+	}
+	return slices.DeleteFunc([][]row{plain, invariant}, func(rows []row) bool { return len(rows) == 0 })
 }
 
 // packages are those of the rows, each once.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -66,5 +67,30 @@ cd /opt/uni/a/b && exec /opt/uni/bin/a-b.test -test.run '^(TestX|TestY)$' -test.
 `
 	if got := r.script([]string{"A=1", "B=c d"}); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+// Rows that want a machine of their own do not change the one of the others.
+func TestSplit(t *testing.T) {
+	a, b, c := row{name: "a"}, row{name: "b", invariantTSC: true}, row{name: "c"}
+	for _, tt := range []struct {
+		rows []row
+		want string
+	}{
+		{[]row{a, b, c}, "[[a c] [b]]"},
+		{[]row{b}, "[[b]]"},
+		{[]row{a}, "[[a]]"},
+	} {
+		var got [][]string
+		for _, rows := range split(tt.rows) {
+			var names []string
+			for _, r := range rows {
+				names = append(names, r.name)
+			}
+			got = append(got, names)
+		}
+		if fmt.Sprint(got) != tt.want {
+			t.Errorf("got %v, want %s", got, tt.want)
+		}
 	}
 }
