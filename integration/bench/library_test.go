@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -16,5 +17,18 @@ func TestBenchmarkTimes(t *testing.T) {
 		if _, err := benchmarkTimes(out, "BenchmarkX"); err == nil {
 			t.Errorf("%q has times", out)
 		}
+	}
+}
+
+// What is right for a microvm's kernel would hide the devices of the others.
+func TestOn(t *testing.T) {
+	m := bareMachine{"socket", []string{"-machine", "microvm,accel=tcg", "-bios", "qboot", "-append", "quiet pci=off x",
+		"-global", "virtio-mmio.force-legacy=false", "-device", "virtio-blk-device,drive=root"}}
+	want := "-machine q35,hpet=off -bios qboot -append quiet  x -device virtio-blk-pci,drive=root"
+	if got := strings.Join(m.on("q35").args, " "); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got := m.on("microvm"); !slices.Equal(got.args, m.args) {
+		t.Errorf("microvm: got %v", got)
 	}
 }
