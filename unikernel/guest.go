@@ -135,14 +135,15 @@ type Booted interface {
 	Control(context.Context) (io.ReadWriteCloser, error)
 }
 
-// Session is a booted guest.
+// Session is a booted guest that runs one container. See PodSession for one that
+// holds several.
 type Session interface {
 	// OnOOM has f called whenever the guest's kernel killed processes of the
 	// container for want of memory. It is called before Run, once. A call of f
 	// ends before Exited is closed for any of the processes, and must not wait. A
 	// guest that is a Watcher has no way to tell.
 	OnOOM(f func())
-	// Run applies the App's configuration and starts its process, once. A
+	// Run configures the machine for the App and starts its process, once. A
 	// program that is missing is ErrNotFound, one that cannot be executed
 	// ErrInvalid; the error's text is the one runc users know.
 	Run(context.Context, App, Stdio) (Process, error)
@@ -156,7 +157,41 @@ type Session interface {
 	Close() error
 }
 
-// Timekeeper is a Session that sets its guest's clock. Run has set it.
+// PodSession is a Session whose guest holds several containers at once. With the
+// three methods here in place of Run, what the others of Session do concerns no
+// container, but for Shutdown and Close, which concern all of them.
+type PodSession interface {
+	Session
+	// Configure sets up what all containers share, once, before the first of them:
+	// names, network and kernel parameters of app, which is the pod's own
+	// container, and the clock. shareTag is Boot.ShareTag of the machine.
+	Configure(ctx context.Context, app App, shareTag string) error
+	// Container makes a container of the App without starting anything. Its disks
+	// are on the machine, or come in the next seconds; they are told by Kind and
+	// Serial, which no other container's have. Limits of memory and processors hold
+	// for its own processes. One that was made after ctx ended is removed again.
+	Container(ctx context.Context, app App, disks []DiskRequest) (ContainerSession, error)
+}
+
+// ContainerSession is a container of a PodSession. It is over when its first process
+// has exited; nothing else in the machine is.
+type ContainerSession interface {
+	// OnOOM is as in Session, for processes of this container.
+	OnOOM(f func())
+	// Run starts the first process, once, with the errors of Session.Run.
+	Run(context.Context, Stdio) (Process, error)
+	// Exec starts a further process beside the first.
+	Exec(ctx context.Context, id string, p *specs.Process, io Stdio) (Process, error)
+	// Remove ends what runs in the container and returns when its file systems are
+	// unmounted and complete, so that its disks can be detached. It can be repeated
+	// after an error; of one that is removed it is ErrNotFound.
+	Remove(context.Context) error
+	Accountant
+	Spacious
+}
+
+// Timekeeper is a Session that sets its guest's clock. Run, or Configure,
+// has set it.
 type Timekeeper interface {
 	// SetClock lets the guest's clock show the host's time again, after the
 	// machine stood still. It is never set back.

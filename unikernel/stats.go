@@ -46,8 +46,8 @@ type Limits struct {
 	Memory, Pids *uint64
 }
 
-// Accountant is a Session whose guest counts what the container uses, and
-// limits it.
+// Accountant is a Session, or a ContainerSession, whose guest counts what the
+// container uses, and limits it.
 type Accountant interface {
 	Stats(context.Context) (Stats, error)
 	Limit(context.Context, Limits) error

@@ -13,23 +13,45 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// container makes the wire's form of what a container's processes share, but
-// for its bind mounts, which need the host's shares: see bindShares.
-func container(s *specs.Spec, shared bool) (wire.Container, error) {
-	l := s.Linux
-	c := wire.Container{
-		Hostname: s.Hostname, Domainname: s.Domainname,
-		Writable: writable(s), ReadonlyRoot: s.Root != nil && s.Root.Readonly,
-		MaskedPaths: l.MaskedPaths, ReadonlyPaths: l.ReadonlyPaths,
-	}
-	if shared {
-		c.ShareTag = shareTag
-	}
-	for _, name := range sortedKeys(l.Sysctl) {
+// sandbox makes the wire's form of what is the machine's, but for its clock.
+func sandbox(app unikernel.App, shareTag string) (wire.Sandbox, error) {
+	s := app.Spec
+	b := wire.Sandbox{Hostname: s.Hostname, Domainname: s.Domainname, ShareTag: shareTag}
+	for _, name := range sortedKeys(s.Linux.Sysctl) {
 		if strings.Contains(name, "..") || strings.HasPrefix(name, "/") {
-			return c, fmt.Errorf("%w: sysctl %q", unikernel.ErrInvalid, name)
+			return b, fmt.Errorf("%w: sysctl %q", unikernel.ErrInvalid, name)
 		}
-		c.Sysctls = append(c.Sysctls, [2]string{name, l.Sysctl[name]})
+		b.Sysctls = append(b.Sysctls, [2]string{name, s.Linux.Sysctl[name]})
+	}
+	var err error
+	b.Network, err = network(app.Network)
+	return b, err
+}
+
+// container makes the wire's form of what a container's processes share, but for its
+// id and its limits.
+func container(app unikernel.App, disks []unikernel.DiskRequest) (wire.Container, error) {
+	c := describe(app.Spec)
+	for _, d := range disks {
+		switch d.Kind {
+		case unikernel.DiskRoot:
+			c.Root = d.Serial
+		case unikernel.DiskWritable:
+			c.Upper = d.Serial
+		}
+	}
+	if c.Root == "" {
+		return c, fmt.Errorf("%w: the container has no disk with a root", unikernel.ErrInvalid)
+	}
+	return c, bindShares(&c, app.Shares)
+}
+
+// describe makes what is in the specification. The sources of bind mounts are the
+// host's.
+func describe(s *specs.Spec) wire.Container {
+	c := wire.Container{
+		ReadonlyRoot: s.Root != nil && s.Root.Readonly,
+		MaskedPaths:  s.Linux.MaskedPaths, ReadonlyPaths: s.Linux.ReadonlyPaths,
 	}
 	for _, m := range s.Mounts {
 		w := wire.Mount{Destination: m.Destination, Type: m.Type, Source: m.Source, Options: m.Options}
@@ -38,13 +60,54 @@ func container(s *specs.Spec, shared bool) (wire.Container, error) {
 		}
 		c.Mounts = append(c.Mounts, w)
 	}
-	for _, d := range l.Devices {
+	for _, d := range s.Linux.Devices {
 		c.Devices = append(c.Devices, device(d))
 	}
-	if r := l.Resources; r != nil && r.Pids != nil && r.Pids.Limit != nil && *r.Pids.Limit > 0 {
-		c.PidsLimit = uint64(*r.Pids.Limit)
+	return c
+}
+
+// limits are those of the container's own cgroup.
+func limits(s *specs.Spec) wire.Limits {
+	var l wire.Limits
+	r := s.Linux.Resources
+	if r == nil {
+		return l
 	}
-	return c, nil
+	positive := func(n *int64) *uint64 {
+		if n == nil || *n <= 0 {
+			return nil
+		}
+		u := uint64(*n)
+		return &u
+	}
+	if r.Pids != nil {
+		l.Pids = positive(r.Pids.Limit)
+	}
+	if r.Memory != nil {
+		l.Memory = positive(r.Memory.Limit)
+	}
+	if r.CPU != nil {
+		l.CPU = &wire.CPU{}
+		if quota := positive(r.CPU.Quota); quota != nil {
+			l.CPU.Quota = *quota
+		}
+		if r.CPU.Period != nil {
+			l.CPU.Period = *r.CPU.Period
+		}
+		if r.CPU.Shares != nil {
+			l.CPU.Weight = weight(*r.CPU.Shares)
+		}
+	}
+	return l
+}
+
+// weight makes cpu.weight of cgroup 2, 1 to 10000, of cpu.shares of cgroup 1, 2 to
+// 262144: on a straight line, as the runtime specification's users expect. 0 is none.
+func weight(shares uint64) uint64 {
+	if shares == 0 {
+		return 0
+	}
+	return 1 + (min(max(shares, 2), 262144)-2)*9999/262142
 }
 
 func sortedKeys(m map[string]string) []string {

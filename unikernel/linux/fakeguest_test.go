@@ -30,6 +30,9 @@ type fakeGuest struct {
 	answer      func(question int) time.Duration
 	questions   int
 	corrections []time.Duration
+	// made are the containers it was asked to make; make answers if it is set.
+	made []wire.Container
+	make func(request uint32, c wire.Container)
 }
 
 // attach connects a session to a fake guest that says hello.
@@ -74,15 +77,54 @@ func (g *fakeGuest) exit(proc, status uint32) {
 	g.send(wire.KindExit, proc, wire.Exit{Status: status}.Encode())
 }
 
-// read reads one frame of the host that does not concern the clock.
+// read reads one frame of the host that does not concern the clock, the machine or
+// the making of a container.
 func (g *fakeGuest) read() (wire.Frame, error) {
 	for {
 		f, err := g.r.Read()
-		if err != nil || f.Kind != wire.KindClock {
+		if err != nil {
 			return f, err
 		}
-		g.tellTime(f)
+		switch f.Kind {
+		case wire.KindClock:
+			g.tellTime(f)
+		case wire.KindSandbox:
+			g.setup(f)
+		case wire.KindContainer:
+			g.makeContainer(f)
+		default:
+			return f, nil
+		}
 	}
+}
+
+// setup takes what is the machine's.
+func (g *fakeGuest) setup(f wire.Frame) {
+	b, err := wire.DecodeSandbox(f.Payload)
+	if err != nil {
+		g.t.Error(err)
+	}
+	g.cmu.Lock()
+	g.corrections = append(g.corrections, time.Duration(b.Clock.Behind))
+	g.skew += time.Duration(b.Clock.Behind)
+	g.cmu.Unlock()
+	g.reply(f.ID, wire.Reply{})
+}
+
+func (g *fakeGuest) makeContainer(f wire.Frame) {
+	c, err := wire.DecodeContainer(f.Payload)
+	if err != nil {
+		g.t.Error(err)
+	}
+	g.cmu.Lock()
+	g.made = append(g.made, c)
+	answer := g.make
+	g.cmu.Unlock()
+	if answer != nil {
+		answer(f.ID, c)
+		return
+	}
+	g.reply(f.ID, wire.Reply{})
 }
 
 // tellTime answers a question for the time, as uni-init does.
@@ -126,36 +168,25 @@ func (g *fakeGuest) next(kind wire.Kind) wire.Frame {
 }
 
 // acceptStart answers the host's request for a process and returns its id.
-func (g *fakeGuest) acceptStart() uint32 {
+func (g *fakeGuest) acceptStart() uint32 { return g.accept().ID }
+
+// accept answers the host's request for a process and returns it.
+func (g *fakeGuest) accept() wire.Start {
 	g.conn.SetReadDeadline(time.Now().Add(testTimeout))
 	f, err := g.read()
 	if err != nil {
 		g.t.Errorf("read a request: %v", err)
-		return 0
+		return wire.Start{}
 	}
-	var id uint32
-	switch f.Kind {
-	case wire.KindRun:
-		r, err := wire.DecodeRun(f.Payload)
-		if err != nil {
-			g.t.Error(err)
-		}
-		g.cmu.Lock()
-		g.corrections = append(g.corrections, time.Duration(r.Clock.Behind))
-		g.skew += time.Duration(r.Clock.Behind)
-		g.cmu.Unlock()
-		id = r.ID
-	case wire.KindExec:
-		x, err := wire.DecodeExec(f.Payload)
-		if err != nil {
-			g.t.Error(err)
-		}
-		id = x.ID
-	default:
+	if f.Kind != wire.KindRun && f.Kind != wire.KindExec {
 		g.t.Errorf("the host sent kind %d, not a request for a process", f.Kind)
 	}
+	x, err := wire.DecodeStart(f.Payload)
+	if err != nil {
+		g.t.Error(err)
+	}
 	g.reply(f.ID, wire.Reply{})
-	return id
+	return x
 }
 
 // drain reads and drops what the host sends from now on.

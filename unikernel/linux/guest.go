@@ -62,8 +62,9 @@ func New(cfg Config) *Guest {
 // Name implements unikernel.Guest.
 func (g *Guest) Name() string { return Name }
 
-// Capacity implements unikernel.Guest. The kernel could hold many; the protocol
-// does not name containers yet.
+// Capacity implements unikernel.Guest. A session holds many containers, see
+// unikernel.PodSession; but a machine's disks are those it was made with, so there is
+// no way yet for a second container's to reach it.
 func (g *Guest) Capacity() int { return 1 }
 
 // lapicHz is how often QEMU's and KVM's local APIC timer counts in a second

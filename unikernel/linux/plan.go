@@ -27,7 +27,7 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 		}
 	}
 	// The same conversion that Run makes: what is wrong shall be known now.
-	if _, err := container(app.Spec, false); err != nil {
+	if _, err := sandbox(unikernel.App{Spec: app.Spec}, ""); err != nil {
 		return unikernel.Plan{}, err
 	}
 	if _, err := process(app.Spec.Process, nil, unikernel.Stdio{}); err != nil {
@@ -40,10 +40,7 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 			Board: unikernel.Board{ReportsFree: true},
 		},
 		Without: unikernel.UnlimitedResources(app.Spec.Linux.Resources),
-		Disks:   []unikernel.DiskRequest{{Kind: unikernel.DiskRoot, Serial: unikernel.SerialRoot}},
-	}
-	if writable(app.Spec) {
-		plan.Disks = append(plan.Disks, unikernel.DiskRequest{Kind: unikernel.DiskWritable, Serial: unikernel.SerialWritable})
+		Disks:   disks(app.Spec),
 	}
 	if len(app.Shares) > 0 || hasBind(app.Spec) {
 		plan.ShareTag = shareTag
@@ -53,6 +50,15 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 
 // Prepare implements unikernel.Guest: everything is told over the channel.
 func (g *Guest) Prepare(unikernel.App) (unikernel.Prepared, error) { return unikernel.Prepared{}, nil }
+
+// disks are what a container brings that is alone in its machine.
+func disks(s *specs.Spec) []unikernel.DiskRequest {
+	list := []unikernel.DiskRequest{{Kind: unikernel.DiskRoot, Serial: unikernel.SerialRoot}}
+	if writable(s) {
+		list = append(list, unikernel.DiskRequest{Kind: unikernel.DiskWritable, Serial: unikernel.SerialWritable})
+	}
+	return list
+}
 
 // writable says whether the root's upper layer needs a disk. Under a read-only
 // root it only ever holds mount points.

@@ -155,12 +155,10 @@ func TestBindShares(t *testing.T) {
 	hosts := specs.Mount{Destination: "/etc/hosts", Type: "bind", Source: "/h", Options: []string{"ro"}}
 	data := specs.Mount{Destination: "/data", Source: "/d", Options: []string{"rbind"}}
 	a.Spec.Mounts = []specs.Mount{hosts, {Destination: "/proc", Type: "proc", Source: "proc"}, data}
-	c, err := container(a.Spec, true)
-	if err != nil {
-		t.Fatal(err)
-	}
 	shares := []unikernel.SharedMount{{Mount: hosts, Name: "0"}, {Mount: data, Name: "1"}}
-	if err := bindShares(&c, shares); err != nil {
+	a.Shares = shares
+	c, err := container(a, disks(a.Spec))
+	if err != nil {
 		t.Fatal(err)
 	}
 	for i, want := range []wire.Mount{
@@ -172,8 +170,8 @@ func TestBindShares(t *testing.T) {
 			t.Errorf("mount %d is %+v", i, c.Mounts[i])
 		}
 	}
-	c, _ = container(a.Spec, true)
-	if err := bindShares(&c, shares[:1]); !errors.Is(err, unikernel.ErrInvalid) || !strings.Contains(err.Error(), "/data") {
+	a.Shares = shares[:1]
+	if _, err := container(a, disks(a.Spec)); !errors.Is(err, unikernel.ErrInvalid) || !strings.Contains(err.Error(), "/data") {
 		t.Errorf("a bind mount without a share: %v", err)
 	}
 }

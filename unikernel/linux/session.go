@@ -11,8 +11,6 @@ import (
 
 	"containerd-shim-uni/unikernel"
 	"containerd-shim-uni/unikernel/linux/wire"
-
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // session is the host's side of the control channel. Its goroutines, one
@@ -30,11 +28,12 @@ type session struct {
 	err   error
 	calls map[uint32]*call
 	procs map[uint32]*proc
-	// lastCall and lastProc are the ids given out last: every smaller one was
-	// given out too.
-	lastCall, lastProc uint32
-	app                *specs.Spec // set by Run
-	onOOM              func()
+	// members are the containers, only the one that Run makes.
+	members map[uint32]*member
+	only    *member
+	// These are the ids given out last: every smaller one was given out too.
+	lastCall, lastProc, lastMember uint32
+	configured                     bool // the machine, or it is being so
 }
 
 // outFrame is a frame on its way out.
@@ -88,7 +87,8 @@ func (g *Guest) Attach(ctx context.Context, conn io.ReadWriteCloser) (unikernel.
 		return nil, fmt.Errorf("%w: the guest did not come up: %w", unikernel.ErrUnavailable, context.Cause(ctx))
 	}
 	s := &session{conn: conn, out: make(chan outFrame), done: make(chan struct{}), clock: make(chan struct{}, 1),
-		calls: map[uint32]*call{}, procs: map[uint32]*proc{}}
+		calls: map[uint32]*call{}, procs: map[uint32]*proc{}, members: map[uint32]*member{}}
+	s.only = s.newMember()
 	s.wg.Go(s.read)
 	s.wg.Go(s.write)
 	s.wg.Go(s.keepClock)
@@ -200,13 +200,21 @@ func (s *session) handle(f wire.Frame) error {
 		}
 		return fmt.Errorf("it speaks of process %d, which never existed", f.ID)
 	case wire.KindOOM:
-		if _, err := wire.DecodeOOM(f.Payload); err != nil {
+		o, err := wire.DecodeOOM(f.Payload)
+		if err != nil {
 			return err
 		}
 		s.mu.Lock()
-		tell := s.onOOM
+		var tell func()
+		if m := s.members[o.Container]; m != nil {
+			tell = m.onOOM
+		}
+		known := o.Container > 0 && o.Container <= s.lastMember
 		s.mu.Unlock()
-		if tell != nil {
+		switch {
+		case !known:
+			return fmt.Errorf("it speaks of container %d, which never existed", o.Container)
+		case tell != nil:
 			tell()
 		}
 		return nil
@@ -304,68 +312,6 @@ func replyError(r wire.Reply) error {
 	default:
 		return &guestError{"guest: " + text, nil}
 	}
-}
-
-// OnOOM implements unikernel.Session.
-func (s *session) OnOOM(f func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.onOOM = f
-}
-
-// Run implements unikernel.Session.
-func (s *session) Run(ctx context.Context, app unikernel.App, io unikernel.Stdio) (unikernel.Process, error) {
-	if err := check(app.Spec); err != nil {
-		return nil, err
-	}
-	c, err := container(app.Spec, len(app.Shares) > 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := bindShares(&c, app.Shares); err != nil {
-		return nil, err
-	}
-	if c.Network, err = network(app.Network); err != nil {
-		return nil, err
-	}
-	w, err := process(app.Spec.Process, nil, io)
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	again := s.app != nil
-	if !again {
-		s.app = app.Spec
-	}
-	s.mu.Unlock()
-	if again {
-		return nil, fmt.Errorf("%w: the guest runs its container already", unikernel.ErrInvalid)
-	}
-	behind, _, err := s.compareClocks(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return s.start(ctx, wire.KindRun, io, w.Terminal, func(id uint32) []byte {
-		return wire.Run{Clock: wire.Clock{Behind: int64(behind)}, Container: c, ID: id, Process: w}.Encode()
-	})
-}
-
-// Exec implements unikernel.Session. The id names the process to a person
-// only.
-func (s *session) Exec(ctx context.Context, id string, p *specs.Process, io unikernel.Stdio) (unikernel.Process, error) {
-	s.mu.Lock()
-	app := s.app
-	s.mu.Unlock()
-	if app == nil {
-		return nil, fmt.Errorf("%w: exec %s: the container is not running", unikernel.ErrInvalid, id)
-	}
-	w, err := process(p, app.Process.Capabilities, io)
-	if err != nil {
-		return nil, err
-	}
-	return s.start(ctx, wire.KindExec, io, w.Terminal, func(id uint32) []byte {
-		return wire.Exec{ID: id, Process: w}.Encode()
-	})
 }
 
 // start asks the guest for a process. One that starts after its caller gave up

@@ -194,6 +194,7 @@ func TestBrokenProtocol(t *testing.T) {
 		"unknown request":       func(g *fakeGuest, _ uint32) { g.reply(12345, wire.Reply{}) },
 		"host's frame":          func(g *fakeGuest, _ uint32) { g.send(wire.KindShutdown, 0) },
 		"killed nothing":        func(g *fakeGuest, _ uint32) { g.send(wire.KindOOM, 0, []byte{0}) },
+		"unknown container":     func(g *fakeGuest, _ uint32) { g.send(wire.KindOOM, 0, wire.OOM{Container: 9, Kills: 1}.Encode()) },
 		"empty data":            func(g *fakeGuest, id uint32) { g.data(id, wire.Stdout, "") },
 		"two ends":              func(g *fakeGuest, id uint32) { g.eof(id, wire.Stdout); g.eof(id, wire.Stdout) },
 		"bad exit":              func(g *fakeGuest, id uint32) { g.send(wire.KindExit, id, wire.Exit{Status: 999}.Encode()) },
@@ -260,7 +261,7 @@ func TestOOM(t *testing.T) {
 	told := make(chan struct{}, 2)
 	s.OnOOM(func() { told <- struct{}{} })
 	p, id := runProcess(t, s, g, unikernel.Stdio{})
-	g.send(wire.KindOOM, 0, wire.OOM{Kills: 2}.Encode())
+	g.send(wire.KindOOM, 0, wire.OOM{Container: 1, Kills: 2}.Encode())
 	g.send(wire.KindExit, id, wire.Exit{Status: 137}.Encode())
 	within(t, "exit", p.Exited())
 	if len(told) != 1 {
@@ -326,7 +327,7 @@ func TestAbandonedStart(t *testing.T) {
 		got <- err
 	}()
 	f := g.next(wire.KindExec)
-	x, err := wire.DecodeExec(f.Payload)
+	x, err := wire.DecodeStart(f.Payload)
 	if err != nil {
 		t.Fatal(err)
 	}

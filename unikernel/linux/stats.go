@@ -13,8 +13,14 @@ import (
 var _ unikernel.Accountant = (*session)(nil)
 
 // Stats implements unikernel.Accountant.
-func (s *session) Stats(ctx context.Context) (unikernel.Stats, error) {
-	data, err := s.ask(ctx, wire.KindStats, nil)
+func (s *session) Stats(ctx context.Context) (unikernel.Stats, error) { return s.only.Stats(ctx) }
+
+// Limit implements unikernel.Accountant.
+func (s *session) Limit(ctx context.Context, l unikernel.Limits) error { return s.only.Limit(ctx, l) }
+
+// Stats implements unikernel.Accountant.
+func (m *member) Stats(ctx context.Context) (unikernel.Stats, error) {
+	data, err := m.s.ask(ctx, wire.KindStats, wire.Target{Container: m.id}.Encode())
 	if err != nil {
 		return unikernel.Stats{}, fmt.Errorf("statistics: %w", err)
 	}
@@ -26,8 +32,8 @@ func (s *session) Stats(ctx context.Context) (unikernel.Stats, error) {
 }
 
 // Limit implements unikernel.Accountant.
-func (s *session) Limit(ctx context.Context, l unikernel.Limits) error {
-	return s.call(ctx, wire.KindLimit, wire.Limits{Memory: l.Memory, Pids: l.Pids}.Encode())
+func (m *member) Limit(ctx context.Context, l unikernel.Limits) error {
+	return m.s.call(ctx, wire.KindLimit, wire.SetLimits{Container: m.id, Limits: wire.Limits{Memory: l.Memory, Pids: l.Pids}}.Encode())
 }
 
 // statsOf reads the kernel's files (Documentation/admin-guide/cgroup-v2.rst,

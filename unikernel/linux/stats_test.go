@@ -53,7 +53,7 @@ func TestLimit(t *testing.T) {
 	none := uint64(0)
 	go func() {
 		f := g.next(wire.KindLimit)
-		if l, err := wire.DecodeLimits(f.Payload); err != nil || l.Memory != nil || l.Pids == nil || *l.Pids != 0 {
+		if l, err := wire.DecodeSetLimits(f.Payload); err != nil || l.Container != 1 || l.Memory != nil || l.Pids == nil || *l.Pids != 0 {
 			t.Errorf("limits %+v, %v", l, err)
 		}
 		g.reply(f.ID, wire.Reply{Code: wire.CodeInternal, Text: "no pids controller"})

@@ -1,9 +1,7 @@
 package boottest
 
 import (
-	"encoding/json"
 	"fmt"
-	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,9 +44,9 @@ func TestClock(t *testing.T) {
 
 			keeper := m.session.(unikernel.Timekeeper)
 			q := dialMonitor(t, monitor)
-			q.do("stop")
+			q.do("stop", nil)
 			time.Sleep(2 * time.Second)
-			q.do("cont")
+			q.do("cont", nil)
 			if err := keeper.SetClock(m.context()); err != nil {
 				t.Error(err)
 			}
@@ -106,44 +104,6 @@ func readClock(t *testing.T, text string) (_ time.Time, tick int) {
 		t.Fatalf("no time in %q", text)
 	}
 	return time.Unix(sec, usec*1000), tick
-}
-
-// monitor is QEMU's.
-type monitor struct {
-	t    *testing.T
-	conn net.Conn
-	in   *json.Decoder
-}
-
-func dialMonitor(t *testing.T, socket string) *monitor {
-	t.Helper()
-	conn, err := net.Dial("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(bootTimeout))
-	q := &monitor{t, conn, json.NewDecoder(conn)}
-	q.do("qmp_capabilities")
-	return q
-}
-
-// do gives a command and waits until it is done.
-func (q *monitor) do(command string) {
-	q.t.Helper()
-	fmt.Fprintf(q.conn, `{"execute":%q}`, command)
-	for {
-		var r struct{ Return, Error *json.RawMessage }
-		if err := q.in.Decode(&r); err != nil {
-			q.t.Fatalf("%s: %v", command, err)
-		}
-		if r.Error != nil {
-			q.t.Fatalf("%s: %s", command, *r.Error)
-		}
-		if r.Return != nil {
-			return
-		}
-	}
 }
 
 // TestLostTime: nothing of a boot depends on how long something took. A

@@ -152,6 +152,15 @@ func list[T any](d *Decoder, read func() T) []T {
 	return l
 }
 
+// optional reads what may be missing; a truth value in front says whether it is.
+func optional[T any](d *Decoder, read func() T) *T {
+	if !d.Bool() {
+		return nil
+	}
+	v := read()
+	return &v
+}
+
 // Rest returns all bytes that are left.
 func (d *Decoder) Rest() []byte {
 	b := d.b

@@ -1,40 +1,65 @@
 package wire
 
-// Run is the host's request to set up the container and start its process.
-type Run struct {
+// Sandbox is the host's request to set up what is the machine's: all of its
+// containers have it. It comes once, before the first of them.
+type Sandbox struct {
 	// Clock is set before anything else.
-	Clock     Clock
-	Container Container
-	// ID names the process in Data, EOF, Credit and Exit frames.
-	ID      uint32
-	Process Process
-}
-
-// Exec is the host's request to start a further process.
-type Exec struct {
-	ID      uint32
-	Process Process
-}
-
-// Container is what a container's processes share.
-type Container struct {
+	Clock                Clock
 	Hostname, Domainname string
-	// Writable says the root's upper layer is on a disk; else it is in memory.
-	Writable bool
-	// ReadonlyRoot mounts the root read-only after all is set up.
-	ReadonlyRoot bool
+	// Sysctls are pairs of dotted or slashed name and value.
+	Sysctls [][2]string
 	// ShareTag is the virtiofs tag of the directory that holds the sources of
 	// bind mounts; empty if there are none.
 	ShareTag string
-	// Sysctls are pairs of dotted or slashed name and value.
-	Sysctls       [][2]string
+	Network  Network
+}
+
+// Container is the host's request to make a container: its root and its cgroup,
+// not yet a process. Its mounts are made with the first one.
+type Container struct {
+	// ID names the container from now on; it is not 0 and is never given twice.
+	ID uint32
+	// Root is the serial of the disk that holds the image, Upper that of the
+	// layer above it; without one it is in memory.
+	Root, Upper string
+	// Space is what is known of the disk Upper already, or nil.
+	Space *Space
+	// ReadonlyRoot mounts the root read-only after all is set up.
+	ReadonlyRoot  bool
+	PIDs          PIDNamespace
 	Mounts        []Mount
 	Devices       []Device
 	MaskedPaths   []string
 	ReadonlyPaths []string
-	// PidsLimit bounds the number of processes; 0 means no bound.
-	PidsLimit uint64
-	Network   Network
+	// Limits are those of its cgroup from the beginning.
+	Limits Limits
+}
+
+// PIDNamespace says in which PID namespace a container's processes are.
+type PIDNamespace struct {
+	Kind PIDKind
+	// Container is whose it is, with PIDContainer.
+	Container uint32
+}
+
+// PIDKind tells PID namespaces apart.
+type PIDKind uint64
+
+// Kinds of PID namespaces. Version 7 of the guest makes PIDOwn only and refuses
+// the others.
+const (
+	PIDOwn       PIDKind = iota // its own: the first process is PID 1
+	PIDSandbox                  // one of all containers that ask for it
+	PIDContainer                // another container's
+)
+
+// Start is the host's request to start a process. As KindRun it is the first
+// one of its container, which ends with it; as KindExec it is a further one.
+type Start struct {
+	Container uint32
+	// ID names the process in Data, EOF, Credit and Exit frames.
+	ID      uint32
+	Process Process
 }
 
 // OptionBelow starts an option of a bind mount that names a path below it where
@@ -96,48 +121,63 @@ type Rlimit struct {
 }
 
 // Encode returns the payload.
-func (r Run) Encode() []byte {
+func (s Start) Encode() []byte {
 	var e Encoder
-	e.Int(r.Clock.Behind)
-	r.Container.encode(&e)
-	e.Uint(uint64(r.ID))
-	r.Process.encode(&e)
+	e.Uint(uint64(s.Container))
+	e.Uint(uint64(s.ID))
+	s.Process.encode(&e)
 	return e.Bytes()
 }
 
-// DecodeRun reads the payload of Run.
-func DecodeRun(b []byte) (Run, error) {
+// DecodeStart reads the payload of Start.
+func DecodeStart(b []byte) (Start, error) {
 	d := NewDecoder(b)
-	r := Run{Clock: Clock{Behind: d.Int()}, Container: decodeContainer(d), ID: d.Uint32(), Process: decodeProcess(d)}
-	return r, d.Err()
+	s := Start{Container: d.Uint32(), ID: d.Uint32(), Process: decodeProcess(d)}
+	return s, d.Err()
 }
 
 // Encode returns the payload.
-func (x Exec) Encode() []byte {
+func (s Sandbox) Encode() []byte {
 	var e Encoder
-	e.Uint(uint64(x.ID))
-	x.Process.encode(&e)
+	e.Int(s.Clock.Behind)
+	e.String(s.Hostname)
+	e.String(s.Domainname)
+	e.Uint(uint64(len(s.Sysctls)))
+	for _, kv := range s.Sysctls {
+		e.String(kv[0])
+		e.String(kv[1])
+	}
+	e.String(s.ShareTag)
+	s.Network.encode(&e)
 	return e.Bytes()
 }
 
-// DecodeExec reads the payload of Exec.
-func DecodeExec(b []byte) (Exec, error) {
+// DecodeSandbox reads the payload of Sandbox.
+func DecodeSandbox(b []byte) (Sandbox, error) {
 	d := NewDecoder(b)
-	x := Exec{ID: d.Uint32(), Process: decodeProcess(d)}
-	return x, d.Err()
+	s := Sandbox{
+		Clock:    Clock{Behind: d.Int()},
+		Hostname: d.String(), Domainname: d.String(),
+		Sysctls:  list(d, func() [2]string { return [2]string{d.String(), d.String()} }),
+		ShareTag: d.String(),
+		Network:  decodeNetwork(d),
+	}
+	return s, d.Err()
 }
 
-func (c Container) encode(e *Encoder) {
-	e.String(c.Hostname)
-	e.String(c.Domainname)
-	e.Bool(c.Writable)
-	e.Bool(c.ReadonlyRoot)
-	e.String(c.ShareTag)
-	e.Uint(uint64(len(c.Sysctls)))
-	for _, s := range c.Sysctls {
-		e.String(s[0])
-		e.String(s[1])
+// Encode returns the payload.
+func (c Container) Encode() []byte {
+	var e Encoder
+	e.Uint(uint64(c.ID))
+	e.String(c.Root)
+	e.String(c.Upper)
+	e.Bool(c.Space != nil)
+	if c.Space != nil {
+		c.Space.encode(&e)
 	}
+	e.Bool(c.ReadonlyRoot)
+	e.Uint(uint64(c.PIDs.Kind))
+	e.Uint(uint64(c.PIDs.Container))
 	e.Uint(uint64(len(c.Mounts)))
 	for _, m := range c.Mounts {
 		e.String(m.Destination)
@@ -154,16 +194,17 @@ func (c Container) encode(e *Encoder) {
 	}
 	e.Strings(c.MaskedPaths)
 	e.Strings(c.ReadonlyPaths)
-	e.Uint(c.PidsLimit)
-	c.Network.encode(e)
+	c.Limits.encode(&e)
+	return e.Bytes()
 }
 
-func decodeContainer(d *Decoder) Container {
-	return Container{
-		Hostname: d.String(), Domainname: d.String(),
-		Writable: d.Bool(), ReadonlyRoot: d.Bool(),
-		ShareTag: d.String(),
-		Sysctls:  list(d, func() [2]string { return [2]string{d.String(), d.String()} }),
+// DecodeContainer reads the payload of Container.
+func DecodeContainer(b []byte) (Container, error) {
+	d := NewDecoder(b)
+	c := Container{
+		ID: d.Uint32(), Root: d.String(), Upper: d.String(),
+		Space: optional(d, func() Space { return decodeSpace(d) }), ReadonlyRoot: d.Bool(),
+		PIDs: PIDNamespace{Kind: PIDKind(d.Uint()), Container: d.Uint32()},
 		Mounts: list(d, func() Mount {
 			return Mount{Destination: d.String(), Type: d.String(), Source: d.String(), Options: d.Strings()}
 		}),
@@ -172,9 +213,12 @@ func decodeContainer(d *Decoder) Container {
 				Mode: d.Uint32(), UID: d.Uint32(), GID: d.Uint32()}
 		}),
 		MaskedPaths: d.Strings(), ReadonlyPaths: d.Strings(),
-		PidsLimit: d.Uint(),
-		Network:   decodeNetwork(d),
+		Limits: decodeLimits(d),
 	}
+	if c.ID == 0 || c.PIDs.Kind > PIDContainer {
+		d.fail()
+	}
+	return c, d.Err()
 }
 
 func (p Process) encode(e *Encoder) {

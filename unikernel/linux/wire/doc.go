@@ -13,13 +13,25 @@
 //
 //	guest                                   host
 //	Hello            ────────────────────▶
-//	                 ◀────────────────────  Run (request)
+//	                 ◀────────────────────  Sandbox (request), once
+//	                 ◀────────────────────  Container (request), for each
+//	                 ◀────────────────────  Run (request), once for each
 //	Reply            ────────────────────▶
 //	Data, EOF, OOM   ────────────────────▶
 //	                 ◀────────────────────  Credit, Data, EOF, requests
 //	Exit             ────────────────────▶
-//	                 ◀────────────────────  Shutdown (request)
+//	                 ◀────────────────────  Remove (request), of a container
+//	                 ◀────────────────────  Shutdown (request), of the machine
 //	Reply            ────────────────────▶
+//
+// # Containers
+//
+// A machine holds any number of containers. Sandbox is what all share: names,
+// network, kernel parameters, the shared directory. A container has disks, mounts,
+// processes, limits and counters of its own; requests and OOM name it by the id
+// that Container gave it. It is over when its first process exits, which the guest
+// makes all others do too; its root stays until Remove, and the machine until
+// Shutdown, or until the host's end of the stream is closed.
 //
 // # Streams
 //

@@ -8,7 +8,7 @@ import (
 
 // Version is the protocol's version, sent in Hello. The two sides must have
 // the same one.
-const Version = 6
+const Version = 7
 
 // Magic starts the payload of Hello.
 const Magic = "uni-guest"
@@ -40,22 +40,25 @@ type Kind byte
 
 // Kinds of frames.
 const (
-	KindHello    Kind = iota + 1 // guest: Hello; id 0
-	KindRun                      // host: Run; id of the request
-	KindExec                     // host: Exec; id of the request
-	KindSignal                   // host: Signal; id of the request
-	KindResize                   // host: Resize; id of the request
-	KindReply                    // guest: Reply; id of the request answered
-	KindData                     // both: stream byte, then the data; id of the process
-	KindEOF                      // both: stream byte; id of the process
-	KindCredit                   // both: stream byte, then a varint; id of the process
-	KindExit                     // guest: Exit; id of the process
-	KindShutdown                 // host: the exit is recorded; id of the request, answered when all is on the disk
-	KindOOM                      // guest: OOM; id 0
-	KindClock                    // host: Clock; id of the request. The reply holds a Time
-	KindStats                    // host: nothing; id of the request. The reply holds Stats
-	KindLimit                    // host: Limits; id of the request
-	KindSpace                    // host: Space; id of the request
+	KindHello     Kind = iota + 1 // guest: Hello; id 0
+	KindRun                       // host: Start; id of the request
+	KindExec                      // host: Start; id of the request
+	KindSignal                    // host: Signal; id of the request
+	KindResize                    // host: Resize; id of the request
+	KindReply                     // guest: Reply; id of the request answered
+	KindData                      // both: stream byte, then the data; id of the process
+	KindEOF                       // both: stream byte; id of the process
+	KindCredit                    // both: stream byte, then a varint; id of the process
+	KindExit                      // guest: Exit; id of the process
+	KindShutdown                  // host: all exits are recorded; id of the request, answered when all is on the disks
+	KindOOM                       // guest: OOM; id 0
+	KindClock                     // host: Clock; id of the request. The reply holds a Time
+	KindStats                     // host: Target; id of the request. The reply holds Stats
+	KindLimit                     // host: SetLimits; id of the request
+	KindSpace                     // host: SetSpace; id of the request
+	KindSandbox                   // host: Sandbox; id of the request
+	KindContainer                 // host: Container; id of the request
+	KindRemove                    // host: Target; id of the request, answered when its disks are free
 	kindEnd
 )
 

@@ -59,23 +59,36 @@ func FuzzReply(f *testing.F) {
 
 func FuzzExit(f *testing.F) { fuzzDecoder(f, DecodeExit, Exit.Encode, Exit{255}) }
 
-func FuzzOOM(f *testing.F) { fuzzDecoder(f, DecodeOOM, OOM.Encode, OOM{1}) }
+func FuzzOOM(f *testing.F) { fuzzDecoder(f, DecodeOOM, OOM.Encode, OOM{2, 1}) }
 
 func FuzzSignal(f *testing.F) { fuzzDecoder(f, DecodeSignal, Signal.Encode, Signal{1, 9, true}) }
 
-func FuzzSpace(f *testing.F)  { fuzzDecoder(f, DecodeSpace, Space.Encode, Space{1 << 40, 1 << 20}) }
+func FuzzSpace(f *testing.F) {
+	fuzzDecoder(f, DecodeSetSpace, SetSpace.Encode, SetSpace{4, Space{1 << 40, 1 << 20}})
+}
+
+func FuzzTarget(f *testing.F) { fuzzDecoder(f, DecodeTarget, Target.Encode, Target{7}) }
+
 func FuzzResize(f *testing.F) { fuzzDecoder(f, DecodeResize, Resize.Encode, Resize{1, 80, 24}) }
 
-func FuzzRun(f *testing.F) { fuzzDecoder(f, DecodeRun, Run.Encode, sampleRun(), Run{}) }
+func FuzzSandbox(f *testing.F) {
+	fuzzDecoder(f, DecodeSandbox, Sandbox.Encode, sampleSandbox(), Sandbox{})
+}
 
-func FuzzExec(f *testing.F) { fuzzDecoder(f, DecodeExec, Exec.Encode, Exec{9, sampleProcess()}) }
+func FuzzContainer(f *testing.F) {
+	fuzzDecoder(f, DecodeContainer, Container.Encode, sampleContainer(), Container{ID: 1})
+}
+
+func FuzzStart(f *testing.F) { fuzzDecoder(f, DecodeStart, Start.Encode, sampleStart()) }
 
 func FuzzStats(f *testing.F) {
 	fuzzDecoder(f, func(b []byte) (Stats, error) { return DecodeStats(string(b)) },
 		func(s Stats) []byte { return []byte(s.Encode()) }, sampleStats())
 }
 
-func FuzzLimits(f *testing.F) { fuzzDecoder(f, DecodeLimits, Limits.Encode, sampleLimits(), Limits{}) }
+func FuzzLimits(f *testing.F) {
+	fuzzDecoder(f, DecodeSetLimits, SetLimits.Encode, sampleLimits(), SetLimits{})
+}
 
 // credit is the two values of a Credit frame.
 type credit struct {

@@ -95,9 +95,10 @@ func DecodeExit(b []byte) (Exit, error) {
 	return x, d.Err()
 }
 
-// OOM tells that the guest's kernel killed processes for want of memory. It
-// comes before the Exit of any of them.
+// OOM tells that the guest's kernel killed processes of a container for want of
+// memory. It comes before the Exit of any of them.
 type OOM struct {
+	Container uint32
 	// Kills is how many, since the last time it was told; not 0.
 	Kills uint64
 }
@@ -105,6 +106,7 @@ type OOM struct {
 // Encode returns the payload.
 func (o OOM) Encode() []byte {
 	var e Encoder
+	e.Uint(uint64(o.Container))
 	e.Uint(o.Kills)
 	return e.Bytes()
 }
@@ -112,7 +114,7 @@ func (o OOM) Encode() []byte {
 // DecodeOOM reads the payload of OOM.
 func DecodeOOM(b []byte) (OOM, error) {
 	d := NewDecoder(b)
-	o := OOM{Kills: d.Uint()}
+	o := OOM{Container: d.Uint32(), Kills: d.Uint()}
 	if o.Kills == 0 {
 		d.fail()
 	}
@@ -123,7 +125,7 @@ func DecodeOOM(b []byte) (OOM, error) {
 type Signal struct {
 	Process uint32
 	Signal  uint32
-	// All signals every process of the container.
+	// All signals every process of its container.
 	All bool
 }
 

@@ -38,12 +38,12 @@ func DecodeTime(data string) (Time, error) {
 	return t, d.Err()
 }
 
-// Stats are what the guest's kernel counted for the container.
+// Stats are what the guest's kernel counted for a container.
 type Stats struct {
 	// Files are pairs of name and content of the container's cgroup, version 2.
 	// Those that are not there are missing.
 	Files [][2]string
-	// Network is the content of /proc/net/dev.
+	// Network is the content of /proc/net/dev, the machine's.
 	Network string
 }
 
@@ -66,36 +66,78 @@ func DecodeStats(data string) (Stats, error) {
 	return s, d.Err()
 }
 
-// Limits is the request to change limits of the container. Nil pointers leave
-// what is in force.
+// Limits are limits of a container's cgroup. Nil pointers leave what is in force.
 type Limits struct {
 	// Memory is the most memory it uses, in bytes, Pids the most processes; 0 is
 	// no limit but the machine's own.
 	Memory, Pids *uint64
+	CPU          *CPU
 }
 
-// Encode returns the payload.
-func (l Limits) Encode() []byte {
-	var e Encoder
+// CPU is how much of the machine's processors a container gets.
+type CPU struct {
+	// Quota is the time in µs that it may use in each Period, of all processors
+	// together; 0 is no limit.
+	Quota, Period uint64
+	// Weight is its part when there is not enough for all, as the cgroup's
+	// cpu.weight: 1–10000; 0 leaves what is in force.
+	Weight uint64
+}
+
+func (l Limits) encode(e *Encoder) {
 	for _, p := range []*uint64{l.Memory, l.Pids} {
 		e.Bool(p != nil)
 		if p != nil {
 			e.Uint(*p)
 		}
 	}
+	e.Bool(l.CPU != nil)
+	if l.CPU != nil {
+		e.Uint(l.CPU.Quota)
+		e.Uint(l.CPU.Period)
+		e.Uint(l.CPU.Weight)
+	}
+}
+
+func decodeLimits(d *Decoder) Limits {
+	return Limits{Memory: optional(d, d.Uint), Pids: optional(d, d.Uint),
+		CPU: optional(d, func() CPU { return CPU{Quota: d.Uint(), Period: d.Uint(), Weight: d.Uint()} })}
+}
+
+// SetLimits is the request to change limits of a container.
+type SetLimits struct {
+	Container uint32
+	Limits
+}
+
+// Encode returns the payload.
+func (l SetLimits) Encode() []byte {
+	var e Encoder
+	e.Uint(uint64(l.Container))
+	l.Limits.encode(&e)
 	return e.Bytes()
 }
 
-// DecodeLimits reads the payload of Limits.
-func DecodeLimits(b []byte) (Limits, error) {
+// DecodeSetLimits reads the payload of SetLimits.
+func DecodeSetLimits(b []byte) (SetLimits, error) {
 	d := NewDecoder(b)
-	optional := func() *uint64 {
-		if !d.Bool() {
-			return nil
-		}
-		n := d.Uint()
-		return &n
-	}
-	l := Limits{Memory: optional(), Pids: optional()}
+	l := SetLimits{Container: d.Uint32(), Limits: decodeLimits(d)}
 	return l, d.Err()
+}
+
+// Target is the payload of requests that need nothing but a container.
+type Target struct{ Container uint32 }
+
+// Encode returns the payload.
+func (t Target) Encode() []byte {
+	var e Encoder
+	e.Uint(uint64(t.Container))
+	return e.Bytes()
+}
+
+// DecodeTarget reads the payload of Target.
+func DecodeTarget(b []byte) (Target, error) {
+	d := NewDecoder(b)
+	t := Target{Container: d.Uint32()}
+	return t, d.Err()
 }

@@ -78,26 +78,32 @@ func TestReaderAllocatesWhatArrives(t *testing.T) {
 	}
 }
 
-// sampleRun has a value in every field.
-func sampleRun() Run {
-	return Run{
-		Clock: Clock{-3},
-		Container: Container{
-			Hostname: "h", Domainname: "d", Writable: true, ReadonlyRoot: true, ShareTag: "uni",
-			Sysctls:     [][2]string{{"net.core.somaxconn", "1"}, {"a", ""}},
-			Mounts:      []Mount{{"/proc", "proc", "proc", []string{"nosuid", "ro"}}, {"/x", "bind", "0", nil}},
-			Devices:     []Device{{"/dev/fuse", 'c', 10, 229, 0o600, 1, 2}},
-			MaskedPaths: []string{"/proc/kcore"}, ReadonlyPaths: []string{"/proc/sys", "/proc/bus"}, PidsLimit: 100,
-			Network: Network{
-				Interfaces: []Interface{{"eth0", "\x02abcde", 1500, []Prefix{{"\x0a\x00\x00\x02", 24}}, []Prefix{{"0123456789abcdef", 64}}}},
-				Routes:     []Route{{"eth0", Prefix{"\x00\x00\x00\x00", 0}, "\x0a\x00\x00\x01", "", 100, 1400, true}},
-				Neighbors:  []Neighbor{{"eth0", "\x0a\x00\x00\x09", "\x02zyxwv"}},
-			},
+// sampleSandbox has a value in every field.
+func sampleSandbox() Sandbox {
+	return Sandbox{
+		Clock: Clock{-3}, Hostname: "h", Domainname: "d", ShareTag: "uni",
+		Sysctls: [][2]string{{"net.core.somaxconn", "1"}, {"a", ""}},
+		Network: Network{
+			Interfaces: []Interface{{"eth0", "\x02abcde", 1500, []Prefix{{"\x0a\x00\x00\x02", 24}}, []Prefix{{"0123456789abcdef", 64}}}},
+			Routes:     []Route{{"eth0", Prefix{"\x00\x00\x00\x00", 0}, "\x0a\x00\x00\x01", "", 100, 1400, true}},
+			Neighbors:  []Neighbor{{"eth0", "\x0a\x00\x00\x09", "\x02zyxwv"}},
 		},
-		ID:      3,
-		Process: sampleProcess(),
 	}
 }
+
+// sampleContainer has a value in every field.
+func sampleContainer() Container {
+	return Container{
+		ID: 1<<32 - 1, Root: "c0-root", Upper: "c0-upper", Space: &Space{1 << 40, 1 << 20}, ReadonlyRoot: true,
+		PIDs:        PIDNamespace{PIDContainer, 4},
+		Mounts:      []Mount{{"/proc", "proc", "proc", []string{"nosuid", "ro"}}, {"/x", "bind", "0", nil}},
+		Devices:     []Device{{"/dev/fuse", 'c', 10, 229, 0o600, 1, 2}},
+		MaskedPaths: []string{"/proc/kcore"}, ReadonlyPaths: []string{"/proc/sys", "/proc/bus"},
+		Limits: sampleLimits().Limits,
+	}
+}
+
+func sampleStart() Start { return Start{2, 9, sampleProcess()} }
 
 func sampleProcess() Process {
 	return Process{
@@ -112,9 +118,9 @@ func sampleStats() Stats {
 	return Stats{Files: [][2]string{{"memory.current", "4096\n"}, {"io.stat", ""}}, Network: "eth0: 1 2\n"}
 }
 
-func sampleLimits() Limits {
+func sampleLimits() SetLimits {
 	memory := uint64(1 << 40)
-	return Limits{Memory: &memory}
+	return SetLimits{3, Limits{Memory: &memory, CPU: &CPU{50_000, 100_000, 100}}}
 }
 
 // TestVersion: a guest of another build must be told by its version. When what
@@ -123,13 +129,13 @@ func TestVersion(t *testing.T) {
 	h := sha256.New()
 	for _, b := range [][]byte{
 		Hello{0, "k"}.Encode(), Reply{CodeInvalid, "no", "data"}.Encode(), Exit{255}.Encode(), Signal{1, 15, true}.Encode(),
-		Resize{1, 80, 24}.Encode(), sampleRun().Encode(), Exec{9, sampleProcess()}.Encode(), OOM{2}.Encode(),
+		Resize{1, 80, 24}.Encode(), sampleSandbox().Encode(), sampleContainer().Encode(), sampleStart().Encode(), OOM{5, 2}.Encode(),
 		Clock{-5}.Encode(), []byte(Time{1 << 60}.Encode()), []byte(sampleStats().Encode()), sampleLimits().Encode(),
-		Space{1 << 40, 1 << 20}.Encode(),
+		SetSpace{4, Space{1 << 40, 1 << 20}}.Encode(), Target{7}.Encode(),
 	} {
 		h.Write(b)
 	}
-	const version, sum = 6, "456a87b0b69d4804e3039b93e5dbc4464704be633ef94359e294a8b54c193c7e"
+	const version, sum = 7, "834c09d222935831ee4a65fcd46087923b4fb01c86e91e56a5b24c29b389616a"
 	if got := hex.EncodeToString(h.Sum(nil)); Version != version || got != sum {
 		t.Errorf("version %d with sum %s, want %d with %s: has what is sent changed, and the version not?", Version, got, version, sum)
 	}
@@ -155,18 +161,19 @@ func TestMessages(t *testing.T) {
 	check(Hello{Version, "6.12"}, Hello{Version, "6.12"}.Encode(), func(b []byte) (any, error) { return DecodeHello(b) })
 	check(Reply{CodeInvalid, "no", "data"}, Reply{CodeInvalid, "no", "data"}.Encode(), func(b []byte) (any, error) { return DecodeReply(b) })
 	check(Exit{255}, Exit{255}.Encode(), func(b []byte) (any, error) { return DecodeExit(b) })
-	check(OOM{3}, OOM{3}.Encode(), func(b []byte) (any, error) { return DecodeOOM(b) })
+	check(OOM{5, 3}, OOM{5, 3}.Encode(), func(b []byte) (any, error) { return DecodeOOM(b) })
 	check(Signal{1, 15, true}, Signal{1, 15, true}.Encode(), func(b []byte) (any, error) { return DecodeSignal(b) })
-	check(Space{1 << 40, 1 << 20}, Space{1 << 40, 1 << 20}.Encode(), func(b []byte) (any, error) { return DecodeSpace(b) })
+	space := SetSpace{4, Space{1 << 40, 1 << 20}}
+	check(space, space.Encode(), func(b []byte) (any, error) { return DecodeSetSpace(b) })
+	check(Target{7}, Target{7}.Encode(), func(b []byte) (any, error) { return DecodeTarget(b) })
 	check(Resize{1, 80, 24}, Resize{1, 80, 24}.Encode(), func(b []byte) (any, error) { return DecodeResize(b) })
-	run := sampleRun()
-	check(run, run.Encode(), func(b []byte) (any, error) { return DecodeRun(b) })
-	exec := Exec{9, sampleProcess()}
-	check(exec, exec.Encode(), func(b []byte) (any, error) { return DecodeExec(b) })
+	check(sampleSandbox(), sampleSandbox().Encode(), func(b []byte) (any, error) { return DecodeSandbox(b) })
+	check(sampleContainer(), sampleContainer().Encode(), func(b []byte) (any, error) { return DecodeContainer(b) })
+	check(sampleStart(), sampleStart().Encode(), func(b []byte) (any, error) { return DecodeStart(b) })
 	check(Clock{-5}, Clock{-5}.Encode(), func(b []byte) (any, error) { return DecodeClock(b) })
 	check(Time{1 << 60}, []byte(Time{1 << 60}.Encode()), func(b []byte) (any, error) { return DecodeTime(string(b)) })
 	check(sampleStats(), []byte(sampleStats().Encode()), func(b []byte) (any, error) { return DecodeStats(string(b)) })
-	check(sampleLimits(), sampleLimits().Encode(), func(b []byte) (any, error) { return DecodeLimits(b) })
+	check(sampleLimits(), sampleLimits().Encode(), func(b []byte) (any, error) { return DecodeSetLimits(b) })
 }
 
 func TestOutOfRange(t *testing.T) {
@@ -175,6 +182,12 @@ func TestOutOfRange(t *testing.T) {
 	}
 	if _, err := DecodeOOM(OOM{}.Encode()); err == nil {
 		t.Error("a want of memory that killed nothing is accepted")
+	}
+	if _, err := DecodeContainer(Container{}.Encode()); err == nil {
+		t.Error("a container without an id is accepted")
+	}
+	if _, err := DecodeContainer(Container{ID: 1, PIDs: PIDNamespace{Kind: PIDContainer + 1}}.Encode()); err == nil {
+		t.Error("an unknown kind of PID namespace is accepted")
 	}
 	if _, _, err := DecodeCredit(EncodeCredit(Stdout, OutWindow+ExitBurst+1)); err == nil {
 		t.Error("a credit beyond all windows is accepted")

@@ -2,37 +2,27 @@ package main
 
 import (
 	"os"
+	"strings"
 	"time"
 
-	"containerd-shim-uni/unikernel/linux/wire"
-
 	"golang.org/x/sys/unix"
-)
-
-// Serials of the disks, as package unikernel names them; importing it would
-// link the whole OCI specification into PID 1.
-const (
-	serialRoot     = "root"
-	serialWritable = "writable"
 )
 
 // diskTimeout is how long a disk may take to appear.
 const diskTimeout = 10 * time.Second
 
-// mountRoot mounts the image and its writable layer on rootDir, and the shared
-// directory, in the calling thread's mount namespace.
-func mountRoot(c *wire.Container) error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return pathError("make private", "/", err)
-	}
-	if err := mountDisk(serialRoot, lowerDir, "erofs", unix.MS_RDONLY, ""); err != nil {
+// mountRoot mounts the image and the layer above it on rootDir, in the calling
+// thread's mount namespace: every container has one, and these places in it for
+// itself.
+func (c *container) mountRoot() error {
+	if err := c.mountDisk(c.Root, lowerDir, "erofs", unix.MS_RDONLY, ""); err != nil {
 		return err
 	}
-	if c.Writable {
+	if c.Upper != "" {
 		// Nothing is gained by initializing tables in the background. What is
 		// deleted goes back to the host. A file's data that cannot be written
 		// ends all writing: the program shall not go on as if it had been.
-		if err := mountDisk(serialWritable, upperDir, "ext4", unix.MS_NOATIME, "noinit_itable,discard,errors=remount-ro,data_err=abort"); err != nil {
+		if err := c.mountDisk(c.Upper, upperDir, "ext4", unix.MS_NOATIME, "noinit_itable,discard,errors=remount-ro,data_err=abort"); err != nil {
 			return err
 		}
 	} else if err := unix.Mount("tmpfs", upperDir, "tmpfs", 0, "mode=0755"); err != nil {
@@ -49,20 +39,12 @@ func mountRoot(c *wire.Container) error {
 	// Where the layer goes to the host it must be one that any overlay can use,
 	// so a directory of the image cannot be renamed (EXDEV), as under runc.
 	options := "lowerdir=" + lowerDir + ",upperdir=" + upperDir + "/upper,workdir=" + upperDir + "/work,xino=auto"
-	if c.Writable {
+	if c.Upper != "" {
 		options += ",redirect_dir=follow"
 	} else {
 		options += ",redirect_dir=on,volatile"
 	}
-	if err := unix.Mount("overlay", rootDir, "overlay", 0, options); err != nil {
-		return pathError("mount", rootDir, err)
-	}
-	if c.ShareTag != "" {
-		if err := unix.Mount(c.ShareTag, shareDir, "virtiofs", 0, ""); err != nil {
-			return pathError("mount shared directory", c.ShareTag, err)
-		}
-	}
-	return nil
+	return pathError("mount", rootDir, unix.Mount("overlay", rootDir, "overlay", 0, options))
 }
 
 // sameRoot gives the top of the upper layer the owner and mode of the image's:
@@ -80,12 +62,12 @@ func sameRoot(lower, upper string) error {
 
 // mountDisk mounts the disk with that serial. A disk that was plugged in just
 // now may answer ENXIO for a moment.
-func mountDisk(serial, target, fstype string, flags uintptr, data string) error {
+func (c *container) mountDisk(serial, target, fstype string, flags uintptr, data string) error {
 	var node string
 	var err error
 	found := waitFor(diskTimeout, func() bool {
 		if node == "" {
-			node = diskNode(serial)
+			node = diskNode("/sys/block", serial)
 		}
 		if node == "" {
 			err = unix.ENOENT
@@ -97,31 +79,54 @@ func mountDisk(serial, target, fstype string, flags uintptr, data string) error 
 	if !found || err != nil {
 		return pathError("mount disk "+quote(serial)+" as "+fstype, target, err)
 	}
+	c.disks[serial] = node
 	return nil
 }
 
-// quiesce brings all that was written to the container's disk, and leaves its file
-// system as if it were unmounted. What writes from now on waits for ever.
-func (sp *spawner) quiesce() error {
-	if !sp.ready() || sp.upper < 0 {
-		return nil
-	}
-	const fifreeze = 0xc0045877 // _IOWR('X', 119, int), see ioctl_fsfreeze(2)
-	if err := unix.IoctlSetInt(sp.upper, fifreeze, 0); err != nil && err != unix.EBUSY {
-		return pathError("freeze", upperDir, err)
+// freeTimeout is how long a file system may take to write what it has to a disk
+// after its last mount has gone.
+const freeTimeout = 30 * time.Second
+
+// awaitFree returns when the disk is nobody's: a mounted file system holds it for
+// itself, however its mount namespace ended. A disk that is gone is free.
+func awaitFree(serial, node string) error {
+	var err error
+	free := waitFor(freeTimeout, func() bool {
+		var fd int
+		if fd, err = unix.Open(node, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0); err == nil {
+			unix.Close(fd)
+		}
+		return err != unix.EBUSY
+	})
+	if !free {
+		return pathError("unmount disk "+quote(serial), node, err)
 	}
 	return nil
 }
 
-// diskNode returns the device node of the virtio disk with that serial, or
-// nothing.
-func diskNode(serial string) string {
-	entries, _ := os.ReadDir("/sys/block")
+// diskNode returns the device node of the disk with that serial, or nothing. sys is
+// /sys/block.
+func diskNode(sys, serial string) string {
+	entries, _ := os.ReadDir(sys)
 	for _, e := range entries {
-		b, err := os.ReadFile("/sys/block/" + e.Name() + "/serial")
-		if err == nil && trimLine(b) == serial {
+		if found := diskSerial(sys + "/" + e.Name()); found != "" && found == serial {
 			return "/dev/" + e.Name()
 		}
 	}
 	return ""
+}
+
+// diskSerial returns the serial of a disk: a virtio one has it in a file, a SCSI one
+// in page 0x80 of its vital product data, after a header of four bytes (SPC-4,
+// 7.8.13).
+func diskSerial(dir string) string {
+	if b, err := os.ReadFile(dir + "/serial"); err == nil {
+		return trimLine(b)
+	}
+	b, err := os.ReadFile(dir + "/device/vpd_pg80")
+	if err != nil || len(b) < 4 {
+		return ""
+	}
+	n := int(b[2])<<8 | int(b[3])
+	return strings.TrimSpace(string(b[4:min(4+n, len(b))]))
 }

@@ -1,18 +1,27 @@
-// Command uni-init is PID 1 of the linux guest. It starts exactly one
-// container and speaks package wire with the host.
+// Command uni-init is PID 1 of the linux guest. It holds containers and speaks
+// package wire with the host.
 //
-//	boot ──▶ Hello ──▶ waits for Run ──▶ container up, process runs
-//	                                        │        ▲
-//	                                        │        └─ Exec, Signal, Resize, streams
-//	                                        ▼
-//	                        process exited: pipes drained, Exit sent
-//	                                        ▼
-//	                        Shutdown (or the host is gone) ──▶ power off
+//	boot ──▶ Hello ──▶ Sandbox: the machine is set up
+//	                      │
+//	                      ▼
+//	               Container: a root, a cgroup, namespaces   (for each container)
+//	                      │
+//	                      ▼
+//	               Run: the first process ◀── Exec, Signal, Resize, streams
+//	                      │
+//	                      ▼
+//	               it exited, and took the others with it: pipes drained, Exit sent
+//	                      │
+//	                      ▼
+//	               Remove: nothing runs, nothing is mounted, its disks are free
 //
-// The application is PID 1 of a PID and a mount namespace of its own, as under
-// runc; uni-init stays outside and signals it from there, so default actions
-// and ignored signals are what they are under runc. One thread (spawner) owns
-// these namespaces: it unshares them and forks every process of the container.
+//	Shutdown, or the host is gone ──▶ power off, whatever runs
+//
+// A container's first process is PID 1 of a PID and a mount namespace of its own, as
+// under runc; uni-init stays outside and signals it from there, so default actions
+// and ignored signals are what they are under runc. Network, names and System V IPC
+// are the machine's. One thread for each container (spawner) owns its namespaces: it
+// unshares them, mounts the root there and forks every process of the container.
 // What it forks is this same program under another name (stage2), which sets
 // up the process from within and then becomes it.
 //

@@ -232,3 +232,96 @@ func TestCounter(t *testing.T) {
 		}
 	}
 }
+
+// TestDiskNode finds disks of both kinds by their serials.
+func TestDiskNode(t *testing.T) {
+	sys := t.TempDir()
+	for path, text := range map[string]string{
+		"vda/serial": "root\n", "vdb/serial": "",
+		"sda/device/vpd_pg80": "\x00\x80\x00\x07c1-root", "sdb/device/vpd_pg80": "\x00\x80\x00\x0a c1-upper more",
+		"sdc/device/vpd_pg80": "\x00\x80", "sdd/device/model": "c2-root", "loop0/size": "0",
+	} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(sys, path)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(sys, path), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for serial, want := range map[string]string{
+		"root": "/dev/vda", "c1-root": "/dev/sda", "c1-upper": "/dev/sdb", "c2-root": "", "upper": "", "c1": "", "": "",
+	} {
+		if got := diskNode(sys, serial); got != want {
+			t.Errorf("%q: %q, want %q", serial, got, want)
+		}
+	}
+}
+
+func TestInCgroup(t *testing.T) {
+	for line, want := range map[string]bool{
+		"0::/container-1": true, "0::/container-1/sub/deep": true,
+		"0::/container-12": false, "0::/": false, "0::/other/container-1": false, "1:name=x:/container-1": false, "": false,
+	} {
+		if got := inCgroup(line, "/container-1"); got != want {
+			t.Errorf("%q: %t", line, got)
+		}
+	}
+}
+
+func TestLimitFiles(t *testing.T) {
+	none, some := uint64(0), uint64(4096)
+	for _, c := range []struct {
+		l    wire.Limits
+		want map[string]string
+	}{
+		{wire.Limits{}, map[string]string{}},
+		{wire.Limits{Memory: &some, Pids: &none}, map[string]string{"memory.max": "4096", "pids.max": "max"}},
+		{wire.Limits{CPU: &wire.CPU{Quota: 50000, Period: 100000, Weight: 7}}, map[string]string{"cpu.max": "50000 100000", "cpu.weight": "7"}},
+		{wire.Limits{CPU: &wire.CPU{Period: 100000}}, map[string]string{"cpu.max": "max 100000"}},
+		{wire.Limits{CPU: &wire.CPU{}}, map[string]string{"cpu.max": "max"}},
+	} {
+		if got := limitFiles(c.l); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%+v: %v, want %v", c.l, got, c.want)
+		}
+	}
+}
+
+// TestContainersOnce: a machine is set up before its containers are made, and each
+// of them once; what is asked of one that is not there is answered.
+func TestContainersOnce(t *testing.T) {
+	s := newServer(nil)
+	if _, err := s.addContainer(wire.Container{ID: 1}); err == nil {
+		t.Error("a container before the machine is set up")
+	}
+	s.ready = true
+	if _, err := s.addContainer(wire.Container{ID: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.addContainer(wire.Container{ID: 1}); err == nil {
+		t.Error("two containers with one id")
+	}
+	if _, err := s.addContainer(wire.Container{ID: 2, PIDs: wire.PIDNamespace{Kind: wire.PIDSandbox}}); err == nil || !strings.Contains(err.Error(), "not implemented") {
+		t.Errorf("a shared PID namespace: %v", err)
+	}
+	for _, first := range []bool{true, false} {
+		if _, err := s.claim(&wire.Start{Container: 1, ID: 1}, first); err != errStopped {
+			t.Errorf("a process in a container that is not ready: %v", err)
+		}
+	}
+	if _, err := s.claim(&wire.Start{Container: 9, ID: 1}, true); err != errNoContainer {
+		t.Errorf("a process in no container: %v", err)
+	}
+	s.containers[1].ready = true
+	if _, err := s.claim(&wire.Start{Container: 1, ID: 2}, false); err != errStopped {
+		t.Errorf("a further process before the first: %v", err)
+	}
+	if c, err := s.claim(&wire.Start{Container: 1, ID: 2}, true); err != nil || c.main != 2 {
+		t.Errorf("the first process: %v", err)
+	}
+	if _, err := s.claim(&wire.Start{Container: 1, ID: 3}, true); err == nil {
+		t.Error("a second first process")
+	}
+	if err := s.remove(7); err != errNoContainer {
+		t.Errorf("remove of no container: %v", err)
+	}
+}

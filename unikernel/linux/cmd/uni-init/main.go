@@ -16,7 +16,8 @@ import (
 )
 
 // Where uni-init's own root (the initramfs) holds things. The application
-// cannot see any of it.
+// cannot see any of it. All but the last are each container's own, for they are
+// mounted in its mount namespace.
 const (
 	lowerDir = "/lower" // the image
 	upperDir = "/upper" // the writable layer's file system
@@ -60,7 +61,7 @@ func main() {
 	err = s.serve()
 	// The host's end is closed: nobody is left to take output or the exit.
 	console("host is gone: " + err.Error())
-	s.sp.quiesce()
+	s.quiesce()
 	powerOff()
 }
 

@@ -5,33 +5,29 @@ import (
 	"os"
 	"sync"
 
-	"containerd-shim-uni/unikernel/linux/wire"
-
 	"golang.org/x/sys/unix"
 )
 
-// oomWatch tells the host of processes that the kernel killed for want of
-// memory. The kernel's counter is the truth: it is raised before the victim
+// oomWatch tells the host of processes of one container that the kernel killed for
+// want of memory. The kernel's counter is the truth: it is raised before the victim
 // gets its signal, so looking at it before each exit is told misses nothing.
 // The kernel's log only says when to look while nothing exits that the host
 // knows of; a line that the ring overwrote is no loss.
 type oomWatch struct {
-	send func(wire.OOM)
+	send   func(kills uint64)
+	events string // path of memory.events of the container's cgroup
 
 	mu    sync.Mutex // guards known, and the order of what is sent
 	known uint64
 }
 
-// vmstat has the counter oom_kill, of all processes in the machine since it
-// booted (mm/oom_kill.c). uni-init, as the kernel's PID 1, is never a victim.
-const vmstat = "/proc/vmstat"
-
 // look tells of what was killed since the last look, and whether it was
-// anything.
+// anything. The counter oom_kill is of all processes in the cgroup and below it,
+// whether its own limit or the machine's was reached (mm/oom_kill.c).
 func (w *oomWatch) look() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	text, err := os.ReadFile(vmstat)
+	text, err := os.ReadFile(w.events)
 	if err != nil {
 		return false
 	}
@@ -39,7 +35,7 @@ func (w *oomWatch) look() bool {
 	if now <= w.known {
 		return false
 	}
-	w.send(wire.OOM{Kills: now - w.known})
+	w.send(now - w.known)
 	w.known = now
 	return true
 }
@@ -63,8 +59,14 @@ func counter(text []byte, name string) uint64 {
 	return 0
 }
 
-// follow looks whenever the kernel logs that it killed somebody.
-func (w *oomWatch) follow() {
+// followOOM looks at every container whenever the kernel logs that it killed
+// somebody.
+func (s *server) followOOM() {
+	look := func() {
+		for _, c := range s.all() {
+			c.oom.look()
+		}
+	}
 	const longestRecord = 8 << 10 // bytes; CONSOLE_EXT_LOG_MAX of the kernel
 	log, err := os.Open("/dev/kmsg")
 	if err != nil {
@@ -77,12 +79,12 @@ func (w *oomWatch) follow() {
 		n, err := log.Read(buf) // one record
 		switch {
 		case isErrno(err, unix.EPIPE): // the ring went round
-			w.look()
+			look()
 		case err != nil:
 			console("out of memory is told late: " + err.Error())
 			return
 		case bytes.Contains(buf[:n], []byte(": Killed process ")):
-			w.look()
+			look()
 		}
 	}
 }

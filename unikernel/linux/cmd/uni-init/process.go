@@ -17,6 +17,7 @@ const lingerTimeout = 10 * time.Second
 // process is one process of the container.
 type process struct {
 	s      *server
+	c      *container
 	id     uint32
 	pid    int      // in uni-init's PID namespace
 	master *os.File // terminal, or nil
@@ -82,7 +83,7 @@ func (p *pipes) close() {
 }
 
 // start forks the process and waits until it is the application, or failed.
-func (p *process) start(d *wire.Process, kind wire.Kind, description []byte) error {
+func (p *process) start(d *wire.Process, frames []byte) error {
 	pp, err := newPipes(d)
 	if err != nil {
 		return err
@@ -91,14 +92,14 @@ func (p *process) start(d *wire.Process, kind wire.Kind, description []byte) err
 	pp.closeChild()
 	if err != nil {
 		pp.close()
-		return p.s.whyNotForked(err)
+		return p.c.whyNotForked(err)
 	}
 	defer unix.Close(sock)
-	master, err := handshake(sock, kind, description)
+	master, err := handshake(sock, frames)
 	if err != nil {
 		pp.close()
 		if err == errSilent {
-			err = p.s.whyDied(p)
+			err = p.whyDied()
 		}
 		p.s.mu.Lock()
 		delete(p.s.procs, p.id)
@@ -117,10 +118,13 @@ func (p *process) fork(pp *pipes) (sock int, err error) {
 	}
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
-	if p.s.procs[p.id] != nil {
+	switch {
+	case p.s.procs[p.id] != nil:
 		err = &failure{wire.CodeInvalid, "the process exists already"}
-	} else {
-		p.pid, err = p.s.sp.fork(pp.child, fds[1])
+	case !p.c.ready || p.c.over:
+		err = errStopped
+	default:
+		p.pid, err = p.c.sp.fork(pp.child, fds[1], p.c.group)
 	}
 	unix.Close(fds[1])
 	if err != nil {
@@ -128,6 +132,9 @@ func (p *process) fork(pp *pipes) (sock int, err error) {
 		return -1, err
 	}
 	p.s.procs[p.id], p.s.byPid[p.pid] = p, p
+	if p.c.pidns == "" { // it cannot be reaped meanwhile
+		p.c.pidns, _ = os.Readlink("/proc/" + formatUint(uint64(p.pid)) + "/ns/pid")
+	}
 	return fds[0], nil
 }
 

@@ -10,33 +10,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ackTimeout is how long the guest stays after the container's exit for a host
-// that is connected but does not acknowledge.
-const ackTimeout = 30 * time.Second
-
 // server is the guest's side of the control channel.
 type server struct {
 	port  *os.File
-	sp    *spawner
-	oom   oomWatch
 	clock clock
 
 	wmu  sync.Mutex // guards wbuf and the order of frames
 	wbuf []byte
 
-	mu    sync.Mutex          // guards what follows; held over each fork and reap
-	procs map[uint32]*process // by the host's id
-	byPid map[int]*process    // started and not yet reaped
-	main  uint32              // id of the container's process
-	ran   bool
-	over  bool // the container's process is dead
+	mu         sync.Mutex // guards what follows; held over each fork and reap
+	containers map[uint32]*container
+	procs      map[uint32]*process // by the host's id
+	byPid      map[int]*process    // started and not yet reaped
+	asked      bool                // to set the machine up
+	ready      bool                // it is
 }
 
 func newServer(port *os.File) *server {
-	s := &server{port: port, sp: newSpawner(),
+	return &server{port: port, containers: map[uint32]*container{},
 		procs: map[uint32]*process{}, byPid: map[int]*process{}}
-	s.oom.send = func(o wire.OOM) { s.send(wire.KindOOM, 0, o.Encode()) }
-	return s
 }
 
 // send writes one frame. A write error means that the host is gone, which
@@ -74,18 +66,35 @@ func (s *server) serve() error {
 // handle acts on one frame; what takes long goes on in a goroutine of its own.
 func (s *server) handle(f wire.Frame) error {
 	switch f.Kind {
-	case wire.KindRun:
-		req, err := wire.DecodeRun(f.Payload)
+	case wire.KindSandbox:
+		req, err := wire.DecodeSandbox(f.Payload)
 		if err != nil {
 			return err
 		}
-		go func() { s.run(f.ID, &req) }()
-	case wire.KindExec:
-		req, err := wire.DecodeExec(f.Payload)
+		go func() { s.reply(f.ID, s.sandbox(&req)) }()
+	case wire.KindContainer:
+		req, err := wire.DecodeContainer(f.Payload)
 		if err != nil {
 			return err
 		}
-		go func() { s.exec(f.ID, &req) }()
+		c, err := s.addContainer(req) // here: what comes next may name it
+		if err != nil {
+			s.reply(f.ID, err)
+			return nil
+		}
+		go func() { s.reply(f.ID, c.create()) }()
+	case wire.KindRemove:
+		req, err := wire.DecodeTarget(f.Payload)
+		if err != nil {
+			return err
+		}
+		go func() { s.reply(f.ID, s.remove(req.Container)) }()
+	case wire.KindRun, wire.KindExec:
+		req, err := wire.DecodeStart(f.Payload)
+		if err != nil {
+			return err
+		}
+		go func() { s.start(f.ID, &req, f.Kind == wire.KindRun) }()
 	case wire.KindSignal:
 		req, err := wire.DecodeSignal(f.Payload)
 		if err != nil {
@@ -125,24 +134,34 @@ func (s *server) handle(f wire.Frame) error {
 		}
 		s.setClock(f.ID, req)
 	case wire.KindStats:
-		go func() {
-			s.send(wire.KindReply, f.ID, wire.Reply{Data: stats().Encode()}.Encode())
-		}()
+		req, err := wire.DecodeTarget(f.Payload)
+		if err != nil {
+			return err
+		}
+		go func() { s.stats(f.ID, req.Container) }()
 	case wire.KindLimit:
-		req, err := wire.DecodeLimits(f.Payload)
+		req, err := wire.DecodeSetLimits(f.Payload)
 		if err != nil {
 			return err
 		}
-		go func() { s.reply(f.ID, limit(req)) }()
+		go func() {
+			s.reply(f.ID, s.with(req.Container, func(c *container) error { return c.group.limit(req.Limits) }))
+		}()
 	case wire.KindSpace:
-		req, err := wire.DecodeSpace(f.Payload)
+		req, err := wire.DecodeSetSpace(f.Payload)
 		if err != nil {
 			return err
 		}
-		go func() { s.reply(f.ID, s.sp.setSpace(req)) }()
+		go func() {
+			err := error(errNoContainer)
+			if c := s.container(req.Container); c != nil { // it need not be ready
+				err = c.setSpace(req.Space)
+			}
+			s.reply(f.ID, err)
+		}()
 	case wire.KindShutdown:
 		go func() {
-			s.reply(f.ID, s.sp.quiesce())
+			s.reply(f.ID, s.quiesce())
 			powerOff()
 		}()
 	default:
@@ -157,69 +176,98 @@ func (s *server) proc(id uint32) *process {
 	return s.procs[id]
 }
 
-// run sets the container up and starts its process.
-func (s *server) run(req uint32, r *wire.Run) {
+// sandbox sets the machine up, once.
+func (s *server) sandbox(b *wire.Sandbox) error {
 	s.mu.Lock()
-	again := s.ran
-	s.ran, s.main = true, r.ID
+	again := s.asked
+	s.asked = true
 	s.mu.Unlock()
 	if again {
-		s.reply(req, &failure{wire.CodeInvalid, "the container was started already"})
-		return
+		return &failure{wire.CodeInvalid, "the machine was set up already"}
 	}
-	if err := s.clock.correct(time.Duration(r.Clock.Behind)); err != nil {
-		s.reply(req, wrap("set the clock", err))
-		return
+	if err := s.setupSandbox(b); err != nil {
+		return err
 	}
-	if err := s.sp.setup(&r.Container); err != nil {
-		s.reply(req, err)
-		return
-	}
-	go s.oom.follow()
-	s.start(req, r.ID, &r.Process, wire.KindRun, r.Encode())
+	go s.followOOM()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ready = true
+	return nil
 }
 
-// exec starts a further process.
-func (s *server) exec(req uint32, x *wire.Exec) {
+// with calls f with a container that is ready. If it is removed meanwhile, its
+// cgroup's files are not there.
+func (s *server) with(id uint32, f func(*container) error) error {
 	s.mu.Lock()
-	over := s.over
+	c := s.containers[id]
+	ready := c != nil && c.ready
 	s.mu.Unlock()
-	if over || !s.sp.ready() {
-		s.reply(req, errStopped)
-		return
+	if !ready {
+		return errNoContainer
 	}
-	s.start(req, x.ID, &x.Process, wire.KindExec, x.Encode())
+	return f(c)
+}
+
+func (s *server) stats(req, id uint32) {
+	var r wire.Reply
+	err := s.with(id, func(c *container) error {
+		r.Data = c.group.stats().Encode()
+		return nil
+	})
+	if err != nil {
+		r = replyOf(err)
+	}
+	s.send(wire.KindReply, req, r.Encode())
+}
+
+// claim returns the container of a process that shall start: its first one, or a
+// further one.
+func (s *server) claim(r *wire.Start, first bool) (*container, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.containers[r.Container]
+	switch {
+	case c == nil && first:
+		return nil, errNoContainer
+	case c == nil || c.over || !c.ready || !first && c.main == 0:
+		return nil, errStopped
+	case first && c.main != 0:
+		return nil, &failure{wire.CodeInvalid, "the container was started already"}
+	case first:
+		c.main = r.ID
+	}
+	return c, nil
 }
 
 // start starts a process, answers the request and sees to the process' end.
-func (s *server) start(req, id uint32, d *wire.Process, kind wire.Kind, description []byte) {
-	p := &process{s: s, id: id, dead: make(chan struct{})}
-	err := p.start(d, kind, description)
+func (s *server) start(req uint32, r *wire.Start, first bool) {
+	c, err := s.claim(r, first)
+	if err != nil {
+		s.reply(req, err)
+		return
+	}
+	var frames []byte
+	if first {
+		frames = wire.AppendFrame(nil, wire.KindContainer, 0, c.Encode())
+	}
+	p := &process{s: s, c: c, id: r.ID, dead: make(chan struct{})}
+	err = p.start(&r.Process, wire.AppendFrame(frames, wire.KindExec, 0, r.Encode()))
+	if err != nil && first {
+		c.end()
+	}
 	s.reply(req, err)
 	if err != nil {
 		return
 	}
 	p.carry()
 	<-p.dead
-	p.flush(s.isMain(id))
-	s.oom.look()
-	s.send(wire.KindExit, id, wire.Exit{Status: p.status}.Encode())
-	if s.isMain(id) {
-		time.Sleep(ackTimeout)
-		console("the host did not acknowledge the exit")
-		s.sp.quiesce()
-		powerOff()
-	}
+	p.flush(first)
+	c.oom.look()
+	s.send(wire.KindExit, r.ID, wire.Exit{Status: p.status}.Encode())
 	p.linger()
 	s.mu.Lock()
-	delete(s.procs, id)
+	delete(s.procs, r.ID)
 	s.mu.Unlock()
-}
-
-func (s *server) isMain(id uint32) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.main == id
 }
 
 // reap waits for every child that ends, ours and orphans alike.
@@ -243,7 +291,7 @@ func (s *server) reapOne() bool {
 	}
 	if p := s.byPid[pid]; p != nil {
 		delete(s.byPid, pid)
-		s.over = s.over || p.id == s.main
+		p.c.over = p.c.over || p.id == p.c.main
 		p.status = uint32(ws.ExitStatus())
 		if ws.Signaled() {
 			p.status = 128 + uint32(ws.Signal())
@@ -266,7 +314,7 @@ var errFinished = &failure{wire.CodeNotFound, "process already finished"}
 const deathTimeout = time.Second
 
 // whyDied says why stage2 is gone that said nothing.
-func (s *server) whyDied(p *process) error {
+func (p *process) whyDied() error {
 	t := time.NewTimer(deathTimeout)
 	defer t.Stop()
 	select {
@@ -275,23 +323,23 @@ func (s *server) whyDied(p *process) error {
 		return errSilent
 	}
 	switch {
-	case s.oom.look():
+	case p.c.oom.look():
 		return &failure{wire.CodeInvalid, "the machine has not enough memory for one more process: give the container more"}
-	case s.isMain(p.id):
-	case s.ends():
+	case p.id == p.c.main: // set before it was forked
+	case p.c.ends():
 		return errStopped
 	}
 	return &failure{wire.CodeInternal, errSilent.Error() + ", with status " + formatUint(uint64(p.status))}
 }
 
 // whyNotForked explains an error of fork(2).
-func (s *server) whyNotForked(err error) error {
+func (c *container) whyNotForked(err error) error {
 	switch {
 	case err == error(unix.EAGAIN):
 		return &failure{wire.CodeInvalid, "the container has as many processes as it may have"}
 	case err == error(unix.ENOMEM):
 		// Also the kernel's word for a PID namespace whose PID 1 has died.
-		if s.ends() {
+		if c.ends() {
 			return errStopped
 		}
 		return &failure{wire.CodeInvalid, "the machine has not enough memory for one more process: give the container more"}
@@ -303,15 +351,15 @@ func (s *server) whyNotForked(err error) error {
 }
 
 // ends says whether the container's process is dead, or is so in a moment.
-func (s *server) ends() bool {
+func (c *container) ends() bool {
 	return waitFor(deathTimeout, func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.over
+		c.s.mu.Lock()
+		defer c.s.mu.Unlock()
+		return c.over
 	})
 }
 
-// signal signals one process or all. The lock keeps a pid from being reaped,
+// signal signals one process, or all of its container. The lock keeps a pid from being reaped,
 // and so from being another process', in between.
 func (s *server) signal(req wire.Signal) error {
 	s.mu.Lock()
@@ -324,7 +372,7 @@ func (s *server) signal(req wire.Signal) error {
 	if !req.All {
 		return kill(p.pid, sig)
 	}
-	return signalAll(sig)
+	return p.c.signalAll(sig)
 }
 
 func kill(pid int, sig unix.Signal) error {

@@ -11,18 +11,18 @@ import (
 // signalAll signals every process of the container, also one that is being
 // forked: nothing that runs can be listed without missing what it starts
 // meanwhile, so the kernel does it (SIGKILL), or nothing runs.
-func signalAll(sig unix.Signal) error {
+func (c *container) signalAll(sig unix.Signal) error {
 	if sig == unix.SIGKILL {
-		if err := os.WriteFile(cgroupDir+"/cgroup.kill", []byte("1"), 0); err != nil {
+		if err := c.group.write("cgroup.kill", "1"); err != nil {
 			return err
 		}
 	} else {
-		thaw := freeze()
+		thaw := c.group.freeze()
 		defer thaw()
 	}
 	// After cgroup.kill for what a container with the right to has moved to
 	// another cgroup.
-	pids, err := containerPids()
+	pids, err := c.pids()
 	if err != nil {
 		return err
 	}
@@ -40,30 +40,22 @@ func signalAll(sig unix.Signal) error {
 const freezeTimeout = time.Second
 
 // freeze lets no process of the container run, until thaw is called.
-func freeze() (thaw func()) {
-	const file = cgroupDir + "/cgroup.freeze"
-	if err := os.WriteFile(file, []byte("1"), 0); err != nil {
+func (g *cgroup) freeze() (thaw func()) {
+	if err := g.write("cgroup.freeze", "1"); err != nil {
 		console("freeze: " + err.Error())
 		return func() {}
 	}
-	waitFor(freezeTimeout, func() bool {
-		events, err := os.ReadFile(cgroupDir + "/cgroup.events")
-		return err != nil || strings.Contains(string(events), "frozen 1")
-	})
+	waitFor(freezeTimeout, func() bool { return g.event("frozen 1") })
 	return func() {
-		if err := os.WriteFile(file, []byte("0"), 0); err != nil {
+		if err := g.write("cgroup.freeze", "0"); err != nil {
 			console("thaw: " + err.Error())
 		}
 	}
 }
 
-// containerPids lists the processes of the container, as uni-init sees them:
-// those of another PID namespace than its own.
-func containerPids() ([]int, error) {
-	own, err := os.Readlink("/proc/self/ns/pid")
-	if err != nil {
-		return nil, err
-	}
+// pids lists the processes of the container, as uni-init sees them: those in its
+// cgroup or below it, and those in its PID namespace.
+func (c *container) pids() ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
@@ -71,13 +63,26 @@ func containerPids() ([]int, error) {
 	var pids []int
 	for _, e := range entries {
 		pid, ok := parseUint(e.Name())
-		if !ok {
-			continue
-		}
-		ns, err := os.Readlink("/proc/" + e.Name() + "/ns/pid")
-		if err == nil && ns != own {
+		if ok && c.holds("/proc/"+e.Name()) {
 			pids = append(pids, int(pid))
 		}
 	}
 	return pids, nil
+}
+
+// holds tells whether a process, known by its directory in /proc, is the
+// container's.
+func (c *container) holds(proc string) bool {
+	if ns, err := os.Readlink(proc + "/ns/pid"); err == nil && ns == c.pidns {
+		return true
+	}
+	b, err := os.ReadFile(proc + "/cgroup")
+	return err == nil && inCgroup(trimLine(b), c.group.name)
+}
+
+// inCgroup tells whether a line of /proc/PID/cgroup names a cgroup of version 2 that
+// is name or below it.
+func inCgroup(line, name string) bool {
+	rest, ok := strings.CutPrefix(line, "0::"+name)
+	return ok && (rest == "" || rest[0] == '/')
 }

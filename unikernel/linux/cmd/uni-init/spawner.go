@@ -3,9 +3,6 @@ package main
 import (
 	"os"
 	"runtime"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,33 +17,37 @@ const (
 	fdRoot   = 4 // the container's root directory
 )
 
-// spawner is the thread that lives in the container's mount namespace and
-// whose children are born in its PID namespace: the first one is its PID 1.
-// It keeps uni-init's root directory, so it still finds uni-init's files.
+// spawner is the thread that lives in a container's mount namespace and whose
+// children are born in its PID namespace: the first one is its PID 1. It keeps
+// uni-init's root directory, so it still finds uni-init's files. The namespaces end
+// with it and with the last process in them, and so do their mounts.
 type spawner struct {
-	jobs chan func()
-	up   atomic.Bool // setup is done
-	root int         // the container's root directory, O_PATH
-	// upper is the directory of the writable layer's disk, or -1.
-	upper int
-
-	spaceMu sync.Mutex // guards what follows, and that up is set
-	// space is what the host has for the disk.
-	space      wire.Space
-	spaceKnown bool
-	// cgroup is the directory of the container's cgroup, or -1 before setup.
-	cgroup int
+	jobs chan func() // closed at the end
+	// root is the container's root directory, O_PATH, upper the top of the file
+	// system of its own layer; or -1.
+	root, upper int
 }
 
-func newSpawner() *spawner {
-	sp := &spawner{jobs: make(chan func()), root: -1, upper: -1, cgroup: -1}
+// newSpawner starts the thread in namespaces of its own.
+func newSpawner() (*spawner, error) {
+	sp := &spawner{jobs: make(chan func()), root: -1, upper: -1}
 	go func() {
-		runtime.LockOSThread()
+		runtime.LockOSThread() // for good: the thread ends with the function
 		for job := range sp.jobs {
 			job()
 		}
 	}()
-	return sp
+	err := sp.do(func() error {
+		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS | unix.CLONE_NEWPID); err != nil {
+			return os.NewSyscallError("unshare", err)
+		}
+		return pathError("make private", "/", unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	})
+	if err != nil {
+		close(sp.jobs)
+		return nil, err
+	}
+	return sp, nil
 }
 
 // do runs f on the spawner's thread.
@@ -56,66 +57,41 @@ func (sp *spawner) do(f func() error) error {
 	return <-done
 }
 
-func (sp *spawner) ready() bool { return sp.up.Load() }
-
-// setup prepares what belongs to the container and not to its first process.
-func (sp *spawner) setup(c *wire.Container) error {
-	if err := setNames(c); err != nil {
-		return err
-	}
-	if err := setNetwork(&c.Network); err != nil {
-		return wrap("network", err)
-	}
-	if err := setSysctls(c.Sysctls); err != nil {
-		return err
-	}
-	err := sp.do(func() error {
-		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS | unix.CLONE_NEWPID); err != nil {
-			return os.NewSyscallError("unshare", err)
-		}
-		if err := mountRoot(c); err != nil {
-			return err
-		}
-		if c.Writable {
-			fd, err := unix.Open(upperDir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				return pathError("open", upperDir, err)
-			}
-			sp.upper = fd
-		}
-		fd, err := unix.Open(rootDir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		sp.root = fd
-		return pathError("open", rootDir, err)
-	})
+// open opens the directories that mountRoot made; own says that the layer is on a
+// disk.
+func (sp *spawner) open(own bool) error {
+	fd, err := unix.Open(rootDir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return pathError("open", rootDir, err)
 	}
-	if sp.cgroup, err = makeCgroup(); err != nil {
-		return wrap("the container's cgroup", err)
+	sp.root = fd
+	if !own {
+		return nil
 	}
-	if c.PidsLimit > 0 {
-		if err := limit(wire.Limits{Pids: &c.PidsLimit}); err != nil {
-			return err
-		}
+	fd, err = unix.Open(upperDir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return pathError("open", upperDir, err)
 	}
-	sp.spaceMu.Lock()
-	defer sp.spaceMu.Unlock()
-	if err := sp.limitSpace(); err != nil {
-		return err
-	}
-	sp.up.Store(true)
+	sp.upper = fd
 	return nil
 }
 
+// end lets go of what the spawner holds. Nothing may use it afterwards.
+func (sp *spawner) end() {
+	for _, fd := range []int{sp.root, sp.upper} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	close(sp.jobs)
+}
+
 // fork starts stage2 with the given standard descriptors and socket.
-func (sp *spawner) fork(std [3]int, sock int) (pid int, err error) {
+func (sp *spawner) fork(std [3]int, sock int, group *cgroup) (pid int, err error) {
 	attr := &syscall.ProcAttr{
 		Env:   []string{},
 		Files: []uintptr{uintptr(std[0]), uintptr(std[1]), uintptr(std[2]), uintptr(sock), uintptr(sp.root)},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
-	}
-	if sp.cgroup >= 0 {
-		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, sp.cgroup
+		Sys:   &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: group.fd},
 	}
 	err = sp.do(func() error {
 		var err error
@@ -123,32 +99,6 @@ func (sp *spawner) fork(std [3]int, sock int) (pid int, err error) {
 		return err
 	})
 	return pid, err
-}
-
-// setNames sets the names of the machine, which is the container.
-func setNames(c *wire.Container) error {
-	if c.Hostname != "" {
-		if err := unix.Sethostname([]byte(c.Hostname)); err != nil {
-			return os.NewSyscallError("sethostname", err)
-		}
-	}
-	if c.Domainname != "" {
-		if err := unix.Setdomainname([]byte(c.Domainname)); err != nil {
-			return os.NewSyscallError("setdomainname", err)
-		}
-	}
-	return nil
-}
-
-// setSysctls writes kernel parameters; their names come with dots or slashes.
-func setSysctls(list [][2]string) error {
-	for _, kv := range list {
-		path := "/proc/sys/" + strings.ReplaceAll(kv[0], ".", "/")
-		if err := os.WriteFile(path, []byte(kv[1]), 0); err != nil {
-			return &failure{wire.CodeInvalid, "sysctl " + kv[0] + ": " + err.Error()}
-		}
-	}
-	return nil
 }
 
 func formatUint(n uint64) string {
@@ -163,17 +113,17 @@ func formatUint(n uint64) string {
 	}
 }
 
-// handshake gives stage2 its description and waits until it became the
+// handshake gives stage2 the frames that describe it and waits until it became the
 // application: its end of the socket closes with execve. It returns the
 // terminal's master, or -1.
-func handshake(sock int, kind wire.Kind, description []byte) (master int, err error) {
+func handshake(sock int, frames []byte) (master int, err error) {
 	master = -1
 	defer func() {
 		if err != nil && master >= 0 {
 			unix.Close(master)
 		}
 	}()
-	werr := writeAll(sock, wire.AppendFrame(nil, kind, 0, description))
+	werr := writeAll(sock, frames)
 	var answer []byte
 	buf := make([]byte, 4096)
 	oob := make([]byte, unix.CmsgSpace(4))

@@ -50,20 +50,28 @@ func becomeProcess() error {
 	// The container's cgroup is what the process sees as the top. It is in it
 	// already; a kernel that cannot show it so shows the machine's.
 	unix.Unshare(unix.CLONE_NEWCGROUP)
-	f, err := wire.NewReader(socketReader{}, wire.MaxHostPayload).Read()
+	r := wire.NewReader(socketReader{}, wire.MaxHostPayload)
+	f, err := r.Read()
 	if err != nil {
 		return err
 	}
-	if f.Kind == wire.KindRun {
-		r, err := wire.DecodeRun(f.Payload)
+	var c *wire.Container // of which this is the first process
+	if f.Kind == wire.KindContainer {
+		described, err := wire.DecodeContainer(f.Payload)
 		if err != nil {
 			return err
 		}
-		return runContainer(&r.Container, &r.Process)
+		c = &described
+		if f, err = r.Read(); err != nil {
+			return err
+		}
 	}
-	x, err := wire.DecodeExec(f.Payload)
+	x, err := wire.DecodeStart(f.Payload)
 	if err != nil {
 		return err
+	}
+	if c != nil {
+		return runContainer(c, &x.Process)
 	}
 	if x.Process.Terminal {
 		if err := openTerminal(&x.Process, false); err != nil {
