@@ -62,11 +62,15 @@
 //     the container's diskSet in place of handing its list to Hardware. Save is
 //     for the last member; another's layer is complete when its guest has
 //     unmounted it, before Detach.
-//   - Session.Run starts the first process of the only container. With ids on the
-//     wire it takes the container's, may be called again, and Guest.Capacity
-//     grows, which is all that Join asks. A container then ends its own processes
-//     through the session where it now ends the machine (task: forceEnd) or the
-//     session (task: collectExecs).
+//   - Session.Run starts the first process of the only container. The linux guest's
+//     session is a unikernel.PodSession, too: Configure with the pod's own container,
+//     then Container, Run and Remove for each of the others. A container then ends
+//     its own processes by Remove where it now ends the machine (task: forceEnd) or
+//     the session (task: collectExecs), and asks its ContainerSession for statistics,
+//     limits and space where it now asks the Session. Namespaces by path that mean
+//     the pod's own are taken out of a specification before a guest sees it: guests
+//     refuse each. Guest.Capacity stays 1 until Attach is there, which is all that
+//     Join asks.
 //   - Pause is the machine's. A container of several is frozen by its guest.
 //   - Names of a container's sandbox come from task.NewNames: the group's id in
 //     place of its own is all that differs.

@@ -1,12 +1,26 @@
 // Package linux is the linux guest: a minimal Linux kernel (kernel/) whose
-// PID 1 (cmd/uni-init) starts exactly one container and speaks package wire
-// with the host over a virtio-serial port.
+// PID 1 (cmd/uni-init) holds containers and speaks package wire with the host over
+// a virtio-serial port.
 //
 // Plan says what must boot. Connect turns the host's end of the port into a
 // Session, through which processes run:
 //
 //	Connect ──Hello──▶ Session ──Run──▶ Process ──Exit──▶ Shutdown ──▶ machine ends
 //	                       └─────Exec──▶ Process …
+//
+// Run is a pod of one: it configures the machine, makes a container and starts its
+// process. A pod of several does the same in three steps, and takes containers away
+// again:
+//
+//	Session ──Configure──▶ Container ──Run──▶ Process ──Exit──▶ Remove
+//	                            └──────Exec──▶ Process …
+//
+// Each container has a PID and a mount namespace, a cgroup with limits and counters
+// of its own, and disks that are found by their serials, on virtio-blk or SCSI,
+// whenever they come. Network, names and System V IPC are the machine's, as they are
+// a pod's. After Remove nothing of the container runs or is mounted, so its disks
+// can be detached; its layer is complete. The machine ends with Shutdown, or when
+// the channel is closed, and not with a container.
 //
 // # What the host may rely on
 //

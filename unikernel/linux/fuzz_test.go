@@ -17,6 +17,8 @@ func FuzzSession(f *testing.F) {
 	}
 	f.Add(append(frame(wire.KindData, 1, []byte("\x01out")), frame(wire.KindExit, 1, []byte{7})...))
 	f.Add(append(frame(wire.KindEOF, 1, []byte{1}), frame(wire.KindData, 1, []byte{1, 'x'})...))
+	f.Add(frame(wire.KindOOM, 0, wire.OOM{Container: 1, Kills: 1}.Encode()))
+	f.Add(frame(wire.KindOOM, 0, wire.OOM{Container: 9, Kills: 1}.Encode()))
 	f.Add(frame(wire.KindCredit, 1, wire.EncodeCredit(wire.Stdin, 1)))
 	f.Add(frame(wire.KindReply, 2, wire.Reply{Code: 9, Text: "x"}.Encode()))
 	f.Add([]byte("garbage that is no frame"))

@@ -362,8 +362,11 @@ func testTerminal(t *testing.T, m *machine) {
 	if err := proc.Resize(m.context(), 132, 43); err != nil {
 		t.Fatal(err)
 	}
-	io.WriteString(inW, "stty size; sleep 1000\n")
+	// A key that comes while the shell has no program in the foreground is lost to
+	// the next one.
+	io.WriteString(inW, "stty size; sh -c 'echo asl''eep; exec sleep 1000'\n")
 	waitOutput(t, &out, "43 132\r\n")
+	waitOutput(t, &out, "asleep\r\n")
 	io.WriteString(inW, "\x03") // the terminal makes it SIGINT
 	io.WriteString(inW, "exit 5\n")
 	if got := m.await(proc); got != 5 {

@@ -2,6 +2,7 @@ package boottest
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -220,8 +221,26 @@ func TestPod(t *testing.T) {
 		if r := d.sh("touch /only-d; ls /only-b /big"); r.status != 0 {
 			t.Errorf("what the layer held: %+v", r)
 		}
-		if _, err := pod.Container(m.context(), named("e"), []unikernel.DiskRequest{{Kind: unikernel.DiskRoot, Serial: "d-upper"}}); err == nil {
-			t.Error("a container on another's layer")
+		if _, err := pod.Container(m.context(), named("e"), []unikernel.DiskRequest{{Kind: unikernel.DiskRoot, Serial: "d-upper"}}); !errors.Is(err, unikernel.ErrInvalid) {
+			t.Errorf("a container on another's layer: %v", err)
+		}
+		// Nothing stays of one that fails half way: its root can be another's.
+		empty := filepath.Join(t.TempDir(), "empty")
+		if err := os.WriteFile(empty, make([]byte, 1<<20), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		q.attach("e-root", root, 4, true)
+		q.attach("e-upper", empty, 5, false)
+		onlyRoot := []unikernel.DiskRequest{{Kind: unikernel.DiskRoot, Serial: "e-root"}}
+		if _, err := pod.Container(m.context(), named("e"), append(onlyRoot, unikernel.DiskRequest{Kind: unikernel.DiskWritable, Serial: "e-upper"})); err == nil || !strings.Contains(err.Error(), `mount disk "e-upper" as ext4`) {
+			t.Errorf("a layer that is none: %v", err)
+		}
+		e, err := pod.Container(m.context(), named("e"), onlyRoot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Remove(m.context()); err != nil {
+			t.Errorf("removal of one that never ran: %v", err)
 		}
 		if !d.lives() || !one.lives() {
 			t.Error("a container that failed took others with it")

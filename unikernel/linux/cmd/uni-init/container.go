@@ -44,6 +44,13 @@ func (s *server) addContainer(w wire.Container) (*container, error) {
 	case w.PIDs.Kind != wire.PIDOwn:
 		return nil, &failure{wire.CodeInvalid, "a PID namespace shared by containers of a machine is not implemented: run the container with one of its own"}
 	}
+	for _, other := range s.containers {
+		for _, serial := range []string{w.Root, w.Upper} {
+			if serial != "" && (serial == other.Root || serial == other.Upper) {
+				return nil, &failure{wire.CodeInvalid, "the disk " + quote(serial) + " is another container's"}
+			}
+		}
+	}
 	c := &container{s: s, Container: w, space: w.Space, disks: map[string]string{}}
 	c.oom.send = func(kills uint64) { s.send(wire.KindOOM, 0, wire.OOM{Container: w.ID, Kills: kills}.Encode()) }
 	s.containers[w.ID] = c

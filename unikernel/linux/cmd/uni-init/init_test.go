@@ -294,8 +294,19 @@ func TestContainersOnce(t *testing.T) {
 		t.Error("a container before the machine is set up")
 	}
 	s.ready = true
-	if _, err := s.addContainer(wire.Container{ID: 1}); err != nil {
+	if _, err := s.addContainer(wire.Container{ID: 1, Root: "r", Upper: "u"}); err != nil {
 		t.Fatal(err)
+	}
+	for _, w := range []wire.Container{{ID: 2, Root: "u"}, {ID: 2, Root: "x", Upper: "r"}} {
+		if _, err := s.addContainer(w); err == nil || !strings.Contains(err.Error(), "another container's") {
+			t.Errorf("%+v on disks of another: %v", w, err)
+		}
+	}
+	if _, err := s.addContainer(wire.Container{ID: 3, Root: "memory"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.addContainer(wire.Container{ID: 4, Root: "memory, too"}); err != nil {
+		t.Errorf("two containers without a layer: %v", err)
 	}
 	if _, err := s.addContainer(wire.Container{ID: 1}); err == nil {
 		t.Error("two containers with one id")
