@@ -40,6 +40,9 @@ type hierarchy interface {
 	exists(path string) bool
 	create(path string, res *specs.LinuxResources) error
 	add(path string, pid int) error
+	// join moves a process into the cgroup of somebody else, in every tree that
+	// has it; os.ErrNotExist if none has.
+	join(path string, pid int) error
 	update(path string, res *specs.LinuxResources) error
 	stats(path string) (proto.Message, error)
 	oomKills(path string) (uint64, error)
@@ -88,15 +91,20 @@ func create(hier hierarchy, record, path string, limits Limits) (*Group, error) 
 	return g, nil
 }
 
-// Join moves a process into a cgroup that exists.
+// Join moves a process into a cgroup that exists: wholly, whichever controllers
+// it has.
 func Join(path string, pid int) error { return join(detect(), path, pid) }
 
 func join(hier hierarchy, path string, pid int) error {
 	clean := filepath.Clean("/" + path)
-	if !hier.exists(clean) {
+	err := hier.join(clean, pid)
+	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w: there is no cgroup %s: make it, or leave the runtime option ShimCgroup out", unikernel.ErrInvalid, clean)
 	}
-	return (&Group{hier: hier, path: clean}).Add(pid)
+	if err != nil {
+		return fmt.Errorf("move process %d to cgroup %s: %w", pid, clean, err)
+	}
+	return nil
 }
 
 // Remove deletes the cgroup that a record names, and the record. Processes that

@@ -62,6 +62,12 @@ func (f *fakeHierarchy) add(path string, pid int) error {
 	f.pids[path] = append(f.pids[path], pid)
 	return nil
 }
+func (f *fakeHierarchy) join(path string, pid int) error {
+	if !f.exists(path) {
+		return os.ErrNotExist
+	}
+	return f.add(path, pid)
+}
 func (f *fakeHierarchy) update(path string, res *specs.LinuxResources) error {
 	f.groups[path] = res
 	return nil

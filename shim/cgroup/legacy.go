@@ -87,6 +87,19 @@ func (l legacy) add(path string, pid int) error {
 	return g.AddProc(uint64(pid))
 }
 
+// join implements hierarchy. A cgroup of somebody else may be about controllers
+// that limit nothing of ours, such as devices and freezer.
+func (legacy) join(path string, pid int) error {
+	g, err := cgroup1.Load(cgroup1.StaticPath(path))
+	if errors.Is(err, cgroup1.ErrCgroupDeleted) {
+		return os.ErrNotExist
+	}
+	if err != nil {
+		return err
+	}
+	return g.AddProc(uint64(pid))
+}
+
 func (l legacy) update(path string, res *specs.LinuxResources) error {
 	g, err := l.load(path)
 	if err != nil {

@@ -79,6 +79,8 @@ func (u unified) add(path string, pid int) error {
 	return m.AddProc(uint64(pid))
 }
 
+func (u unified) join(path string, pid int) error { return u.add(path, pid) }
+
 func (u unified) update(path string, res *specs.LinuxResources) error {
 	m, err := u.load(path)
 	if err != nil {

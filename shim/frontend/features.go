@@ -3,6 +3,8 @@ package frontend
 import (
 	"encoding/json"
 
+	"containerd-shim-uni/unikernel/linux/wire"
+
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -19,6 +21,7 @@ func runtimeFeatures() (*anypb.Any, error) {
 		OCIVersionMin: "1.0.0",
 		OCIVersionMax: "1.3.0",
 		Hooks:         []string{"prestart", "createRuntime", "poststart", "poststop"},
+		MountOptions:  wire.MountOptions,
 		Linux: &features.Linux{
 			Namespaces: []string{"cgroup", "ipc", "mount", "network", "pid", "uts"},
 			Cgroup:     &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &no},

@@ -279,7 +279,8 @@ func TestInfoAndVersion(t *testing.T) {
 	}
 	var f features.Features
 	if err := json.Unmarshal(info.GetFeatures().GetValue(), &f); err != nil || info.Features.TypeUrl != featuresType ||
-		!slices.Contains(f.Linux.Namespaces, "pid") || slices.Contains(f.Linux.Namespaces, "user") || *f.Linux.MountExtensions.IDMap.Enabled {
+		!slices.Contains(f.Linux.Namespaces, "pid") || slices.Contains(f.Linux.Namespaces, "user") ||
+		!slices.Contains(f.MountOptions, "rro") || slices.Contains(f.MountOptions, "rshared") || slices.Contains(f.MountOptions, "idmap") || *f.Linux.MountExtensions.IDMap.Enabled {
 		t.Errorf("features %s, %v", info.GetFeatures().GetValue(), err)
 	}
 	out.Reset()

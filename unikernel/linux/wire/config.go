@@ -66,6 +66,16 @@ type Start struct {
 // something else is mounted on the host.
 const OptionBelow = "x-uni.below="
 
+// MountOptions are the options that PID 1 knows and every kind of mount honours,
+// sorted. "shared" is not among them: no bind mount can be.
+var MountOptions = []string{
+	"async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "iversion", "lazytime", "mand",
+	"noatime", "nodev", "nodiratime", "noexec", "noiversion", "nolazytime", "nomand", "norelatime",
+	"nostrictatime", "nosuid", "nosymfollow", "private", "rbind", "relatime", "rnodev", "rnoexec", "rnosuid",
+	"ro", "rprivate", "rro", "rslave", "runbindable", "rw", "slave", "strictatime", "suid", "sync",
+	"unbindable",
+}
+
 // Mount is one entry of the specification's mounts, in their order.
 type Mount struct {
 	Destination string

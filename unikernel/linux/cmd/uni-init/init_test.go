@@ -1,9 +1,11 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -102,6 +104,16 @@ func TestWalkLeaksNothing(t *testing.T) {
 	}
 	if after := count(); after != before {
 		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+// TestMountOptions keeps what clients are told equal to what is done.
+func TestMountOptions(t *testing.T) {
+	known := slices.Concat(slices.Collect(maps.Keys(flagOptions)), slices.Collect(maps.Keys(propagationOptions)), slices.Collect(maps.Keys(recursiveOptions)))
+	known = slices.DeleteFunc(known, func(o string) bool { return strings.HasSuffix(o, "shared") })
+	slices.Sort(known)
+	if !slices.Equal(known, wire.MountOptions) {
+		t.Errorf("PID 1 knows\n%q, clients are told of\n%q", known, wire.MountOptions)
 	}
 }
 
