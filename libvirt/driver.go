@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -321,10 +323,14 @@ const closeTimeout = 10 * time.Second
 // Close ends the connection. Machines run on. Calls and Waits that are under
 // way end with unikernel.ErrUnavailable.
 //
-// An embedded driver without machines leaves nothing below its root, and Close
-// does not wait for libvirt, which may be asleep over a machine that has ended.
-// Such a driver cannot be opened again by this process.
+// An embedded driver without machines leaves nothing below its root. libvirt,
+// which may be asleep over a machine that has ended, writes there once more when
+// it wakes: Close waits for that, at most forgetTimeout. Such a driver cannot be
+// opened again by this process.
 func (d *Driver) Close() error {
+	if d.target.embedded() {
+		d.awaitCleared()
+	}
 	d.mu.Lock()
 	if d.closed {
 		d.mu.Unlock()
@@ -338,10 +344,8 @@ func (d *Driver) Close() error {
 	}
 	d.mu.Unlock()
 	d.cancel()
-	if d.target.embedded() {
-		if !runningIn(d.target) {
-			return removeEmbed(d.target.root)
-		}
+	if d.target.embedded() && !runningIn(d.target) {
+		return removeEmbed(d.target.root)
 	}
 	if s != nil {
 		d.release(s)
@@ -354,6 +358,27 @@ func (d *Driver) Close() error {
 		yieldEmbed()
 	}
 	return nil
+}
+
+// forgetTimeout bounds waiting for libvirt to forget machines that have ended.
+// It sleeps 200 ms at a time (virProcessKillPainfully) while their processes
+// are not reaped.
+const forgetTimeout = time.Second
+
+// awaitCleared returns when libvirt was told of the end of all machines that
+// have ended.
+func (d *Driver) awaitCleared() {
+	d.mu.Lock()
+	list := slices.DeleteFunc(slices.Collect(maps.Values(d.domains)), func(dom *domain) bool { return !dom.is(clearing) })
+	d.mu.Unlock()
+	timeout := time.After(forgetTimeout)
+	for _, dom := range list {
+		select {
+		case <-dom.cleared:
+		case <-timeout:
+			return
+		}
+	}
 }
 
 // settle waits for the driver's goroutines.
