@@ -65,10 +65,13 @@ func Single(name, program string) Image {
 // Build and BuildProgram take programs from there, on hosts without compilers.
 const ProgramsVariable = "UNI_TEST_PROGRAMS"
 
+// programs are those that Build knows, each a folder of this one.
+var programs = []string{"hello", "probe", "shares"}
+
 // BuildAll builds every program that Build and BuildProgram can, below dir;
 // source is the folder program.
 func BuildAll(source, dir string) error {
-	for _, name := range []string{"hello", "probe"} {
+	for _, name := range programs {
 		for _, architecture := range []string{"amd64", "arm64"} {
 			if _, err := Build(dir, name, architecture); err != nil {
 				return err
@@ -89,6 +92,9 @@ func BuildHello(dir, architecture string) (string, error) { return Build(dir, "h
 // Build builds one of the static programs of this folder, such as hello, for an
 // architecture, Go's name of it, below dir and returns its path.
 func Build(dir, name, architecture string) (string, error) {
+	if !slices.Contains(programs, name) { // a host without compilers would not have it
+		return "", fmt.Errorf("there is no program %q to build; those of this package are %q", name, programs)
+	}
 	if built := os.Getenv(ProgramsVariable); built != "" {
 		return filepath.Join(built, architecture, name), nil
 	}
