@@ -1,6 +1,8 @@
 package boottest
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"containerd-shim-uni/unikernel"
@@ -46,6 +48,13 @@ func TestAccount(t *testing.T) {
 		}
 	}
 	few, many, memory, none := uint64(12), uint64(100), uint64(32<<20), uint64(0)
+	for _, least := range []uint64{1, 3} { // no process; one that has no threads
+		limit(unikernel.Limits{Pids: &least})
+		_, err := m.session.Exec(m.context(), "x", process("true"), unikernel.Stdio{})
+		if !errors.Is(err, unikernel.ErrInvalid) || !strings.Contains(err.Error(), "limit of processes") {
+			t.Errorf("a process too many, limit %d: %v", least, err)
+		}
+	}
 	limit(unikernel.Limits{Pids: &few})
 	if r := m.sh("for i in $(seq 30); do sleep 1 & done; wait"); r.status == 0 {
 		t.Errorf("more processes than the limit: %+v", r)

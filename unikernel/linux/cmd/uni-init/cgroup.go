@@ -109,6 +109,13 @@ func (g *cgroup) stats() wire.Stats {
 	return s
 }
 
+// refusals is the kernel's count of processes and threads that the limit refused;
+// it is there to be compared with an earlier one.
+func (g *cgroup) refusals() string {
+	text, _ := os.ReadFile(g.file("pids.events")) // a kernel without the controller refuses none
+	return string(text)
+}
+
 // event tells whether a line is in cgroup.events. A cgroup that is gone has none.
 func (g *cgroup) event(line string) bool {
 	events, err := os.ReadFile(g.file("cgroup.events"))

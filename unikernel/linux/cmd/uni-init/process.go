@@ -88,6 +88,7 @@ func (p *process) start(d *wire.Process, frames []byte) error {
 	if err != nil {
 		return err
 	}
+	refusals := p.c.group.refusals()
 	sock, err := p.fork(pp)
 	pp.closeChild()
 	if err != nil {
@@ -99,7 +100,7 @@ func (p *process) start(d *wire.Process, frames []byte) error {
 	if err != nil {
 		pp.close()
 		if err == errSilent {
-			err = p.whyDied()
+			err = p.whyDied(refusals)
 		}
 		p.s.mu.Lock()
 		delete(p.s.procs, p.id)

@@ -313,8 +313,9 @@ var errFinished = &failure{wire.CodeNotFound, "process already finished"}
 // socket is closed, or of a container whose kernel refuses it further processes.
 const deathTimeout = time.Second
 
-// whyDied says why stage2 is gone that said nothing.
-func (p *process) whyDied() error {
+// whyDied says why stage2 is gone that said nothing; refusals is from before its
+// start.
+func (p *process) whyDied(refusals string) error {
 	t := time.NewTimer(deathTimeout)
 	defer t.Stop()
 	select {
@@ -325,6 +326,8 @@ func (p *process) whyDied() error {
 	switch {
 	case p.c.oom.look():
 		return &failure{wire.CodeInvalid, "the machine has not enough memory for one more process: give the container more"}
+	case p.c.group.refusals() != refusals:
+		return errCrowded
 	case p.id == p.c.main: // set before it was forked
 	case p.c.ends():
 		return errStopped
@@ -332,11 +335,15 @@ func (p *process) whyDied() error {
 	return &failure{wire.CodeInternal, errSilent.Error() + ", with status " + formatUint(uint64(p.status))}
 }
 
+// errCrowded: a process is several threads of the Go runtime until it becomes the
+// application, and they count as its processes do.
+var errCrowded = &failure{wire.CodeInvalid, "the container may have no more processes: give it a higher limit of processes (pids); one that starts counts as six for a moment"}
+
 // whyNotForked explains an error of fork(2).
 func (c *container) whyNotForked(err error) error {
 	switch {
 	case err == error(unix.EAGAIN):
-		return &failure{wire.CodeInvalid, "the container has as many processes as it may have"}
+		return errCrowded
 	case err == error(unix.ENOMEM):
 		// Also the kernel's word for a PID namespace whose PID 1 has died.
 		if c.ends() {
