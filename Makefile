@@ -59,7 +59,7 @@ integration: build guest peers ## only the tests against real containerd and QEM
 distro: build guest ## install, demo and tests on RELEASE=trixie, in a tree of its own (root)
 	@integration/distro.sh $(RELEASE)
 
-kvm: build guest peers ## test under KVM in a machine that has it by emulation (root; four minutes once)
+kvm: build guest peers ## test under KVM in a machine that has it by emulation (root)
 	@go run -buildvcs=false ./integration/cmd/kvm
 
 bench: build guest peers ## measure against runc and print a table (root)
