@@ -17,7 +17,7 @@ import (
 // grant makes a machine's files accessible to QEMU's user and checks that it
 // can reach them. libvirt relabels nothing, see security, so this is the whole
 // of it:
-//   - a disk that is written belongs to that user;
+//   - a disk that is written belongs to that user, and is closed to all others;
 //   - a disk that is read, and a backing file, is opened to the user's group.
 //     Shared ones stay as they are for the machines that use them already;
 //   - kernel and initrd are the installation's and must be readable, or the
@@ -56,7 +56,7 @@ func grantDisk(d unikernel.Disk, a account) error {
 		if err := openToGroup(d.Path, a); err != nil {
 			return err
 		}
-	} else if !a.allowed(d.Path, unix.R_OK|unix.W_OK) {
+	} else if os.Geteuid() == 0 && a.uid != 0 || !a.allowed(d.Path, unix.R_OK|unix.W_OK) { // not by its group or the mode for all
 		if err := errors.Join(os.Chown(d.Path, a.uid, a.gid), os.Chmod(d.Path, 0o600)); err != nil {
 			return err
 		}

@@ -28,12 +28,13 @@ func CleanUp(ctx context.Context, opts Options, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, destroyTimeout)
 	defer cancel()
 	if t.embedded() {
-		return cleanUpEmbedded(ctx, t, name)
+		return cleanUpEmbedded(ctx, t, opts.identities(), name)
 	}
 	opts.Accel = AccelTCG // no need to know
 	d, err := Open(ctx, opts)
 	if errors.Is(err, unikernel.ErrUnavailable) {
-		return errors.Join(kill(ctx, findQEMU(t, name)), killHelpers(ctx, t, name))
+		err = errors.Join(kill(ctx, findQEMU(t, name)), killHelpers(ctx, t, name))
+		return errors.Join(err, returnIdentity(opts.identities(), t.owner(name)))
 	}
 	if err != nil {
 		return err
@@ -41,11 +42,14 @@ func CleanUp(ctx context.Context, opts Options, name string) error {
 	return errors.Join(d.Destroy(ctx, name), d.Close())
 }
 
-func cleanUpEmbedded(ctx context.Context, t target, name string) error {
+func cleanUpEmbedded(ctx context.Context, t target, identities, name string) error {
 	if err := kill(ctx, findQEMU(t, name)); err != nil {
 		return err
 	}
 	if err := killHelpers(ctx, t, name); err != nil {
+		return err
+	}
+	if err := returnIdentity(identities, t.owner(name)); err != nil {
 		return err
 	}
 	if runningIn(t) {

@@ -51,11 +51,12 @@
 //
 // # Files
 //
-// QEMU runs as the distribution's user for it, with libvirt's seccomp filter.
+// Each machine's QEMU runs as a user of its own, see lease, in the group of the
+// distribution's user for QEMU, with libvirt's seccomp filter.
 // libvirt relabels nothing: the root's disk is one inode in many containers,
 // and its owner must not change with each start and end. Create sees to it that
 // QEMU can read and write what it must (see grant): a disk that is written
-// changes its owner, one that is read only is opened to QEMU's group. The
+// is its user's until the machine has ended, one that is read only is opened to QEMU's group. The
 // caller sees to the directories: each one above a kernel, an initrd, a disk or
 // an embedded root must be searchable for that user (mode 0711 is enough:
 // /run/uni, /run/uni/<key>, /var/lib/uni, /var/lib/uni/containers/<key>, and

@@ -24,6 +24,9 @@ type domain struct {
 	sockets []string
 	// debugExit says that the guest may end the machine with a status.
 	debugExit bool
+	// doubtful says that libvirt may yet start QEMU, since nobody waited for it.
+	// Its user stays taken until the machine is destroyed by name.
+	doubtful bool
 	// For who waits: ended is closed when end is set, gone when QEMU's process has
 	// ended, helpless when its helpers have, cleared with the phase of that name.
 	ended, gone, helpless, cleared chan struct{}
@@ -70,24 +73,18 @@ func (d *Driver) Create(ctx context.Context, m unikernel.Machine) (unikernel.Pid
 	fail := func(err error) (unikernel.Pids, error) {
 		return unikernel.Pids{}, fmt.Errorf("create machine %s: %w", m.Name, err)
 	}
-	if err := grant(m, d.account); err != nil {
-		return fail(err)
-	}
-	doc, err := d.document(m, d.host)
-	if err != nil {
-		return fail(err)
-	}
-	text, err := doc.Marshal()
-	if err != nil {
-		return fail(err)
-	}
 	dom, err := d.add(ctx, m)
 	if err != nil {
 		return fail(err)
 	}
+	user, text, err := d.prepare(m)
+	if err != nil {
+		d.forget(dom)
+		return fail(err)
+	}
 	var helper *process
 	if m.Share != nil {
-		if helper, err = startVirtiofsd(m.Share, helperName(d.target, m.Name), d.account); err != nil {
+		if helper, err = startVirtiofsd(m.Share, helperName(d.target, m.Name), user); err != nil {
 			d.forget(dom)
 			return fail(fmt.Errorf("share %s: %w", m.Share.Source, err))
 		}
@@ -97,6 +94,7 @@ func (d *Driver) Create(ctx context.Context, m unikernel.Machine) (unikernel.Pid
 		err = d.watch(dom, family(helper))
 	}
 	if err != nil {
+		dom.doubtful = ctx.Err() != nil
 		if helper != nil {
 			if said := stopVirtiofsd(helper, shareLog(m.Share)); said != "" {
 				err = fmt.Errorf("%w (virtiofsd: %s)", err, said)
@@ -106,6 +104,38 @@ func (d *Driver) Create(ctx context.Context, m unikernel.Machine) (unikernel.Pid
 		return fail(err)
 	}
 	return d.pids(dom), nil
+}
+
+// prepare finds the machine a user, opens its files to it and writes its document.
+func (d *Driver) prepare(m unikernel.Machine) (account, string, error) {
+	user, err := d.admit(m)
+	if err != nil {
+		return user, "", err
+	}
+	if err := grant(m, user); err != nil {
+		return user, "", err
+	}
+	host := d.host
+	host.UID, host.GID = user.uid, user.gid
+	doc, err := d.document(m, host)
+	if err != nil {
+		return user, "", err
+	}
+	text, err := doc.Marshal()
+	return user, text, err
+}
+
+// admit returns the user that a machine's QEMU runs as: one of its own, with the
+// group by which it reads what machines share, or the driver's.
+func (d *Driver) admit(m unikernel.Machine) (account, error) {
+	if !d.apart {
+		return d.account, nil
+	}
+	id, err := takeIdentity(d.identities, d.target.owner(m.Name), writable(m))
+	if err != nil {
+		return account{}, fmt.Errorf("a user for QEMU: %w", err)
+	}
+	return own(d.account, id.uid), nil
 }
 
 // launch starts QEMU where the machine's taps are.
@@ -484,6 +514,11 @@ func destroy(c *lv.Connect, name string) error {
 func (d *Driver) sweep(dom *domain) {
 	if d.target.daemon {
 		removeDaemonCgroups(dom.name)
+	}
+	if !dom.doubtful {
+		if err := returnIdentity(d.identities, d.target.owner(dom.name)); err != nil {
+			d.log("after machine %s: %v", dom.name, err)
+		}
 	}
 	for _, path := range append([]string{filepath.Join(d.target.logs, dom.name+".log")}, dom.sockets...) {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -37,15 +37,31 @@ type Options struct {
 	// CapsCache is where embedded drivers share what they found out about
 	// QEMU. Empty is DefaultCapsCache.
 	CapsCache string
-	// User is the user that QEMU runs as, a name or a number. Empty chooses
-	// the distribution's user for QEMU if there is one, else root.
+	// User is the user that every QEMU runs as, a name or a number. Empty gives
+	// each machine a user of its own, in the group of the distribution's user
+	// for QEMU; where there is none, or KVM's device is closed to it, root.
 	User string
+	// Identities is where the host's machines say which users are theirs. Empty
+	// is DefaultIdentities.
+	Identities string
 	// Within runs a function on a thread inside the network namespace at a
 	// path. With it the embedded driver starts machines in theirs; nil, and
 	// every other driver, starts them in the host's.
 	Within func(path string, f func() error) error
 	// Log gets what an operator should know and is no error of a call. May be nil.
 	Log func(format string, args ...any)
+}
+
+// identities is the directory, "" where this process cannot run QEMU as another
+// user.
+func (o Options) identities() string {
+	switch {
+	case os.Geteuid() != 0:
+		return ""
+	case o.Identities != "":
+		return o.Identities
+	}
+	return DefaultIdentities
 }
 
 // Driver runs machines as libvirt domains. Its methods may be called from many
@@ -56,7 +72,11 @@ type Driver struct {
 	caps    string
 	host    Host
 	account account
-	log     func(format string, args ...any)
+	// apart says that machines have users of their own, in the account's group;
+	// identities is where they are written down.
+	apart      bool
+	identities string
+	log        func(format string, args ...any)
 	// document turns a machine into a domain, find takes hold of its QEMU. Only
 	// tests change them.
 	document func(unikernel.Machine, Host) (*libvirtxml.Domain, error)
@@ -110,7 +130,8 @@ func Open(ctx context.Context, opts Options) (*Driver, error) {
 	}
 	host.UID, host.GID = user.uid, user.gid
 	d := newDriver(t, log)
-	d.host, d.account = host, user
+	d.host, d.account, d.identities = host, user, opts.identities()
+	d.apart = opts.User == "" && user.uid != 0 && d.identities != ""
 	if t.embedded() {
 		d.within = opts.Within
 	}

@@ -76,8 +76,8 @@ func prepareEmbed(root, caps string) error {
 // src/qemu/qemu.conf.in for the settings:
 //   - stdio_handler: without the daemon virtlogd each start would wait a minute;
 //   - cgroup_controllers: the caller places QEMU in the container's cgroup;
-//   - namespaces: one mount namespace a machine costs time, and nothing but
-//     the files of the document is open to QEMU's user anyway;
+//   - namespaces: one mount namespace a machine costs time. Without it QEMU can
+//     open what is open to everybody on the host;
 //   - security_driver: SELinux and AppArmor profiles know libvirt's own
 //     directories only. QEMU's user and seccomp filter hold without them;
 //   - dynamic_ownership, remember_owner: nothing is relabelled, see security;

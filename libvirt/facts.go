@@ -81,7 +81,7 @@ func qemuAccount(name string, useKVM bool, log func(string, ...any)) (account, e
 		if err != nil {
 			continue
 		}
-		if useKVM && !a.allowed(kvm.Device, unix.R_OK|unix.W_OK) {
+		if useKVM && !own(a, firstUID).allowed(kvm.Device, unix.R_OK|unix.W_OK) {
 			log("QEMU runs as root: %s cannot open %s", name, kvm.Device)
 			return root, nil
 		}
@@ -89,6 +89,11 @@ func qemuAccount(name string, useKVM bool, log func(string, ...any)) (account, e
 	}
 	log("QEMU runs as root: there is no user %s", strings.Join(qemuUsers, " or "))
 	return root, nil
+}
+
+// own is a machine's user: libvirt gives it one group, since no file names it.
+func own(a account, uid int) account {
+	return account{name: strconv.Itoa(uid), uid: uid, gid: a.gid, groups: []int{a.gid}}
 }
 
 // lookupAccount finds a user by name or number.

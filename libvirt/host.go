@@ -11,7 +11,8 @@ type Host struct {
 	// Libvirt and QEMU are versions as libvirt counts them:
 	// major*1,000,000 + minor*1,000 + release.
 	Libvirt, QEMU uint32
-	// UID and GID are the user and group QEMU runs as. Zero is root.
+	// UID and GID are the user and group QEMU runs as, which Create sets for each
+	// machine. Zero is root.
 	UID, GID int
 	// Firmware is the path of qboot.rom, without which microvm does not boot and
 	// q35 and pc take longer, with the SeaBIOS that is QEMU's own choice.

@@ -79,8 +79,22 @@ func (c *Checker) list() []string {
 	left = appendAll(left, "cgroup ", cgroups(c.Namespace))
 	left = appendAll(left, "network link ", c.newLinks())
 	left = appendAll(left, "stale socket ", c.staleSockets())
+	left = appendAll(left, "user of a machine ", users(c.Namespace))
 	left = appendAll(left, "state of a container ", containers(c.StateDir))
 	return appendAll(left, "data of a container ", below(filepath.Join(c.DataDir, "containers")))
+}
+
+// users are those that machines of a namespace have of their own.
+func users(namespace string) []string {
+	const dir = "/var/lib/uni/identities"
+	var taken []string
+	for _, uid := range names(dir) {
+		said, err := os.ReadFile(filepath.Join(dir, uid))
+		if err == nil && strings.Contains(string(said), "uni-"+namespace+"--") {
+			taken = append(taken, uid)
+		}
+	}
+	return taken
 }
 
 func appendAll(to []string, what string, names []string) []string {

@@ -1,0 +1,163 @@
+package libvirt
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func asRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("not root")
+	}
+}
+
+// Two containerds with names in common, 200 starts at once.
+func TestIdentitiesAreOneMachinesEach(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "identities")
+	var (
+		mu    sync.Mutex
+		users = map[int]string{}
+		all   sync.WaitGroup
+	)
+	for i := range 200 {
+		all.Go(func() {
+			tgt := target{lib: "/run/uni" + strconv.Itoa(i%2) + "/lib"}
+			owner := tgt.owner("uni-default--" + strconv.Itoa(i/2))
+			id, err := takeIdentity(dir, owner, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if other := users[id.uid]; other != "" {
+				t.Errorf("%d is %s's and %s's", id.uid, other, owner)
+			}
+			users[id.uid] = owner
+		})
+	}
+	all.Wait()
+	for _, owner := range users {
+		if err := returnIdentity(dir, owner); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// A user that another has is passed over, also while both wish for the same.
+func TestIdentityTaken(t *testing.T) {
+	dir := t.TempDir()
+	uids := candidates("mine")
+	boot, err := bootID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, uid := range uids[:window-1] {
+		other := lease{dir: dir, uid: uid, record: record{Machine: "other's " + strconv.Itoa(uid), Boot: boot}}
+		if err := other.claim(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id, err := takeIdentity(dir, "mine", nil)
+	if err != nil || id.uid != uids[window-1] {
+		t.Fatalf("got %+v, %v", id, err)
+	}
+	last := lease{dir: dir, uid: id.uid, record: record{Machine: "late", Boot: boot}}
+	if err := last.claim(); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("taken twice: %v", err)
+	}
+	if err := os.WriteFile(id.file(), []byte(`{"Machine":"full","Boot":"`+boot+`"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if id, err := takeIdentity(dir, "mine", nil); err == nil {
+		t.Errorf("none is free, got %d", id.uid)
+	}
+}
+
+func TestIdentityOfAnEarlierBoot(t *testing.T) {
+	asRoot(t)
+	dir, layer := t.TempDir(), filepath.Join(t.TempDir(), "layer")
+	uid := candidates("mine")[0]
+	write(t, layer, "x", 0o600)
+	if err := os.Chown(layer, uid, uid); err != nil {
+		t.Fatal(err)
+	}
+	old := lease{dir: dir, uid: uid, record: record{Machine: "gone", Boot: "earlier", Files: []string{layer}}}
+	if err := old.claim(); err != nil {
+		t.Fatal(err)
+	}
+	id, err := takeIdentity(dir, "mine", nil)
+	if err != nil || id.uid != uid {
+		t.Fatalf("got %+v, %v", id, err)
+	}
+	if got := fileOwner(t, layer); got != 0 {
+		t.Errorf("the layer of before is %d's", got)
+	}
+}
+
+// Nothing is given back while a process of the user runs, and then all is.
+func TestIdentityIsKeptWhileAnythingIsLeft(t *testing.T) {
+	asRoot(t)
+	dir, work := t.TempDir(), t.TempDir()
+	layer, others := filepath.Join(work, "layer"), filepath.Join(work, "others")
+	write(t, layer, "x", 0o600)
+	write(t, others, "x", 0o600)
+	id, err := takeIdentity(dir, "mine", []string{layer, others, filepath.Join(work, "absent")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chown(layer, id.uid, 1), os.Chown(others, id.uid+1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sleep", "600")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(id.uid), Gid: 1}}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := returnIdentity(dir, "mine"); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("given back under a process: %v", err)
+	}
+	if _, err := takeIdentity(dir, "mine", nil); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a second machine of the name: %v", err)
+	}
+	_ = cmd.Process.Kill()
+	var info unix.Siginfo // ended, and not reaped: a zombie reaches nothing
+	if err := unix.Waitid(unix.P_PID, cmd.Process.Pid, &info, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := returnIdentity(dir, "mine"); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait()
+	if got := fileOwner(t, layer); got != 0 {
+		t.Errorf("the layer is still %d's", got)
+	}
+	if got := fileOwner(t, others); got != id.uid+1 {
+		t.Errorf("another machine's file became %d's", got)
+	}
+	if _, err := os.Stat(id.file()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the user is still taken: %v", err)
+	}
+}
+
+func fileOwner(t *testing.T, path string) int {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return int(st.Uid)
+}
