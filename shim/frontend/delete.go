@@ -44,7 +44,9 @@ func (r Runtime) delete(ctx context.Context, f flags, stdout io.Writer) error {
 	address := shimAddress(f, group)
 	alive := served(address)
 	err = r.cleanup(ctx, f, group, alive)
-	if !alive {
+	// A shim that is being killed loses its connections first and its socket last,
+	// and others can connect to that in between: look again.
+	if !alive || !served(address) {
 		removeSocket(address)
 	}
 	if err != nil {

@@ -56,6 +56,8 @@ type fakeHost struct {
 	group   string
 	cleaned []string
 	err     error
+	// meanwhile happens while a machine is cleaned up.
+	meanwhile func()
 }
 
 var errNoParts = errors.New("no parts")
@@ -73,6 +75,9 @@ func (h *fakeHost) Cgroup(string, string, cgroup.Limits) (sandbox.Group, error) 
 func (h *fakeHost) Networks(config.Config) sandbox.Networks { return fakeNetworks{} }
 func (h *fakeHost) CleanUp(_ context.Context, _ config.Config, name string) error {
 	h.cleaned = append(h.cleaned, name)
+	if h.meanwhile != nil {
+		h.meanwhile()
+	}
 	return h.err
 }
 func (h *fakeHost) Close() error { return nil }
@@ -435,6 +440,18 @@ func TestDelete(t *testing.T) {
 	}
 	if _, err := run(&fakeHost{}); err != nil {
 		t.Errorf("delete once more: %v", err)
+	}
+
+	// A shim that is being killed still has its socket when containerd knows.
+	leave()
+	if l, err = listen(socket); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := run(&fakeHost{meanwhile: func() { l.Close() }}); err != nil {
+		t.Errorf("delete beside a dying shim: %v", err)
+	}
+	if _, err := os.Stat(socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket of a shim that was dying is left: %v", err)
 	}
 
 	leave()
