@@ -210,7 +210,7 @@ func TestNanosMountsRefused(t *testing.T) {
 		h.withNanos(t, settings{"nanos.volume_max_size": `"2MiB"`})
 		h.refused(t, container{flags: mount(dir, "/data", "rbind:ro")}, dir, "has 3 MiB", "at most 2 MiB", "nanos.volume_max_size")
 		h.ctr(t, "container", "rm", "c1")
-		h.withNanos(t, settings{"nanos.volume_max_size": `"4MiB"`, "storage.data_dir": fmt.Sprintf("%q", smallDisk(t, "40m"))})
+		h.withNanos(t, settings{"nanos.volume_max_size": `"4MiB"`, "storage.data_dir": fmt.Sprintf("%q", smallDisk(t, "40m")), "storage.min_free": `"0B"`})
 		var much []string
 		for i := range 15 {
 			much = append(much, mount(dir, fmt.Sprintf("/d%d", i), "rbind:ro")...)
