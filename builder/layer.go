@@ -35,19 +35,45 @@ var ErrInUse = errors.New("the snapshot is in use")
 type state struct {
 	// Upper is the digest of the directory when the disk last held the same.
 	Upper string `json:"upper"`
-	// Unsaved says that a machine may have written to the disk since.
+	// Unsaved says that a machine was given the disk since, and may have written to it.
 	Unsaved bool `json:"unsaved"`
-	// Boot is the boot of the host in which the directory was saved.
+	// Changed is when the disk's file was written last, before it was given to that
+	// machine: in ns since 1970.
+	Changed int64 `json:"changed,omitempty"`
+	// Boot is the boot of the host in which this was found.
 	Boot string `json:"boot"`
 }
 
 // directoryCounts says whether the directory is to be believed where it differs
 // from the disk: somebody changed it since. Else it is the disk that has more.
 func directoryCounts(l unikernel.Layer, st state) bool {
-	if st.Upper == "" { // no machine had the disk yet
+	switch {
+	case st.Upper == "": // no machine had the disk yet
 		return true
+	case st.Unsaved:
+		return !written(l, st)
 	}
-	return !st.Unsaved && (st.Boot == bootID() || isSynced(l, st))
+	return st.Boot == bootID() || isSynced(l, st)
+}
+
+// written says whether a machine has written to the disk since it was saved: one that
+// was never started has not. After a crash of the host the file's time does not tell,
+// and what was synced counts.
+func written(l unikernel.Layer, st state) bool {
+	if !st.Unsaved {
+		return false
+	}
+	changed, err := diskChanged(l)
+	return err != nil || changed != st.Changed || st.Boot != bootID()
+}
+
+// diskChanged is when a layer's disk was written to last, in ns since 1970.
+func diskChanged(l unikernel.Layer) (int64, error) {
+	st, err := os.Lstat(filepath.Join(l.Home, layerDisk))
+	if err != nil {
+		return 0, err
+	}
+	return st.ModTime().UnixNano(), nil
 }
 
 // CanKeep says whether a container's layer can have its disk in its home: it must
@@ -104,21 +130,27 @@ func (s *Store) layer(ctx context.Context, l unikernel.Layer, dst string, size i
 	if err != nil {
 		return err
 	}
+	next := state{Upper: digest, Unsaved: true, Boot: bootID()}
 	disk := filepath.Join(l.Home, layerDisk)
-	_, err = os.Lstat(disk)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		err = s.newLayer(ctx, l, disk, size, empty)
-	case err != nil || known.Upper == digest:
-	case !directoryCounts(l, known):
-		s.opts.Log("%s: files that were put there since its machine crashed are not seen: what the machine wrote counts", l.Upper)
-	default: // it is replaced
-		err = s.newLayer(ctx, l, disk, size, empty)
-	}
-	if err != nil {
+	if next.Changed, err = diskChanged(l); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := writeState(l, state{Upper: digest, Unsaved: true}); err != nil {
+	if err != nil || known.Upper != digest && directoryCounts(l, known) { // it is replaced, if it is there
+		if err := s.newLayer(ctx, l, disk, size, empty); err != nil {
+			return err
+		}
+		if next.Changed, err = diskChanged(l); err != nil {
+			return err
+		}
+	} else {
+		if known.Upper != digest {
+			s.opts.Log("%s: files that were put there since its machine crashed are not seen: what the machine wrote counts", l.Upper)
+		}
+		if written(l, known) { // and is not saved yet, also if this machine writes nothing
+			next.Changed, next.Boot = known.Changed, known.Boot
+		}
+	}
+	if err := writeState(l, next); err != nil {
 		return err
 	}
 	if err := writeRecord(filepath.Dir(dst), func(r *record) { r.Layer = &l }); err != nil {

@@ -89,6 +89,11 @@ func (b *layerBench) upper() string {
 	return strings.Join(names, " ")
 }
 
+func (b *layerBench) hasUpper(name string) bool {
+	_, err := os.Lstat(filepath.Join(b.layer.Upper, name))
+	return err == nil
+}
+
 // has says whether a disk has a file in its upper directory.
 func (b *layerBench) has(disk, name string) bool {
 	b.t.Helper()
@@ -189,6 +194,51 @@ func TestLayerOfACrash(t *testing.T) {
 	b.want("the machine's files are there", b.has(disk, "more") && b.has(disk, "written"))
 	b.want("it is told that others are not", len(b.messages) > 0 && strings.Contains(b.messages[len(b.messages)-1], "are not seen"))
 	end()
+}
+
+// TestFilesPutAfterAFailedStart count: no machine wrote to the disk. They do not
+// where an earlier machine did, and crashed.
+func TestFilesPutAfterAFailedStart(t *testing.T) {
+	b := newLayerBench(t)
+	put := func(name string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(b.layer.Upper, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, after := range map[string]func(disk string) error{
+		"nothing": func(string) error { return nil }, // its shim undid it, or was killed
+		"recover": func(disk string) error { return b.s.Recover(t.Context(), filepath.Dir(disk)) },
+		"save":    func(string) error { return b.s.Save(t.Context(), b.layer) },
+	} {
+		disk, end := b.start()
+		put(name + " before")
+		if name != "save" {
+			end()
+		}
+		if err := after(disk); err != nil || !b.hasUpper(name+" before") {
+			t.Errorf("%s: %v, %q", name, err, b.upper())
+		}
+		if name == "save" {
+			end()
+		}
+		put(name + " after")
+		disk, end = b.start()
+		b.want(name+": both are there", b.has(disk, name+" before") && b.has(disk, name+" after"))
+		end()
+	}
+	disk, end := b.start()
+	b.machine(disk, "write /proc/version crashed")
+	end()
+	for _, name := range []string{"late", "later"} { // and starts that fail
+		put(name)
+		disk, end = b.start()
+		b.want("the machine's file is there", b.has(disk, "crashed") && !b.has(disk, name))
+		end()
+	}
+	if err := b.s.Recover(t.Context(), filepath.Dir(disk)); err != nil || !b.hasUpper("crashed") {
+		t.Errorf("recovered: %v, %q", err, b.upper())
+	}
 }
 
 // TestSaveThatFails leaves the directory as it was.

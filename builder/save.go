@@ -20,12 +20,20 @@ const layerNext = "next"
 // Save makes a layer's directory equal to what is on its disk: at once, so that
 // whatever dies meanwhile, the directory is as it was or as it will be. No machine
 // may use the disk, and the layer must be the caller's, by Layer. A disk whose
-// machine crashed is saved as far as it was written.
+// machine crashed is saved as far as it was written. Where no machine wrote to it,
+// the directory stays as it is, with what others put there meanwhile.
 func (s *Store) Save(ctx context.Context, l unikernel.Layer) error {
 	return wrap("save layer", l.Upper, s.save(ctx, l))
 }
 
 func (s *Store) save(ctx context.Context, l unikernel.Layer) (err error) {
+	known, err := readState(l)
+	if err != nil {
+		return err
+	}
+	if known.Unsaved && !written(l, known) {
+		return writeState(l, state{Upper: known.Upper, Boot: bootID()})
+	}
 	next := filepath.Join(l.Home, layerNext)
 	if err := removeAll(next); err != nil { // of one that was killed
 		return err

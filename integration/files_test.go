@@ -78,6 +78,31 @@ func TestFilesForOthers(t *testing.T) {
 	s.do(t, "rmi", "uni.local/committed:latest")
 }
 
+// TestFilesPutAfterAFailedStart: a container whose program was not there, or could
+// not be started, starts once the program has been put there.
+func TestFilesPutAfterAFailedStart(t *testing.T) {
+	s := newSite(t)
+	good, bad := filepath.Join(t.TempDir(), "good"), filepath.Join(t.TempDir(), "bad")
+	for path, text := range map[string]string{good: "#!/bin/sh\necho it runs\n", bad: "#!/no/such/shell\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, fails := range [][]string{{}, {bad}} { // before there is a machine, and inside it
+		got := s.nerdctl(t, "run", "-d", "--name", "box", "--net", "none", "--runtime", uniRuntime, busybox, "/prog")
+		contains(t, got.Stderr, "no such file or directory")
+		for _, file := range fails {
+			s.do(t, "cp", file, "box:/prog")
+			got := s.nerdctl(t, "start", "box")
+			contains(t, got.Stderr, "/prog")
+		}
+		s.do(t, "cp", good, "box:/prog")
+		s.do(t, "start", "box")
+		eventually(t, "it has run", func() bool { return s.do(t, "logs", "box") == "it runs\n" })
+		s.do(t, "rm", "-f", "box")
+	}
+}
+
 const counting = "echo run >>/count; rm -f /bin/vi; echo more >>/etc/passwd; wc -l </count; ls /bin/vi 2>&1; tail -n 2 /etc/passwd"
 
 // TestFilesOfEverySnapshotter: those that have no directory for the layer get what

@@ -9,7 +9,7 @@ import (
 // runc too finds that out before the start.
 func (cr *creation) checkProgram() error {
 	p := cr.app.Spec.Process
-	if len(p.Args) == 0 || cr.bindsFiles() || !cr.disks.missing(p.Args, p.Env, p.Cwd) {
+	if len(p.Args) == 0 || cr.filesElsewhere() || !cr.disks.missing(p.Args, p.Env, p.Cwd) {
 		return nil
 	}
 	text := "executable file not found in $PATH"
@@ -25,21 +25,22 @@ func (cr *creation) checkProgram() error {
 	return err
 }
 
-// bindsFiles says whether the program or what it needs may be in bind mounts,
-// and so not on the disk: no word is better than a wrong one.
-func (c *Container) bindsFiles() bool {
+// filesElsewhere says whether the program or what it needs may be in bind mounts or
+// in the container's layer, and so not on the disk: no word is better than a wrong
+// one.
+func (c *Container) filesElsewhere() bool {
 	for _, s := range c.app.Shares {
 		if !strings.HasPrefix(s.Mount.Destination, "/etc/") {
 			return true
 		}
 	}
-	return false
+	return c.disks.layered()
 }
 
 // advice is what to do about a program that could not be started, or failed; it
 // follows the guest's own words.
 func (c *Container) advice() string {
-	if c.disks == nil || c.bindsFiles() {
+	if c.disks == nil || c.filesElsewhere() {
 		return ""
 	}
 	root, ok := c.disks.root()

@@ -81,3 +81,19 @@ func TestFinishedDiskRefused(t *testing.T) {
 		b.wantNothing()
 	}
 }
+
+// TestProgramInLayer: of a program that may be among the layer's files nothing is said.
+func TestProgramInLayer(t *testing.T) {
+	d := &diskSet{maker: &fakeDisks{missing: "nosuch"}, layer: &unikernel.Layer{Upper: t.TempDir()},
+		requests: []unikernel.DiskRequest{{Kind: unikernel.DiskRoot}}}
+	c := &Container{disks: d}
+	if !d.missing([]string{"nosuch"}, nil, "/") || c.filesElsewhere() {
+		t.Error("a program that is not there is not missed")
+	}
+	if err := os.WriteFile(filepath.Join(d.layer.Upper, "nosuch"), nil, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if !c.filesElsewhere() {
+		t.Error("a program is missed that somebody put there")
+	}
+}

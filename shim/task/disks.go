@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -173,6 +174,21 @@ func (d *diskSet) root() (root unikernel.Disk, ok bool) {
 		}
 	}
 	return unikernel.Disk{}, false
+}
+
+// layered says whether the container may have files that are not on the root's disk:
+// its layer has some.
+func (d *diskSet) layered() bool {
+	if d.layer == nil {
+		return false
+	}
+	upper, err := os.Open(d.layer.Upper)
+	if err != nil {
+		return true
+	}
+	defer upper.Close()
+	_, err = upper.Readdirnames(1)
+	return !errors.Is(err, io.EOF)
 }
 
 // missing says that a program is certainly not on the root's disk. Of a disk
