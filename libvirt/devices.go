@@ -65,6 +65,18 @@ func controllers(b *build) error {
 		b.dom.Devices.Controllers = append(b.dom.Devices.Controllers,
 			libvirtxml.DomainController{Type: "pci", Index: &index, Model: "pci-root"})
 	}
+	if !b.m.LUNs {
+		return nil
+	}
+	addr, err := b.place()
+	if err != nil {
+		return err
+	}
+	queues := uint(1)
+	b.dom.Devices.Controllers = append(b.dom.Devices.Controllers, libvirtxml.DomainController{
+		Type: "scsi", Index: &index, Model: "virtio-scsi", Address: addr,
+		Driver: &libvirtxml.DomainControllerDriver{Queues: &queues},
+	})
 	return nil
 }
 
@@ -82,7 +94,9 @@ func disks(b *build) error {
 		if err != nil {
 			return err
 		}
-		b.dom.Devices.Disks = append(b.dom.Devices.Disks, disk(d, i, addr))
+		x := disk(d)
+		x.Target, x.Address = &libvirtxml.DomainDiskTarget{Dev: diskName("vd", i), Bus: "virtio"}, addr
+		b.dom.Devices.Disks = append(b.dom.Devices.Disks, x)
 	}
 	return nil
 }
@@ -101,17 +115,35 @@ func checkDisk(d unikernel.Disk) error {
 	return nil
 }
 
-// disk returns one virtio-blk disk. discard='unmap' lets a guest's fstrim and
+// lun returns a disk at a unit of the controller for those that come later. It is
+// a function of its arguments alone; a disk or unit that cannot be is
+// unikernel.ErrInvalid.
+func lun(d unikernel.Disk, unit int) (*libvirtxml.DomainDisk, error) {
+	if err := checkDisk(d); err != nil {
+		return nil, fmt.Errorf("%w: %w", unikernel.ErrInvalid, err)
+	}
+	if unit < 0 || unit >= unikernel.MaxLUNs {
+		return nil, fmt.Errorf("%w: unit %d of disk %q; there are %d", unikernel.ErrInvalid, unit, d.Serial, unikernel.MaxLUNs)
+	}
+	var zero uint
+	at := uint(unit)
+	x := disk(d)
+	x.Target = &libvirtxml.DomainDiskTarget{Dev: diskName("sd", unit), Bus: "scsi"}
+	x.Address = &libvirtxml.DomainAddress{Drive: &libvirtxml.DomainAddressDrive{
+		Controller: &zero, Bus: &zero, Target: &zero, Unit: &at}}
+	return &x, nil
+}
+
+// disk returns a disk without its place in the machine. discard='unmap' lets a guest's fstrim and
 // deletions give space back to the host. A write that fails, because the host's
 // disk is full, fails in the guest: QEMU's default is to stop the machine until
 // an operator comes.
-func disk(d unikernel.Disk, index int, addr *libvirtxml.DomainAddress) libvirtxml.DomainDisk {
+func disk(d unikernel.Disk) libvirtxml.DomainDisk {
 	x := libvirtxml.DomainDisk{
 		Device: "disk",
 		Driver: &libvirtxml.DomainDiskDriver{Name: "qemu", Type: d.Format, ErrorPolicy: "report"},
 		Source: &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: d.Path}},
-		Target: &libvirtxml.DomainDiskTarget{Dev: diskName(index), Bus: "virtio"},
-		Serial: d.Serial, Address: addr,
+		Serial: d.Serial,
 	}
 	if d.ReadOnly {
 		x.ReadOnly = &libvirtxml.DomainDiskReadOnly{}
@@ -125,14 +157,14 @@ func disk(d unikernel.Disk, index int, addr *libvirtxml.DomainAddress) libvirtxm
 	return x
 }
 
-// diskName returns vda for 0, vdz for 25, vdaa for 26, as libvirt and Linux
-// count.
-func diskName(index int) string {
+// diskName returns, of the prefix vd, vda for 0, vdz for 25, vdaa for 26, as
+// libvirt and Linux count.
+func diskName(prefix string, index int) string {
 	name := ""
 	for n := index; n >= 0; n = n/26 - 1 {
 		name = string(rune('a'+n%26)) + name
 	}
-	return "vd" + name
+	return prefix + name
 }
 
 func share(b *build) error {

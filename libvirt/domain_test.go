@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -46,6 +47,13 @@ func full(m unikernel.Machine) unikernel.Machine {
 	return m
 }
 
+// pod is a machine whose disks come while it runs.
+func pod(m unikernel.Machine) unikernel.Machine {
+	m = full(m)
+	m.Disks, m.LUNs = nil, true
+	return m
+}
+
 // legacy expects all that a board can have.
 func legacy(m unikernel.Machine) unikernel.Machine {
 	m.Board = unikernel.Board{PanicPort: 0x501, KeyboardReset: true, OneIOAPIC: true, Qboot: true}
@@ -82,6 +90,9 @@ func TestDomainGolden(t *testing.T) {
 		{"q35-least-kvm", machine("q35"), accelerated},
 		{"q35-full-tcg", full(machine("q35")), emulated},
 		{"pc-least-tcg", machine("pc"), emulated},
+		{"microvm-pod-tcg", pod(machine("microvm")), emulated},
+		{"q35-pod-kvm", pod(machine("q35")), accelerated},
+		{"pc-pod-tcg", pod(machine("pc")), emulated},
 		{"pc-full-kvm", full(machine("pc")), accelerated},
 	}
 	for _, tt := range tests {
@@ -94,24 +105,95 @@ func TestDomainGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			file := filepath.Join("testdata", tt.name+".xml")
-			if *update {
-				if err := os.WriteFile(file, []byte(got+"\n"), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got+"\n" != string(want) {
-				t.Errorf("document differs from %s (go test -update writes it anew):\n%s", file, got)
-			}
+			golden(t, tt.name, got)
 			var back libvirtxml.Domain
 			if err := back.Unmarshal(got); err != nil {
 				t.Errorf("the document does not parse: %v", err)
 			}
 		})
+	}
+}
+
+// golden compares a document with the one that is written down.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name+".xml")
+	if *update {
+		if err := os.WriteFile(file, []byte(got+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got+"\n" != string(want) {
+		t.Errorf("document differs from %s (go test -update writes it anew):\n%s", file, got)
+	}
+}
+
+func TestLUNGolden(t *testing.T) {
+	for name, d := range map[string]unikernel.Disk{
+		"lun-image":     {Path: "/var/lib/uni/containers/k/root.erofs", Format: "raw", Serial: "root-0123456789ab", ReadOnly: true},
+		"lun-layer":     {Path: "/var/lib/uni/containers/k/writable.img", Format: "raw", Serial: "writable-0123456789"},
+		"lun-ephemeral": {Path: "/var/lib/uni/containers/k/boot.qcow2", Format: "qcow2", Serial: "boot", Ephemeral: true},
+	} {
+		doc, err := lun(d, 26)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := doc.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		golden(t, name, got)
+	}
+}
+
+// TestLUNIsADisk: beside its place there is nothing that a disk at boot has not.
+func TestLUNIsADisk(t *testing.T) {
+	m := full(machine("q35"))
+	dom, err := Domain(m, emulated)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, d := range m.Disks {
+		x, err := lun(d, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x.Target, x.Address = dom.Devices.Disks[i].Target, dom.Devices.Disks[i].Address
+		if !reflect.DeepEqual(*x, dom.Devices.Disks[i]) {
+			t.Errorf("a LUN is %+v, a disk at boot %+v", x, dom.Devices.Disks[i])
+		}
+	}
+}
+
+func TestLUNRefuses(t *testing.T) {
+	good := unikernel.Disk{Path: "/d", Format: "raw", Serial: "s"}
+	for _, tt := range []struct {
+		unit int
+		edit func(*unikernel.Disk)
+		want string
+	}{
+		{-1, func(*unikernel.Disk) {}, "unit -1"},
+		{256, func(*unikernel.Disk) {}, "there are 256"},
+		{0, func(d *unikernel.Disk) { d.Path = "d" }, "not absolute"},
+		{0, func(d *unikernel.Disk) { d.Format = "vmdk" }, `"vmdk"`},
+		{0, func(d *unikernel.Disk) { d.Serial = "" }, "20 bytes"},
+		{0, func(d *unikernel.Disk) { d.Serial = strings.Repeat("s", 21) }, "20 bytes"},
+		{0, func(d *unikernel.Disk) { d.Serial = "a,b" }, "letters"},
+	} {
+		d := good
+		tt.edit(&d)
+		if _, err := lun(d, tt.unit); !errors.Is(err, unikernel.ErrInvalid) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("unit %d of %+v: %v, want ErrInvalid with %q", tt.unit, d, err, tt.want)
+		}
+	}
+	for _, unit := range []int{0, 255} {
+		if _, err := lun(good, unit); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -142,7 +224,7 @@ func TestDomainRoom(t *testing.T) {
 		m := legacy(machine("microvm"))
 		m.Disks, m.NICs, m.Channels = nil, nil, nil
 		for i := range n {
-			m.Disks = append(m.Disks, unikernel.Disk{Path: "/d", Format: "raw", Serial: diskName(i)})
+			m.Disks = append(m.Disks, unikernel.Disk{Path: "/d", Format: "raw", Serial: diskName("vd", i)})
 		}
 		_, err := Domain(m, emulated)
 		if fits != (err == nil) || !fits && !strings.Contains(err.Error(), "room for 8 devices") || !fits && !strings.Contains(err.Error(), "q35") {
@@ -185,7 +267,7 @@ func TestDomainRefuses(t *testing.T) {
 		{"relative console", func(m *unikernel.Machine) { m.Console = "console.sock" }, "console.sock"},
 		{"too many devices", func(m *unikernel.Machine) {
 			for i := range 40 {
-				m.NICs = append(m.NICs, unikernel.NIC{Tap: diskName(i), MAC: "52:54:00:00:00:01"})
+				m.NICs = append(m.NICs, unikernel.NIC{Tap: diskName("vd", i), MAC: "52:54:00:00:00:01"})
 			}
 		}, "room for 24 devices"},
 	}
@@ -215,7 +297,7 @@ func TestUUIDIsStable(t *testing.T) {
 
 func TestDiskName(t *testing.T) {
 	for index, want := range map[int]string{0: "vda", 1: "vdb", 25: "vdz", 26: "vdaa", 51: "vdaz", 52: "vdba", 701: "vdzz"} {
-		if got := diskName(index); got != want {
+		if got := diskName("vd", index); got != want {
 			t.Errorf("disk %d is %s, want %s", index, got, want)
 		}
 	}

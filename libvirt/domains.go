@@ -30,6 +30,8 @@ type domain struct {
 	// For who waits: ended is closed when end is set, gone when QEMU's process has
 	// ended, helpless when its helpers have, cleared with the phase of that name.
 	ended, gone, helpless, cleared chan struct{}
+	// plugging holds a value while a disk comes or goes.
+	plugging chan struct{}
 
 	// Guarded by Driver.mu:
 	phase   phase
@@ -41,6 +43,7 @@ type domain struct {
 func newDomain(name string) *domain {
 	return &domain{
 		name: name, ended: make(chan struct{}), gone: make(chan struct{}), helpless: make(chan struct{}), cleared: make(chan struct{}),
+		plugging: make(chan struct{}, 1),
 	}
 }
 

@@ -96,11 +96,46 @@ func takeIdentity(dir, owner string, files []string) (*lease, error) {
 		candidates(owner)[0], id.uid, dir)
 }
 
+// withIdentity does something to a machine's user, which nobody else gives back
+// meanwhile. A machine that has none is fs.ErrNotExist.
+func withIdentity(dir, owner string, f func(*lease) error) error {
+	unlock, err := lockIdentities(dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	none := fmt.Errorf("machine %s has no user: %w", owner, fs.ErrNotExist)
+	for _, uid := range candidates(owner) {
+		id, err := readIdentity(dir, uid)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && id.Machine != owner {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := f(id); err != nil {
+			return err
+		}
+		none = nil
+	}
+	return none
+}
+
+// rewrite replaces the record, within withIdentity.
+func (id *lease) rewrite() error {
+	return id.write(func(file string) error { return os.Rename(file, id.file()) })
+}
+
 // claim links the record under the user's number, fs.ErrExist if that is taken.
 func (id *lease) claim() error {
 	if running, err := runsAs(id.uid); err != nil || running {
 		return errors.Join(err, fs.ErrExist) // whose process that is nobody says
 	}
+	return id.write(func(file string) error { return os.Link(file, id.file()) })
+}
+
+// write puts the record in a file, which place gives its name.
+func (id *lease) write(place func(file string) error) error {
 	data, err := json.Marshal(id.record)
 	if err != nil {
 		return err
@@ -114,7 +149,7 @@ func (id *lease) claim() error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return os.Link(f.Name(), id.file())
+	return place(f.Name())
 }
 
 func (id *lease) file() string { return filepath.Join(id.dir, strconv.Itoa(id.uid)) }
@@ -135,27 +170,11 @@ func returnIdentity(dir, owner string) error {
 	if dir == "" {
 		return nil
 	}
-	unlock, err := lockIdentities(dir)
+	err := withIdentity(dir, owner, (*lease).giveBack)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	for _, uid := range candidates(owner) {
-		id, err := readIdentity(dir, uid)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && id.Machine != owner {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if err := id.giveBack(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return err
 }
 
 // lockIdentities keeps others from giving back: of two who do, the second would

@@ -315,6 +315,8 @@ func TestQEMUInterfaces(t *testing.T) {
 // fake passes the same tests.
 func TestQEMUMachines(t *testing.T) {
 	embedded(t, func(t *testing.T, d *Driver) {
-		machinetest.Run(t, d, newGuest(t, "uni-test--machines", "microvm", "hang").machine)
+		g := newGuest(t, "uni-test--machines", "microvm", "hang")
+		g.machine.LUNs = true
+		machinetest.Run(t, d, g.machine)
 	})
 }

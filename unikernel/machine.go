@@ -24,6 +24,9 @@ type Machine struct {
 	Cmdline []string
 	// Disks appear in the guest in this order.
 	Disks []Disk
+	// LUNs says that disks may come and go while the machine runs: it has a SCSI
+	// controller for them.
+	LUNs bool
 	// NICs appear in the guest in this order.
 	NICs []NIC
 	// Channels are virtio-serial ports.
@@ -62,13 +65,18 @@ type Board struct {
 	DebugExit bool
 }
 
+// MaxLUNs is how many disks can come to a running machine: its units are those
+// below. Linux shows units from 256 on with 16384 added.
+const MaxLUNs = 256
+
 // Disk is one block device of a machine.
 type Disk struct {
 	// Path is the disk's file on the host.
 	Path string
 	// Format is "raw" or "qcow2".
 	Format string
-	// Serial names the disk in the guest (virtio-blk serial, at most 20 bytes).
+	// Serial names the disk in the guest, in at most 20 bytes: the serial of a
+	// virtio-blk device or, of a LUN, page 0x80 of its vital product data.
 	Serial string
 	// ReadOnly disks may be shared by several machines.
 	ReadOnly bool

@@ -27,6 +27,8 @@ type Hardware struct {
 	OwnKernel bool
 	// Disks are plugged in before the machine boots.
 	Disks []unikernel.Disk
+	// LUNs says that disks can come while the machine runs, see Sandbox.Attach.
+	LUNs bool
 	// Share says that the directory Names.Share is shared.
 	Share bool
 	// Submounts says that it holds several file systems, see unikernel.Share.
@@ -168,6 +170,7 @@ func (s *Sandbox) document(nics []unikernel.NIC) unikernel.Machine {
 		Resources: h.Resources, Board: h.Board, Kernel: h.Kernel, Initrd: h.Initrd, Cmdline: slices.Clone(h.Cmdline),
 		OwnKernel: h.OwnKernel,
 		Disks:     h.Disks,
+		LUNs:      h.LUNs,
 		NICs:      nics,
 		Console:   s.names.Console(),
 		NetNS:     s.netns,

@@ -19,6 +19,16 @@ type Machines interface {
 	// Resume lets the CPUs run, Pause stops them.
 	Resume(ctx context.Context, name string) error
 	Pause(ctx context.Context, name string) error
+	// Attach gives a machine that runs or is paused a disk at a unit (below
+	// unikernel.MaxLUNs) of its controller, see unikernel.Machine.LUNs. When it
+	// fails the disk may be there, or still come, until Detach has returned. Errors
+	// are unikernel.ErrNotFound for a machine or file that is not there, ErrInvalid
+	// for a disk that cannot be.
+	Attach(ctx context.Context, name string, d unikernel.Disk, unit int) error
+	// Detach takes a disk from a unit and returns when nothing of the machine has
+	// its file open; the guest is not asked. An absent disk is not an error, an
+	// absent machine is ErrNotFound. It can be repeated.
+	Detach(ctx context.Context, name string, d unikernel.Disk, unit int) error
 	// Destroy ends the machine and removes all that is known of it. An absent
 	// machine is not an error.
 	Destroy(ctx context.Context, name string) error

@@ -20,7 +20,7 @@ func TestFakeMachines(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	var machines Machines = &sandboxtest.Machines{}
 	machinetest.Run(t, machines, unikernel.Machine{
-		Name: "m", Console: filepath.Join(dir, "console"),
+		Name: "m", LUNs: true, Console: filepath.Join(dir, "console"),
 		Channels: []unikernel.Channel{{Name: "ctl", Socket: filepath.Join(dir, "ctl")}},
 	})
 }

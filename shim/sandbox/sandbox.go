@@ -76,13 +76,16 @@ type Sandbox struct {
 	shutdown func()
 	// releasing is held while the host is freed.
 	releasing sync.Mutex
+	// plugging holds a value while disks come or go.
+	plugging chan struct{}
 
 	mu      sync.Mutex
 	state   State
 	members map[string]bool // false once it has ended
 	end     unikernel.End
 	session unikernel.Session
-	asked   bool // the guest was asked to end
+	luns    [unikernel.MaxLUNs]string // serials of the disks that came, by unit
+	asked   bool                      // the guest was asked to end
 	console *console.Console
 	// output is what the console gives a guest that has no other voice.
 	output *io.PipeReader
@@ -93,7 +96,7 @@ func New(host Host, spec Spec) *Sandbox {
 	s := &Sandbox{
 		spec: spec, names: spec.Names, host: host, networks: host.Networks(spec.Config),
 		netns: spec.NetNS, ownNetns: spec.NetNS == "",
-		vm: noProcess(), ended: make(chan struct{}), lost: make(chan struct{}), members: map[string]bool{},
+		vm: noProcess(), ended: make(chan struct{}), lost: make(chan struct{}), plugging: make(chan struct{}, 1), members: map[string]bool{},
 	}
 	if s.ownNetns {
 		s.netns = s.names.netns()

@@ -43,6 +43,7 @@ const (
 	opBoot    op = "boot"
 	opPause   op = "pause"
 	opResume  op = "resume"
+	opAttach  op = "attach disks to"
 	opRelease op = "release"
 
 	opBooted       op = "booted"        // the guest is ready
@@ -62,6 +63,7 @@ var table = map[op]map[State]State{
 	opBoot:    {Created: Booting},
 	opPause:   {Up: Pausing},
 	opResume:  {Paused: Resuming},
+	opAttach:  {Up: Up},
 	opRelease: {Ended: Released},
 
 	opBooted:       {Booting: Up},

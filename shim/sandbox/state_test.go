@@ -19,6 +19,7 @@ pause: up>pausing
 paused: pausing>paused
 pause failed: pausing>up
 resume: paused>resuming
+attach disks to: up>up
 resumed: resuming>up
 resume failed: resuming>paused
 end: defined>ended created>ended booting>ended up>ended pausing>ended paused>ended resuming>ended

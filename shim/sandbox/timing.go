@@ -17,6 +17,9 @@ var (
 	idlePatience = 4 * time.Second
 	// clockTimeout bounds setting the guest's clock after a pause.
 	clockTimeout = 5 * time.Second
+	// attachTimeout bounds giving disks to a running machine, detachTimeout taking
+	// them away.
+	attachTimeout, detachTimeout = 30 * time.Second, 30 * time.Second
 	// destroyTimeout bounds asking libvirt to destroy a machine; after that
 	// the hypervisor is killed.
 	destroyTimeout = 10 * time.Second

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -20,13 +21,15 @@ type Machines interface {
 	Destroy(ctx context.Context, name string) error
 	Wait(ctx context.Context, name string) (unikernel.End, error)
 	PowerButton(ctx context.Context, name string) error
+	Attach(ctx context.Context, name string, d unikernel.Disk, unit int) error
+	Detach(ctx context.Context, name string, d unikernel.Disk, unit int) error
 }
 
 // patience bounds what must happen soon.
 const patience = 30 * time.Second
 
-// Run tests machines that are made of m, which runs until it is ended and has a
-// control channel, after and before one another.
+// Run tests machines that are made of m, which runs until it is ended, has a
+// control channel and takes disks while it runs, after and before one another.
 func Run(t *testing.T, machines Machines, m unikernel.Machine) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*patience)
 	defer cancel()
@@ -38,6 +41,7 @@ func Run(t *testing.T, machines Machines, m unikernel.Machine) {
 		{"absent", absent},
 		{"names", names},
 		{"life", life},
+		{"disks", disks},
 		{"contexts", contexts},
 		{"again at once", again},
 	} {
@@ -70,6 +74,7 @@ func absent(t *testing.T, ctx context.Context, machines Machines, m unikernel.Ma
 	for what, err := range map[string]error{
 		"resume": machines.Resume(ctx, m.Name), "pause": machines.Pause(ctx, m.Name),
 		"power button": machines.PowerButton(ctx, m.Name), "wait": waitErr,
+		"attach": machines.Attach(ctx, m.Name, disk(t, m, "a"), 0), "detach": machines.Detach(ctx, m.Name, disk(t, m, "a"), 0),
 	} {
 		if !errors.Is(err, unikernel.ErrNotFound) {
 			t.Errorf("%s of a machine that is not there: %v", what, err)
@@ -148,6 +153,7 @@ func contexts(t *testing.T, ctx context.Context, machines Machines, m unikernel.
 	}
 	for what, err := range map[string]error{
 		"resume": machines.Resume(over, m.Name), "pause": machines.Pause(over, m.Name), "power button": machines.PowerButton(over, m.Name),
+		"attach": machines.Attach(over, m.Name, disk(t, m, "a"), 0), "detach": machines.Detach(over, m.Name, disk(t, m, "a"), 0),
 	} {
 		if err == nil {
 			t.Errorf("%s: done although its context had ended", what)
@@ -164,5 +170,59 @@ func again(t *testing.T, ctx context.Context, machines Machines, m unikernel.Mac
 	for range 3 {
 		create(t, ctx, machines, m)
 		destroy(t, ctx, machines, m.Name)
+	}
+}
+
+// disk makes a disk's file beside the machine's socket, unless it is there.
+func disk(t *testing.T, m unikernel.Machine, serial string) unikernel.Disk {
+	t.Helper()
+	path := filepath.Join(filepath.Dir(m.Channels[0].Socket), serial+".disk")
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return unikernel.Disk{Path: path, Format: "raw", Serial: serial}
+}
+
+// disks: they come to a machine that is paused or runs and go again, each at a unit
+// that is its own meanwhile.
+func disks(t *testing.T, ctx context.Context, machines Machines, m unikernel.Machine) {
+	create(t, ctx, machines, m)
+	a, b := disk(t, m, "a"), disk(t, m, "b")
+	missing := unikernel.Disk{Path: a.Path + ".missing", Format: "raw", Serial: "missing"}
+	last := unikernel.MaxLUNs - 1
+	attach := func(d unikernel.Disk, unit int, want error) {
+		t.Helper()
+		if err := machines.Attach(ctx, m.Name, d, unit); !errors.Is(err, want) {
+			t.Errorf("attach %s at %d: %v, want %v", d.Serial, unit, err, want)
+		}
+	}
+	detach := func(d unikernel.Disk, unit int) {
+		t.Helper()
+		if err := machines.Detach(ctx, m.Name, d, unit); err != nil {
+			t.Errorf("detach %s from %d: %v", d.Serial, unit, err)
+		}
+	}
+	attach(a, 0, nil) // the machine is paused
+	if err := machines.Resume(ctx, m.Name); err != nil {
+		t.Fatal(err)
+	}
+	attach(b, last, nil)
+	attach(b, last+1, unikernel.ErrInvalid)
+	attach(unikernel.Disk{Path: a.Path, Format: "raw"}, 1, unikernel.ErrInvalid)
+	attach(missing, 1, unikernel.ErrNotFound)
+	if err := machines.Attach(ctx, m.Name, disk(t, m, "c"), 0); err == nil {
+		t.Error("two disks at a unit")
+	}
+	detach(a, 0)
+	detach(a, 0) // it is not there
+	attach(a, 1, nil)
+	attach(disk(t, m, "c"), 0, nil)
+	if err := machines.Pause(ctx, m.Name); err != nil {
+		t.Fatal(err)
+	}
+	detach(a, 1)
+	destroy(t, ctx, machines, m.Name) // two are there
+	if err := machines.Detach(ctx, m.Name, b, last); !errors.Is(err, unikernel.ErrNotFound) {
+		t.Errorf("detach after the end: %v", err)
 	}
 }

@@ -20,6 +20,11 @@ type Machines struct {
 	Destroyed, Pressed []string
 	// Errors that calls return. A creation that fails leaves half of its machine.
 	CreateErr, ResumeErr, PauseErr error
+	// OnAttach and OnDetach are called by Attach and Detach before they do anything;
+	// with an error that is all they do. With Doubtful a disk of which Attach failed
+	// is there all the same.
+	OnAttach, OnDetach func(unikernel.Disk) error
+	Doubtful           bool
 	// OnResume is called by Resume before it does anything.
 	OnResume func(name string)
 
@@ -31,6 +36,7 @@ type Machines struct {
 
 type machine struct {
 	sockets []net.Listener
+	luns    map[int]unikernel.Disk
 	ended   chan struct{}
 	end     unikernel.End
 }
@@ -89,7 +95,7 @@ func (f *Machines) Create(ctx context.Context, m unikernel.Machine) (unikernel.P
 		return unikernel.Pids{}, fmt.Errorf("create machine %s: %w", m.Name, fs.ErrExist)
 	}
 	f.Made = append(f.Made, m)
-	vm := &machine{ended: make(chan struct{})}
+	vm := &machine{ended: make(chan struct{}), luns: map[int]unikernel.Disk{}}
 	sockets := []string{m.Console}
 	for _, c := range m.Channels {
 		sockets = append(sockets, c.Socket)
