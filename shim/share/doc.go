@@ -1,11 +1,13 @@
-// Package share gathers the bind mounts of a container in one directory of the
-// host, which is then shared into its machine. A mount of a directory appears
-// there under its number, one of a file in a directory for its file system, and
-// one of what lies in another's source within that:
+// Package share gathers the bind mounts of containers in one directory of the
+// host, a Tree, which is shared into their machine. Each container's come and go
+// as a Group, also while the machine runs. In the directory of its group a mount
+// of a directory appears under its number, one of a file in a directory for its
+// file system, and one of what lies in another's source within that:
 //
-//	share/0          -v /srv:/srv
-//	share/0/www      -v /srv/www:/www
-//	share/file0/2    -v /etc/hosts:/etc/hosts
+//	share/1/0          -v /srv:/srv
+//	share/1/0/www      -v /srv/www:/www
+//	share/1/file0/2    -v /etc/hosts:/etc/hosts
+//	share/2/0          of the next container
 //
 // Only files and directories can be shared. A socket, a device, or a piece of
 // the host's /proc or /sys is an interface to this kernel, not data; it would

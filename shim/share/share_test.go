@@ -4,13 +4,16 @@ import (
 	"errors"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"containerd-shim-uni/unikernel"
 
+	"github.com/moby/sys/mountinfo"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -169,6 +172,121 @@ func TestOwnMemory(t *testing.T) {
 	}
 }
 
+// newTree makes a share that is gone when the test ends.
+func newTree(t *testing.T, dir string) *Tree {
+	t.Helper()
+	t.Cleanup(func() {
+		if err := Unmount(dir); err != nil {
+			t.Error(err)
+		}
+		if mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(staging(dir))); err != nil || len(mounts) > 0 {
+			t.Errorf("left mounted: %v, %v", mounts, err)
+		}
+		for _, path := range []string{dir, staging(dir)} {
+			if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%s is left: %v", path, err)
+			}
+		}
+	})
+	tree, err := New(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
+func add(t *testing.T, tree *Tree, shares []unikernel.SharedMount) *Group {
+	t.Helper()
+	g, err := tree.Add(shares)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// TestLateMounts: what is added while somebody has a mount namespace of its own, as
+// virtiofsd has, is there and gone for that one as for us, and never writable if
+// it is to be read-only.
+func TestLateMounts(t *testing.T) {
+	needRoot(t)
+	top := t.TempDir()
+	source, dir := filepath.Join(top, "source"), filepath.Join(top, "share")
+	mountTmpfs(t, source, "")
+	mountTmpfs(t, filepath.Join(source, "below"), "")
+	if err := os.WriteFile(filepath.Join(source, "file"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	tree := newTree(t, dir)
+	other := exec.Command("unshare", "--mount", "--propagation", "slave", "sh", "-c", "echo; exec sleep 1000")
+	out, err := other.StdoutPipe()
+	if err = errors.Join(err, other.Start()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = other.Process.Kill(); _ = other.Wait() })
+	if _, err := out.Read(make([]byte, 1)); err != nil { // the namespace is there
+		t.Fatal(err)
+	}
+	var mounts []specs.Mount
+	for _, options := range []string{"rbind", "rbind,rro", "rbind,ro"} {
+		mounts = append(mounts, specs.Mount{Destination: "/" + options, Type: "bind", Source: source, Options: strings.Split(options, ",")})
+	}
+	mounts = append(mounts, specs.Mount{Destination: "/file", Type: "bind", Source: filepath.Join(source, "file"), Options: []string{"bind", "rro"}})
+	var groups []*Group
+	for i, options := range mounts[1:] { // each alone, else it would be reached by another
+		shares, err := Plan([]specs.Mount{options})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := add(t, tree, shares)
+		groups = append(groups, g)
+		if want := strconv.Itoa(i+1) + "/"; !strings.HasPrefix(g.Shares[0].Name, want) {
+			t.Errorf("name %q, want one in %s", g.Shares[0].Name, want)
+		}
+	}
+	writable, err := Plan(mounts[:1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups = append(groups, add(t, tree, writable))
+	seen := func(g *Group) string {
+		return filepath.Join("/proc", strconv.Itoa(other.Process.Pid), "root", dir, g.Shares[0].Name)
+	}
+	for i, tt := range []struct{ path, below error }{{unix.EROFS, unix.EROFS}, {unix.EROFS, nil}, {unix.EROFS, nil}, {nil, nil}} {
+		at, below := filepath.Join(seen(groups[i]), "new"), filepath.Join(seen(groups[i]), "below/new")
+		if i == 2 { // the file
+			at, below = seen(groups[i]), ""
+		}
+		if err := os.WriteFile(at, []byte("y"), 0o600); !errors.Is(err, tt.path) {
+			t.Errorf("%s: written: %v, want %v", at, err, tt.path)
+		}
+		if below == "" {
+			continue
+		}
+		if err := os.WriteFile(below, nil, 0o600); !errors.Is(err, tt.below) {
+			t.Errorf("%s: written: %v, want %v", below, err, tt.below)
+		}
+	}
+	held, err := os.Open(seen(groups[3])) // as virtiofsd does of what a guest knows
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	for _, g := range groups[1:] {
+		if err := errors.Join(g.Remove(), g.Remove()); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(seen(g)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("still there: %v", err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(seen(groups[0]), "file")); err != nil {
+		t.Errorf("the others' removal took it: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(source, "below/new")); err != nil {
+		t.Errorf("the source: %v", err)
+	}
+}
+
 // TestMounts: what is mounted below a source, now and later, can be written and
 // is seen as the options say.
 func TestMounts(t *testing.T) {
@@ -192,14 +310,7 @@ func TestMounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Mount(dir, shares); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := Unmount(dir); err != nil {
-			t.Error(err)
-		}
-	})
+	shares = add(t, newTree(t, dir), shares).Shares
 	mountTmpfs(t, filepath.Join(source, "later"), "")
 	if err := os.Mkdir(filepath.Join(source, "later/new"), 0o700); err != nil {
 		t.Fatal(err)

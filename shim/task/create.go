@@ -320,9 +320,15 @@ func (cr *creation) machine(ctx context.Context) error {
 		cr.warnOfSockets()
 		dir := cr.names.Sandbox.Share()
 		cr.undo.add("unmount shares", func(context.Context) error { return share.Unmount(dir) })
-		if err := share.Mount(dir, cr.app.Shares); err != nil {
+		tree, err := share.New(dir)
+		if err != nil {
 			return err
 		}
+		group, err := tree.Add(cr.app.Shares)
+		if err != nil {
+			return err
+		}
+		cr.app.Shares = group.Shares
 	}
 	// Before Create: it may fail, or we may die, when half of it is done.
 	cr.undo.add("leave sandbox", func(context.Context) error { cr.sandbox.Leave(cr.names.ID); return nil })
