@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"containerd-shim-uni/builder/hostfs"
+	"containerd-shim-uni/builder/hostfs/hostfstest"
 	"containerd-shim-uni/unikernel"
 
 	"golang.org/x/sys/unix"
@@ -168,6 +170,27 @@ func TestFilesPutIntoALayer(t *testing.T) {
 	end()
 	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(mounts), b.layer.Home) {
 		t.Errorf("still mounted: %v", err)
+	}
+}
+
+// TestLongPathsInALayer: directories that nest deeper than the kernel takes paths are
+// in the snapshot, and in the next disk.
+func TestLongPathsInALayer(t *testing.T) {
+	b := newLayerBench(t)
+	hostfstest.Deep(t, b.layer.Upper, 60)
+	for range 2 {
+		disk, end := b.start()
+		b.machine(disk, "write /proc/version v", "rm v")
+		b.save()
+		end()
+		top, err := hostfs.Look(t.Context(), b.layer.Upper, large)
+		if err != nil || top.Files != 62 || top.Bytes != 4 {
+			t.Fatalf("%+v, %v", top, err)
+		}
+		if err := os.WriteFile(filepath.Join(b.layer.Upper, "new"), nil, 0o600); err != nil { // the disk is made anew
+			t.Fatal(err)
+		}
+		remove(t, filepath.Join(b.layer.Upper, "new"))
 	}
 }
 

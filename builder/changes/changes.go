@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"containerd-shim-uni/builder/ext4"
+	"containerd-shim-uni/builder/hostfs"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +20,9 @@ const (
 	maxDepth = 512
 	// maxFiles bounds the names.
 	maxFiles = 16 << 20
+	// block is how many bytes a file system gives a file at least, inlineLink those
+	// from which on it gives a symbolic link a block.
+	block, inlineLink = 4096, 60
 )
 
 // ErrTooMuch says that a disk holds more than can be carried over.
@@ -72,9 +76,9 @@ func (l *Layer) carry(ctx context.Context, dir string, merge bool) error {
 	c := &carrier{
 		ctx: ctx, fs: l.fs, image: l.image, merge: merge, top: top,
 		left: st.Blocks * 512, files: maxFiles, // st_blocks, see stat(2)
-		dirs: map[uint32]bool{}, links: map[uint32]string{},
+		met: inodes{}, linked: map[uint32]*linked{},
 	}
-	return c.directory(top, upper, "", 0)
+	return c.directory(top, upper, nil)
 }
 
 // upper finds the upper directory.
@@ -104,24 +108,44 @@ type carrier struct {
 	image *os.File
 	merge bool
 	top   int   // the directory that everything goes to
-	left  int64 // bytes of data that may be written
+	left  int64 // bytes that may be written
 	files int   // names that may be made
-	dirs  map[uint32]bool
-	// links has the first name of files with several, from the top.
-	links map[uint32]string
+	met   inodes
+	// linked has files of which there are further names to come.
+	linked map[uint32]*linked
+}
+
+// spend takes bytes that the host needs for something from what the disk's file
+// occupies. On the disk it has blocks of its own; a damaged one may have given the
+// same blocks to many.
+func (c *carrier) spend(bytes int64) error {
+	if c.left -= bytes; c.left < 0 {
+		return fmt.Errorf("%w: more than the disk's file has", ErrTooMuch)
+	}
+	return nil
+}
+
+// meet takes note of an inode that is met for the first time.
+func (c *carrier) meet(i *ext4.Inode) error {
+	if !c.met.add(i.Number) {
+		return fmt.Errorf("%w: inode %d has more names than its %d", ext4.ErrFormat, i.Number, i.Links)
+	}
+	return nil
 }
 
 // directory fills an open directory and gives it its attributes.
-func (c *carrier) directory(fd int, from *ext4.Inode, path string, depth int) error {
+func (c *carrier) directory(fd int, from *ext4.Inode, way *hostfs.Way) error {
 	if err := c.ctx.Err(); err != nil {
 		return err
 	}
-	if c.dirs[from.Number] {
-		return fmt.Errorf("%w: directory %d is in two places", ext4.ErrFormat, from.Number)
+	if err := c.meet(from); err != nil {
+		return err
 	}
-	c.dirs[from.Number] = true
-	if depth > maxDepth {
+	if way.Depth() > maxDepth {
 		return fmt.Errorf("%w: directories nest deeper than %d", ErrTooMuch, maxDepth)
+	}
+	if err := c.spend(max(from.Size, block)); err != nil {
+		return err
 	}
 	xattrs, err := from.Xattrs()
 	if err != nil {
@@ -129,47 +153,47 @@ func (c *carrier) directory(fd int, from *ext4.Inode, path string, depth int) er
 	}
 	if c.merge && opaque(xattrs) {
 		if err := c.empty(fd); err != nil {
-			return named(path, err)
+			return named(way, err)
 		}
 	}
 	err = from.Entries(func(e ext4.Entry) error {
 		if c.files--; c.files < 0 {
 			return fmt.Errorf("%w: more than %d files", ErrTooMuch, maxFiles)
 		}
-		at := e.Name
-		if path != "" {
-			at = path + "/" + e.Name
-		}
+		at := way.To(e.Name)
 		i, err := c.fs.Inode(e.Inode)
 		if err == nil {
-			err = c.entry(fd, e.Name, at, i, depth)
+			err = c.entry(fd, e.Name, at, i)
 		}
 		return named(at, err)
 	})
 	if err != nil {
 		return err
 	}
-	return named(path, c.attributes(fd, "", from))
+	return named(way, c.attributes(fd, "", from))
 }
 
 // entry makes one file in an open directory.
-func (c *carrier) entry(dir int, name, path string, i *ext4.Inode, depth int) error {
+func (c *carrier) entry(dir int, name string, way *hostfs.Way, i *ext4.Inode) error {
 	if c.merge {
 		if done, err := c.clear(dir, name, i); done || err != nil {
 			return err
 		}
 	}
-	switch i.Mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		return c.subdirectory(dir, name, path, i, depth)
-	case unix.S_IFREG:
-		return c.regular(dir, name, path, i)
+	if i.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return c.subdirectory(dir, name, way, i)
 	}
-	if linked, err := c.link(dir, name, path, i); linked || err != nil {
+	if linked, err := c.link(dir, name, way, i); linked || err != nil {
 		return err
+	}
+	if i.Mode&unix.S_IFMT == unix.S_IFREG {
+		return c.regular(dir, name, i)
 	}
 	if i.Mode&unix.S_IFMT == unix.S_IFLNK {
 		target, err := i.Target()
+		if err == nil {
+			err = c.spend(min(i.Size/inlineLink, 1) * block)
+		}
 		if err != nil {
 			return err
 		}
@@ -185,7 +209,7 @@ func (c *carrier) entry(dir int, name, path string, i *ext4.Inode, depth int) er
 	return c.attributes(dir, name, i)
 }
 
-func (c *carrier) subdirectory(dir int, name, path string, i *ext4.Inode, depth int) error {
+func (c *carrier) subdirectory(dir int, name string, way *hostfs.Way, i *ext4.Inode) error {
 	err := unix.Mkdirat(dir, name, 0o700)
 	if err != nil && (!c.merge || !errors.Is(err, unix.EEXIST)) {
 		return os.NewSyscallError("mkdir", err)
@@ -195,31 +219,19 @@ func (c *carrier) subdirectory(dir int, name, path string, i *ext4.Inode, depth 
 		return os.NewSyscallError("open", err)
 	}
 	defer unix.Close(fd)
-	return c.directory(fd, i, path, depth+1)
-}
-
-// link makes a further name of a file that is there already.
-func (c *carrier) link(dir int, name, path string, i *ext4.Inode) (bool, error) {
-	if i.Links < 2 {
-		return false, nil
-	}
-	first, ok := c.links[i.Number]
-	if !ok {
-		c.links[i.Number] = path
-		return false, nil
-	}
-	// No element of the first name is a link: they are directories made here.
-	if err := unix.Linkat(c.top, first, dir, name, 0); err != nil {
-		return false, os.NewSyscallError("link", err)
-	}
-	return true, nil
+	return c.directory(fd, i, way)
 }
 
 // named says which file an error is about, once.
-func named(path string, err error) error {
+func named(way *hostfs.Way, err error) error {
+	const most = 1000 // bytes
 	var p *os.PathError
 	if err == nil || errors.As(err, &p) {
 		return err
+	}
+	path := way.String()
+	if over := len(path) - most; over > 0 {
+		path = "…" + path[over:]
 	}
 	return &os.PathError{Op: "write back", Path: "/" + path, Err: err}
 }

@@ -8,10 +8,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"containerd-shim-uni/builder/ext4"
+	"containerd-shim-uni/builder/hostfs"
+	"containerd-shim-uni/builder/hostfs/hostfstest"
 
 	"golang.org/x/sys/unix"
 )
@@ -156,6 +159,118 @@ func TestWriteGivesTheSame(t *testing.T) {
 	if err := l.Write(t.Context(), got); !errors.Is(err, unix.EEXIST) {
 		t.Errorf("into a directory that is not empty: %v", err)
 	}
+}
+
+// TestLongPaths: what a guest has deeper than the host's kernel takes paths goes over
+// as everything.
+func TestLongPaths(t *testing.T) {
+	tree := t.TempDir()
+	upper := filepath.Join(tree, upperName)
+	must(t, os.Mkdir(upper, 0o751))
+	path, fd := hostfstest.Deep(t, upper, 100)
+	must(t, os.Link(fd+"/f", fd+"/g"), os.Link(fd+"/f", filepath.Join(upper, "hard")))
+	l, err := Open(image(t, tree))
+	must(t, err)
+	for name, carry := range map[string]func(dir string) error{
+		"write": func(dir string) error { return l.Write(t.Context(), dir) },
+		"merge": func(dir string) error { return errors.Join(l.Merge(t.Context(), dir), l.Merge(t.Context(), dir)) },
+	} {
+		got := filepath.Join(t.TempDir(), "got")
+		must(t, os.Mkdir(got, 0o700), carry(got))
+		deep, err := hostfs.Open(got + strings.TrimPrefix(path, upper) + "/g")
+		must(t, err)
+		a, err := deep.Stat()
+		must(t, err, deep.Close())
+		b, err := os.Stat(filepath.Join(got, "hard"))
+		must(t, err)
+		if !os.SameFile(a, b) || b.Sys().(*syscall.Stat_t).Nlink != 3 {
+			t.Errorf("%s: %+v and %+v are not one file of three names", name, a, b)
+		}
+	}
+	hostfstest.Deep(t, fd, maxDepth)
+	l, err = Open(image(t, tree))
+	must(t, err)
+	got := filepath.Join(t.TempDir(), "got")
+	if err := errors.Join(os.Mkdir(got, 0o700), l.Write(t.Context(), got)); !errors.Is(err, ErrTooMuch) {
+		t.Errorf("too deep: %.300v", err)
+	}
+}
+
+// debugfs does to a disk what only a hostile guest does, in its upper directory.
+func debugfs(t *testing.T, disk *os.File, commands []string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "/sbin/debugfs", "-w", "-f", "-", disk.Name())
+	cmd.Stdin = strings.NewReader("cd /upper\n" + strings.Join(commands, "\n") + "\n")
+	if out, err := cmd.CombinedOutput(); err != nil || bytes.Contains(out, []byte("rror")) {
+		t.Fatalf("debugfs: %v: %s", err, out)
+	}
+}
+
+// TestOneFileManyTimes: what a disk has once and claims to have often does not fill
+// the host.
+func TestOneFileManyTimes(t *testing.T) {
+	const copies = 4000
+	repeat := func(format string) (all []string) {
+		for n := range copies {
+			all = append(all, fmt.Sprintf(format, n))
+		}
+		return all
+	}
+	clones := func(first string) []string { // inodes of their own with the same blocks
+		return append(repeat("mknod n%d p"), repeat(first+" n%d")...)
+	}
+	for name, test := range map[string]struct {
+		file     func(path string) error
+		commands []string
+		want     error
+	}{
+		"names of a file": {func(path string) error { return os.WriteFile(path, make([]byte, 1<<20), 0o600) },
+			repeat("link f n%d"), ext4.ErrFormat},
+		"names of an empty file": {func(path string) error { return os.WriteFile(path, nil, 0o600) },
+			repeat("link f n%d"), ext4.ErrFormat},
+		"more names than links": {func(path string) error {
+			return errors.Join(os.WriteFile(path, nil, 0o600), os.Link(path, path+"2"))
+		}, []string{"link f n"}, ext4.ErrFormat},
+		"names of a directory": {func(path string) error { return os.Mkdir(path, 0o700) }, []string{"link f n"}, ext4.ErrFormat},
+		"data":                 {func(path string) error { return os.WriteFile(path, []byte("x"), 0o600) }, clones("copy_inode f"), ErrTooMuch},
+		"directories":          {func(path string) error { return os.Mkdir(path, 0o700) }, clones("copy_inode f"), ErrTooMuch},
+		"targets of links":     {func(path string) error { return os.Symlink(strings.Repeat("x/", 50), path) }, clones("copy_inode f"), ErrTooMuch},
+		"attributes": {func(path string) error {
+			return errors.Join(os.WriteFile(path, nil, 0o600), unix.Setxattr(path, "user.note", bytes.Repeat([]byte("n"), 3500), 0))
+		}, clones("copy_inode f"), ErrTooMuch},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tree := t.TempDir()
+			must(t, os.Mkdir(filepath.Join(tree, upperName), 0o751), test.file(filepath.Join(tree, upperName, "f")))
+			disk := image(t, tree)
+			debugfs(t, disk, test.commands)
+			l, err := Open(disk)
+			must(t, err)
+			dir := t.TempDir()
+			if err := l.Write(t.Context(), dir); !errors.Is(err, test.want) {
+				t.Errorf("%v, want %v", err, test.want)
+			}
+			var st unix.Stat_t
+			must(t, unix.Fstat(int(disk.Fd()), &st))
+			// A block of attributes that files share counts for each of them.
+			if used := usage(t, dir); used > 2*st.Blocks*512 {
+				t.Errorf("%d bytes of the host, of a disk of %d", used, st.Blocks*512)
+			}
+		})
+	}
+}
+
+// usage is what a tree occupies, in bytes.
+func usage(t *testing.T, dir string) (bytes int64) {
+	t.Helper()
+	must(t, filepath.Walk(dir, func(path string, _ os.FileInfo, err error) error {
+		must(t, err)
+		var st unix.Stat_t
+		must(t, unix.Lstat(path, &st))
+		bytes += st.Blocks * 512
+		return nil
+	}))
+	return bytes
 }
 
 // TestMerge: what the kernel's overlay shows and what a merge makes are the same.

@@ -38,10 +38,7 @@ func carried(x ext4.Xattr) bool {
 }
 
 // regular makes a regular file.
-func (c *carrier) regular(dir int, name, path string, i *ext4.Inode) error {
-	if linked, err := c.link(dir, name, path, i); linked || err != nil {
-		return err
-	}
+func (c *carrier) regular(dir int, name string, i *ext4.Inode) error {
 	fd, err := unix.Openat(dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return os.NewSyscallError("create", err)
@@ -58,8 +55,8 @@ func (c *carrier) regular(dir int, name, path string, i *ext4.Inode) error {
 		if n <= 0 {
 			return nil // preallocated beyond the end
 		}
-		if c.left -= n; c.left < 0 {
-			return fmt.Errorf("%w: more data than the disk's file has", ErrTooMuch)
+		if err := c.spend((n + block - 1) / block * block); err != nil {
+			return err
 		}
 		return c.copy(f, e, n)
 	})
@@ -89,7 +86,6 @@ func (c *carrier) copy(f *os.File, e ext4.Extent, n int64) error {
 		}
 		return nil
 	}
-	const block = 4096
 	buf := make([]byte, block)
 	for at := int64(0); at < n; at += block {
 		if err := c.fs.Read(e.Disk+at, buf); err != nil {
@@ -152,6 +148,9 @@ func (c *carrier) xattrs(path string, nofollow bool, i *ext4.Inode) error {
 	for _, x := range all {
 		if !carried(x) || c.merge && x.Name == opaqueName {
 			continue
+		}
+		if err := c.spend(int64(len(x.Name) + len(x.Value))); err != nil {
+			return err
 		}
 		if err := set(path, x.Name, x.Value, 0); err != nil {
 			return fmt.Errorf("attribute %s: %w", x.Name, err)

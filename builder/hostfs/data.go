@@ -41,9 +41,17 @@ func ReadNames(path string) ([]string, error) {
 	return names, nil
 }
 
-// Open opens a regular file for reading.
-func Open(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+// Open opens a regular file for reading, however long its path is.
+func Open(path string) (f *os.File, err error) {
+	err = At(unix.AT_FDCWD, path, func(dir int, rest string) error {
+		fd, err := unix.Openat(dir, rest, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &os.PathError{Op: "open", Path: rest, Err: err}
+		}
+		f = os.NewFile(uintptr(fd), rest)
+		return nil
+	})
+	return f, err
 }
 
 // NextData returns the first range of data at or after pos, cut at size;

@@ -55,7 +55,7 @@ var honestTypes = map[int64]bool{
 func Look(ctx context.Context, path string, most int64) (*Survey, error) {
 	s := &surveyor{ctx: ctx, most: most, systems: map[uint64]string{},
 		Survey: Survey{digest: sha256.New(), honest: true}}
-	if err := s.add(path, ""); err != nil {
+	if err := s.add(path, nil, ""); err != nil {
 		return nil, err
 	}
 	return &s.Survey, nil
@@ -84,8 +84,9 @@ type surveyor struct {
 	Survey
 }
 
-// add surveys the file at path, which is called name below the top.
-func (s *surveyor) add(path, name string) error {
+// add surveys the file at path, which has that name in the directory to which way
+// leads; the top has none.
+func (s *surveyor) add(path string, way *Way, name string) error {
 	if s.Partial = s.Bytes > s.most && s.Files > maxBeyond; s.Partial {
 		return nil
 	}
@@ -103,6 +104,7 @@ func (s *surveyor) add(path, name string) error {
 		return err
 	}
 	s.Files++
+	// Of its path only the last name: what is in a directory follows it, to its end.
 	fmt.Fprintf(s.digest, "%d:%s %s %d %o %d %d.%d %d.%d\n", len(name), name, system, st.Ino, st.Mode, st.Size,
 		st.Mtim.Sec, st.Mtim.Nsec, st.Ctim.Sec, st.Ctim.Nsec)
 	if changed := time.Unix(st.Ctim.Unix()); changed.After(s.newest) {
@@ -112,11 +114,14 @@ func (s *surveyor) add(path, name string) error {
 	case unix.S_IFREG:
 		s.regular(&st)
 	case unix.S_IFDIR:
-		return s.directory(path, name)
+		if name != "" {
+			way = way.To(name)
+		}
+		return s.directory(path, way)
 	case unix.S_IFLNK:
 	default:
 		if s.Special++; len(s.Examples) < maxSpecial {
-			s.Examples = append(s.Examples, name)
+			s.Examples = append(s.Examples, way.To(name).String())
 		}
 	}
 	return nil
@@ -141,20 +146,31 @@ func (s *surveyor) regular(st *unix.Stat_t) {
 	s.Bytes += size
 }
 
-func (s *surveyor) directory(path, name string) error {
-	if err := s.ctx.Err(); err != nil {
+func (s *surveyor) directory(path string, way *Way) error {
+	err := EachIn(s.ctx, path, way.Depth(), func(path, name string) error { return s.add(path, way, name) })
+	fmt.Fprint(s.digest, "end\n")
+	return err
+}
+
+// EachIn calls f with path and name of each file in a directory, in order of names.
+func EachIn(ctx context.Context, dir string, depth int, f func(path, name string) error) error {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
-	names, err := ReadNames(path)
+	if depth > maxDepth {
+		return fmt.Errorf("%w: more than %d", ErrTooDeep, maxDepth)
+	}
+	dir, done, err := Shorten(dir)
+	if err != nil {
+		return err
+	}
+	defer done()
+	names, err := ReadNames(dir)
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
-		below := n
-		if name != "" {
-			below = name + "/" + n
-		}
-		if err := s.add(path+"/"+n, below); err != nil {
+		if err := f(dir+"/"+n, n); err != nil {
 			return err
 		}
 	}
@@ -183,7 +199,9 @@ func (s *surveyor) system(path string, st *unix.Stat_t) (string, error) {
 
 // Settle writes back what is below path and not on the disk yet, so that a
 // program that writes by a mapping shows in the files' times from now on.
-func Settle(ctx context.Context, path string) error {
+func Settle(ctx context.Context, path string) error { return settle(ctx, path, 0) }
+
+func settle(ctx context.Context, path string, depth int) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
 		return &os.PathError{Op: "lstat", Path: path, Err: err}
@@ -202,18 +220,7 @@ func Settle(ctx context.Context, path string) error {
 			return &os.PathError{Op: "sync_file_range", Path: path, Err: err}
 		}
 	case unix.S_IFDIR:
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		names, err := ReadNames(path)
-		if err != nil {
-			return err
-		}
-		for _, n := range names {
-			if err := Settle(ctx, path+"/"+n); err != nil {
-				return err
-			}
-		}
+		return EachIn(ctx, path, depth, func(path, _ string) error { return settle(ctx, path, depth+1) })
 	}
 	return nil
 }

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"containerd-shim-uni/builder/hostfs/hostfstest"
 
 	"golang.org/x/sys/unix"
 )
@@ -156,5 +159,61 @@ func TestViewWithoutMounts(t *testing.T) {
 	}
 	if _, _, err := View(link+"x", true); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
+	}
+}
+
+// TestLongPaths: what lies deeper than the kernel takes paths is seen as everything.
+func TestLongPaths(t *testing.T) {
+	dir := sample(t)
+	path, fd := hostfstest.Deep(t, dir, 100)
+	if err := Settle(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	before := look(t, dir, 1<<40)
+	if before.Bytes != 9 || before.Files != 108 {
+		t.Errorf("%+v", before)
+	}
+	f, err := Open(path + "/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	data := make([]byte, 10)
+	if n, err := f.Read(data); err != nil || string(data[:n]) != "deep" {
+		t.Errorf("%q, %v", data[:n], err)
+	}
+	if err := errors.Join(os.Remove(fd+"/f"), unix.Mkfifo(fd+"/g", 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	after := look(t, dir, 1<<40)
+	if after.Digest() == before.Digest() || len(after.Examples) != 2 || !strings.HasSuffix(path+"/g", after.Examples[0]) || len(after.Examples[0]) < unix.PathMax {
+		t.Errorf("after a change: %.200q", after.Examples)
+	}
+	if err := os.Symlink("/", fd+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path + "/link"); !errors.Is(err, unix.ELOOP) {
+		t.Errorf("a link: %v", err)
+	}
+	if _, err := Open(path + "/nosuch"); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+	if err := os.Rename(filepath.Join(dir, "sub/f"), filepath.Join(dir, "f")); err != nil {
+		t.Fatal(err)
+	}
+	if look(t, dir, 1<<40).Digest() == after.Digest() {
+		t.Error("the directory that a file is in makes no difference")
+	}
+}
+
+// TestTooDeep: directories that nest without end are an error.
+func TestTooDeep(t *testing.T) {
+	dir := t.TempDir()
+	hostfstest.Deep(t, dir, maxDepth+1)
+	if _, err := Look(t.Context(), dir, 1<<40); !errors.Is(err, ErrTooDeep) {
+		t.Errorf("look: %v", err)
+	}
+	if err := Settle(t.Context(), dir); !errors.Is(err, ErrTooDeep) {
+		t.Errorf("settle: %v", err)
 	}
 }

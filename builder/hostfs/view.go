@@ -36,5 +36,5 @@ func View(source string, recursive bool) (path string, close func() error, err e
 	if err != nil {
 		return "", nil, &os.PathError{Op: "open_tree", Path: path, Err: err}
 	}
-	return fmt.Sprintf("/proc/self/fd/%d/.", fd), func() error { return unix.Close(fd) }, nil
+	return ofDescriptor(fd), func() error { return unix.Close(fd) }, nil
 }

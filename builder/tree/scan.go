@@ -15,22 +15,22 @@ import (
 // file whose size does is ErrChanged. What belongs to the host is left out, see
 // hostfs.HostXattr. More than a tree may have (Meter) is ErrTooLarge.
 func Scan(ctx context.Context, dir string) (*Node, error) {
-	s := scanner{links: map[[2]uint64]*Node{}}
-	root, err := s.add(dir)
+	s := scanner{top: dir, links: map[[2]uint64]*Node{}}
+	root, err := s.add(dir, nil)
 	if err != nil {
 		return nil, err
 	}
 	if !root.IsDir() {
 		return nil, fmt.Errorf("%s: %w", dir, unix.ENOTDIR)
 	}
-	return root, s.fill(ctx, dir, root)
+	return root, s.fill(ctx, dir, nil, root)
 }
 
 // File reads the metadata of one regular file of the host, under the rules of
 // Scan.
 func File(path string) (*Node, error) {
-	s := scanner{}
-	n, err := s.add(path)
+	s := scanner{top: path}
+	n, err := s.add(path, nil)
 	if err == nil && !n.IsFile() {
 		return nil, fmt.Errorf("%s: is no regular file", path)
 	}
@@ -38,22 +38,16 @@ func File(path string) (*Node, error) {
 }
 
 type scanner struct {
+	top   string
 	links map[[2]uint64]*Node // files with several names, by device and inode
 	meter Meter
 }
 
-// fill reads directory n's entries, and theirs.
-func (s *scanner) fill(ctx context.Context, path string, n *Node) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	names, err := hostfs.ReadNames(path)
-	if err != nil {
-		return err
-	}
-	n.Entries = make([]Entry, 0, len(names))
-	for _, name := range names {
-		kid, err := s.add(path + "/" + name)
+// fill reads the entries of directory n, to which way leads, and theirs.
+func (s *scanner) fill(ctx context.Context, path string, way *hostfs.Way, n *Node) error {
+	return hostfs.EachIn(ctx, path, way.Depth(), func(path, name string) error {
+		below := way.To(name)
+		kid, err := s.add(path, below)
 		if err != nil {
 			return err
 		}
@@ -62,16 +56,14 @@ func (s *scanner) fill(ctx context.Context, path string, n *Node) error {
 		}
 		n.Entries = append(n.Entries, Entry{name, kid})
 		if kid.IsDir() {
-			if err := s.fill(ctx, path+"/"+name, kid); err != nil {
-				return err
-			}
+			return s.fill(ctx, path, below, kid)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // add returns the node of a file: a new one, or the one of an earlier name.
-func (s *scanner) add(path string) (*Node, error) {
+func (s *scanner) add(path string, way *hostfs.Way) (*Node, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
 		return nil, &os.PathError{Op: "lstat", Path: path, Err: err}
@@ -85,6 +77,9 @@ func (s *scanner) add(path string) (*Node, error) {
 	n, err := newNode(path, &st)
 	if err != nil {
 		return nil, err
+	}
+	if n.Size > 0 {
+		n.Data = hostFile{s.top, way, n.Size}
 	}
 	if err := s.meter.Node(n); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -103,9 +98,6 @@ func newNode(path string, st *unix.Stat_t) (*Node, error) {
 	switch {
 	case n.IsFile():
 		n.Size = st.Size
-		if n.Size > 0 {
-			n.Data = hostFile{path, n.Size}
-		}
 	case n.IsLink():
 		target, err := os.Readlink(path)
 		if err != nil {
@@ -120,20 +112,29 @@ func newNode(path string, st *unix.Stat_t) (*Node, error) {
 	return n, err
 }
 
-// hostFile opens a regular file of the host that had size bytes.
+// hostFile opens a regular file of the host that had size bytes: the one to which
+// a way leads from the top.
 type hostFile struct {
-	path string
+	top  string
+	way  *hostfs.Way
 	size int64
 }
 
+func (h hostFile) path() string {
+	if h.way == nil {
+		return h.top
+	}
+	return h.top + "/" + h.way.String()
+}
+
 func (h hostFile) Open() (Content, error) {
-	f, err := hostfs.Open(h.path)
+	f, err := hostfs.Open(h.path())
 	if err != nil {
 		return nil, err
 	}
 	st, err := f.Stat()
 	if err == nil && st.Size() != h.size {
-		err = fmt.Errorf("%s: %w", h.path, ErrChanged)
+		err = fmt.Errorf("%s: %w", h.path(), ErrChanged)
 	}
 	if err != nil {
 		f.Close()

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"containerd-shim-uni/builder/hostfs/hostfstest"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -92,5 +94,27 @@ func TestPathOf(t *testing.T) {
 	f, at, err := root.Lookup("/usr/lib/f")
 	if err != nil || root.PathOf(f) != at || root.PathOf(&Node{}) != "" {
 		t.Errorf("%q is %q, %v", at, root.PathOf(f), err)
+	}
+}
+
+// TestLongPaths: files are found and opened however long their paths are.
+func TestLongPaths(t *testing.T) {
+	dir := t.TempDir()
+	hostfstest.Deep(t, dir, 100)
+	n, err := Scan(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		n = n.Entries[0].Node
+	}
+	c, err := n.Entries[0].Node.Data.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	data := make([]byte, 4)
+	if _, err := c.ReadAt(data, 0); err != nil || string(data) != "deep" {
+		t.Errorf("%q, %v", data, err)
 	}
 }

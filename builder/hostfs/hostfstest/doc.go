@@ -1,0 +1,2 @@
+// Package hostfstest makes trees for tests.
+package hostfstest
