@@ -20,6 +20,7 @@
 //	<layer's home>/synced       the same, once it would be found after a crash of the host
 //	<layer's home>/lock         held, flock, by the container that has the layer
 //	<layer's home>/next         the directory that is to be the layer's, while it is made
+//	<layer's home>/old          the one that was, until it is removed
 //
 // After its machine has ended, the disk is the truth until Save has exchanged the
 // layer's directory for what is on it; then the directory is, so that what others

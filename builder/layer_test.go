@@ -92,8 +92,7 @@ func (b *layerBench) upper() string {
 }
 
 func (b *layerBench) hasUpper(name string) bool {
-	_, err := os.Lstat(filepath.Join(b.layer.Upper, name))
-	return err == nil
+	return exists(b.t, filepath.Join(b.layer.Upper, name))
 }
 
 // has says whether a disk has a file in its upper directory.
@@ -275,7 +274,7 @@ func TestSaveThatFails(t *testing.T) {
 	if err := b.s.Save(t.Context(), b.layer); err == nil || b.upper() != "a" {
 		t.Errorf("a damaged disk: %v, %q", err, b.upper())
 	}
-	if left, err := os.ReadDir(b.layer.Home); err != nil || len(left) != 3 {
+	if left, err := os.ReadDir(b.layer.Home); err != nil || len(left) != 4 { // layer, lock, state, and the directory of the first time
 		t.Errorf("left in its home: %v, %v", left, err)
 	}
 	f, err := os.OpenFile(disk, os.O_RDWR, 0)
@@ -289,6 +288,24 @@ func TestSaveThatFails(t *testing.T) {
 	if err := b.s.Save(t.Context(), b.layer); !errors.Is(err, ErrInUse) {
 		t.Errorf("while a machine has the disk: %v", err)
 	}
+}
+
+// TestReplacedFilesGoLater: Save leaves what it replaces to Settle, also to the next
+// one.
+func TestReplacedFilesGoLater(t *testing.T) {
+	b := newLayerBench(t)
+	disk, end := b.start()
+	defer end()
+	there := func(name string) bool { return exists(b.t, filepath.Join(b.layer.Home, name)) }
+	for _, name := range []string{"a", "b", "c"} { // without Settle: their shims were killed
+		b.machine(disk, "write /proc/version "+name)
+		b.save()
+		b.want("it waits to be removed", there(layerOld) && !there(layerNext) && !exists(b.t, filepath.Join(b.layer.Home, layerOld, name)))
+	}
+	if err := b.s.Settle(b.layer); err != nil {
+		t.Fatal(err)
+	}
+	b.want("nothing waits any more", !there(layerOld) && b.upper() == "a b c")
 }
 
 // TestStateOfALayer: whom to believe where directory and disk differ.

@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// layerNext is the directory in a layer's home that becomes the layer's.
-const layerNext = "next"
+// Directories in a layer's home: the one that becomes the layer's, and the one that
+// was, until Settle removes it.
+const layerNext, layerOld = "next", "old"
 
 // Save makes a layer's directory equal to what is on its disk: at once, so that
 // whatever dies meanwhile, the directory is as it was or as it will be. No machine
@@ -48,6 +49,9 @@ func (s *Store) save(ctx context.Context, l unikernel.Layer) (err error) {
 	if err := unix.Renameat2(unix.AT_FDCWD, next, unix.AT_FDCWD, l.Upper, unix.RENAME_EXCHANGE); err != nil {
 		return &os.LinkError{Op: "exchange", Old: next, New: l.Upper, Err: err}
 	}
+	// Removing it can take seconds, and somebody waits. If there is still an older one,
+	// this one is removed here.
+	_ = os.Rename(next, filepath.Join(l.Home, layerOld))
 	digest, _, err := survey(ctx, l.Upper)
 	if err != nil {
 		return err
@@ -89,9 +93,11 @@ func lockedByMachine(f *os.File) (bool, error) {
 }
 
 // Settle waits until what was saved has reached the host's disk: from then on the
-// layer's directory is believed also after a crash of the host. The layer need not
-// be the caller's any more.
-func (s *Store) Settle(l unikernel.Layer) error { return wrap("sync layer", l.Upper, settle(l)) }
+// layer's directory is believed also after a crash of the host. Then it removes what
+// Save has replaced. The layer need not be the caller's any more.
+func (s *Store) Settle(l unikernel.Layer) error {
+	return wrap("settle layer", l.Upper, errors.Join(settle(l), removeAll(filepath.Join(l.Home, layerOld))))
+}
 
 func settle(l unikernel.Layer) error {
 	known, err := readState(l)

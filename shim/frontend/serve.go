@@ -37,6 +37,8 @@ const (
 	// after 3 s; leaveTimeout when nobody does.
 	releaseTimeout = 2 * time.Second
 	leaveTimeout   = 10 * time.Second
+	// settleTimeout is for what stopped containers wrote to reach the host's disk.
+	settleTimeout = time.Minute
 )
 
 // serve is the shim.
@@ -99,7 +101,9 @@ func (r Runtime) serveGroup(ctx context.Context, f flags, l net.Listener, vanish
 	vanish()
 	release(host, leaveTimeout) // whatever ended it; of machines that run on nothing is taken away
 	_ = l.Close()
-	return errors.Join(err, finish(clients, server, queue))
+	err = errors.Join(err, finish(clients, server, queue))
+	task.Settled(settleTimeout) // nobody waits for this process any more
+	return err
 }
 
 // release takes away what others could find of the shim. A second time there is

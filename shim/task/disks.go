@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"sync"
+	"time"
 
 	"containerd-shim-uni/unikernel"
 
@@ -57,14 +59,21 @@ func (d *diskSet) save(ctx context.Context) error {
 	if err := d.maker.Save(ctx, *d.layer); err != nil {
 		return err
 	}
-	// Nobody waits for it, and what it does is right whenever it is done.
-	go func() {
+	// Only the shim's end waits for it, and what it does is right whenever it is done.
+	settling.Go(func() {
 		if err := d.maker.Settle(*d.layer); err != nil && !errors.Is(err, fs.ErrNotExist) { // with its snapshot
-			log.L.WithError(err).Warn("a layer was saved, and may be lost if the host crashes now")
+			log.L.WithError(err).Warn("a layer was saved; it may be lost if the host crashes now, or what it replaced still takes room")
 		}
-	}()
+	})
 	return nil
 }
+
+// settling is what goes on in the process after containers have ended.
+var settling sync.WaitGroup
+
+// Settled waits, not longer than that, until what stopped containers wrote is on the
+// host's disk and what it replaced is removed.
+func Settled(patience time.Duration) { within(patience, settling.Wait) }
 
 // makerOrNil is the maker of disks; a container without disks has none.
 func (d *diskSet) makerOrNil() Disks {

@@ -23,7 +23,7 @@ type Disks interface {
 	// else gets it until unlock is called.
 	Layer(ctx context.Context, l unikernel.Layer, dst string, bytes int64) (unlock func(), err error)
 	// Save makes the layer's directory equal to its disk, which no machine uses.
-	// Settle waits until that has reached the host's disk.
+	// Settle waits until that has reached the host's disk, and what it replaced is gone.
 	Save(ctx context.Context, l unikernel.Layer) error
 	Settle(l unikernel.Layer) error
 	// Merge does to the root file system at dir what is on the disk of a layer,
