@@ -7,7 +7,8 @@
 // cmpxchg16b. So Probe runs a virtual CPU through what a booting kernel does:
 // from 32-bit protected mode, where PVH boot begins, through the switch to
 // 64-bit mode with paging, a cmpxchg16b, an SSE instruction and four million
-// turns of a loop in ring 0, within a time that only hardware can keep.
+// turns of a loop in ring 0, within a processor time that only hardware can keep;
+// how busy the host is does not matter.
 //
 // The numbers and structures are those of linux/kvm.h for x86-64.
 package kvm

@@ -20,13 +20,19 @@ var ErrUnusable = errors.New("KVM is there but cannot run a guest")
 // Device is the path of KVM's device.
 const Device = "/dev/kvm"
 
-// budget is the time for the whole probe program. A processor with
+// budget is the processor time for the whole probe program. A processor with
 // virtualization takes about 5 ms, also nested; instruction by instruction in
-// software it is seconds.
+// software it is seconds. Time on the clock would count what a busy host gives
+// to others.
 const budget = 500 * time.Millisecond
 
+// patience is how long the program may take on the clock, with all that is
+// done before it twice as long: only a KVM that hangs needs it.
+const patience = 10 * time.Second
+
 // Probe runs the probe program on the KVM behind device. Nil means that it can
-// run a guest. It takes some milliseconds, and at most about a second.
+// run a guest. It takes some milliseconds, where KVM is slow about a second,
+// and at most 20 seconds.
 func Probe(device string) error {
 	dev, err := os.OpenFile(device, os.O_RDWR, 0)
 	if err != nil {
@@ -41,8 +47,8 @@ func Probe(device string) error {
 	}()
 	select {
 	case err = <-done:
-	case <-time.After(2 * budget):
-		err = errors.New("the virtual CPU does not stop")
+	case <-time.After(2 * patience):
+		err = fmt.Errorf("the virtual CPU does not stop within %v", 2*patience)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w: %w", device, ErrUnusable, err)
@@ -224,29 +230,13 @@ func execute(vcpu int, shared []byte) (uint32, error) {
 	area := (*runArea)(unsafe.Pointer(&shared[0]))
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	tid := unix.Gettid()
-	var late atomic.Bool
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		timeout := time.After(budget)
-		for {
-			select {
-			case <-stop:
-				return
-			case <-timeout:
-				late.Store(true)
-				timeout = time.After(10 * time.Millisecond) // until it is seen
-				unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
-			}
-		}
-	}()
-	defer func() { close(stop); <-stopped }()
+	late, done := watch(unix.Gettid(), budget, patience)
+	defer done()
 	for {
 		_, err := ioctl(vcpu, runVCPU, 0)
 		switch {
-		case late.Load():
-			return 0, fmt.Errorf("the probe program did not end within %v", budget)
+		case late() != nil:
+			return 0, fmt.Errorf("the probe program did not end: %w", late())
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return 0, fmt.Errorf("run the virtual CPU: %w", err)
@@ -254,6 +244,53 @@ func execute(vcpu int, shared []byte) (uint32, error) {
 			return area.exitReason, nil
 		}
 	}
+}
+
+// watch sends signals to a thread of this process, from when it has used its
+// budget of processor time, or its patience is over, until done is called. Late
+// says which it was, nil before.
+func watch(tid int, budget, patience time.Duration) (late func() error, done func()) {
+	var reason atomic.Value // an error
+	late = func() error {
+		err, _ := reason.Load().(error)
+		return err
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	began, end := cpuTime(tid), time.Now().Add(patience)
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+			switch {
+			case late() != nil: // the signal before came too early
+			case cpuTime(tid)-began > budget:
+				reason.Store(fmt.Errorf("%v of processor time were not enough", budget))
+			case time.Now().After(end):
+				reason.Store(fmt.Errorf("%v have passed", patience))
+			default:
+				continue
+			}
+			unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
+		}
+	}()
+	return late, func() { close(stop); <-stopped }
+}
+
+// cpuTime is the processor time of a thread of this process, in guests too. Its
+// clock's number is that of pthread_getcpuclockid: the complement of the
+// thread's, then 4 for one thread and 2 for what the scheduler counts.
+func cpuTime(tid int) time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(int32(^tid<<3|4|2), &t); err != nil {
+		return 0 // patience bounds it
+	}
+	return time.Duration(t.Nano())
 }
 
 // Guest-physical addresses of the probe's parts.

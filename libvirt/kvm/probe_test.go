@@ -5,8 +5,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
+	"time"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestProbeWithoutDevice(t *testing.T) {
@@ -55,5 +60,41 @@ func TestLoad(t *testing.T) {
 	}
 	if fail := memory[code64At+0x40 : code64At+0x43]; string(fail) != "\x31\xc0\xf4" {
 		t.Errorf("the failing end is not where the jumps go: % x", fail)
+	}
+}
+
+// What a thread waits for on a busy host does not count, what it computes does.
+func TestWatch(t *testing.T) {
+	spin := func(late func() error) {
+		for late() == nil {
+		}
+	}
+	sleep := func(func() error) { time.Sleep(100 * time.Millisecond) }
+	wait := func(late func() error) {
+		for late() == nil {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	for _, tt := range []struct {
+		name             string
+		budget, patience time.Duration
+		do               func(late func() error)
+		want             string
+	}{
+		{"computes", 50 * time.Millisecond, time.Hour, spin, "processor time"},
+		{"sleeps longer than its budget", 50 * time.Millisecond, time.Hour, sleep, ""},
+		{"hangs", time.Hour, 50 * time.Millisecond, wait, "have passed"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			late, done := watch(unix.Gettid(), tt.budget, tt.patience)
+			tt.do(late)
+			done()
+			err := late()
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
 	}
 }
