@@ -192,6 +192,38 @@ func TestAllowed(t *testing.T) {
 	}
 }
 
+// Machines have one group each: the one that opens KVM's device.
+func TestWithGroupFor(t *testing.T) {
+	device := filepath.Join(t.TempDir(), "kvm")
+	write(t, device, "", 0o600)
+	mine := os.Getgid()
+	other, further := mine+1, mine+2
+	for _, tt := range []struct {
+		name   string
+		mode   os.FileMode
+		groups []int // the first one is the account's own
+		gid    int
+		ok     bool
+	}{
+		{"the first group", 0o660, []int{mine, other}, mine, true},
+		{"a further group", 0o660, []int{other, further, mine}, mine, true},
+		{"everybody", 0o666, []int{other, further}, other, true},
+		{"no group of the user", 0o660, []int{other, further}, 0, false},
+		{"only its owner", 0o600, []int{mine}, 0, false},
+		{"read only", 0o640, []int{mine}, 0, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if err := os.Chmod(device, tt.mode); err != nil {
+				t.Fatal(err)
+			}
+			a, ok := withGroupFor(account{name: "qemu", uid: 12345, gid: tt.groups[0], groups: tt.groups}, device)
+			if ok != tt.ok || ok && a.gid != tt.gid {
+				t.Errorf("got group %d, %v; want %d, %v", a.gid, ok, tt.gid, tt.ok)
+			}
+		})
+	}
+}
+
 func TestTapsThere(t *testing.T) {
 	if err := tapsThere([]unikernel.NIC{{Tap: "lo"}}); err != nil {
 		t.Error(err)

@@ -81,14 +81,30 @@ func qemuAccount(name string, useKVM bool, log func(string, ...any)) (account, e
 		if err != nil {
 			continue
 		}
-		if useKVM && !own(a, firstUID).allowed(kvm.Device, unix.R_OK|unix.W_OK) {
-			log("QEMU runs as root: %s cannot open %s", name, kvm.Device)
-			return root, nil
+		if !useKVM {
+			return a, nil
 		}
-		return a, nil
+		if a, ok := withGroupFor(a, kvm.Device); ok {
+			return a, nil
+		}
+		log("QEMU runs as root: no group of user %s may open %s, as udev lets the group kvm: chgrp kvm %s; chmod 660 %s",
+			name, kvm.Device, kvm.Device, kvm.Device)
+		return root, nil
 	}
 	log("QEMU runs as root: there is no user %s", strings.Join(qemuUsers, " or "))
 	return root, nil
+}
+
+// withGroupFor gives the account the first of its groups with which a machine's
+// own user may open a device: Debian's user for QEMU has the group of KVM's as
+// its first one, others' may have it as a further one.
+func withGroupFor(a account, device string) (_ account, ok bool) {
+	for _, a.gid = range append([]int{a.gid}, a.groups...) {
+		if own(a, firstUID).allowed(device, unix.R_OK|unix.W_OK) {
+			return a, true
+		}
+	}
+	return a, false
 }
 
 // own is a machine's user: libvirt gives it one group, since no file names it.

@@ -148,9 +148,7 @@ func TestQEMUSystem(t *testing.T) {
 			g := newGuest(t, "uni-test--"+kind, kind, "poweroff")
 			g.disk(t, "root", "root", true)
 			pids, console := run(t, d, g)
-			if uid := owner(t, pids.VM); d.apart && uid < firstUID || !d.apart && uid != d.account.uid {
-				t.Errorf("QEMU runs as %d", uid)
-			}
+			checkUser(t, d, pids.VM)
 			ended(t, d, g.machine.Name, unikernel.EndShutdown)
 			console.await(t, "disk root ro=1", "init poweroff")
 		})

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,12 +46,35 @@ func TestQEMUBootAndPowerOff(t *testing.T) {
 		g.disk(t, "root", "root", true)
 		g.disk(t, "writable", "", false)
 		pids, console := run(t, d, g)
-		if uid := owner(t, pids.VM); d.apart && uid < firstUID || !d.apart && uid != d.account.uid {
-			t.Errorf("QEMU runs as %d", uid)
-		}
+		checkUser(t, d, pids.VM)
 		ended(t, d, g.machine.Name, unikernel.EndShutdown)
 		console.await(t, "disk root ro=1 size=2048", "disk writable ro=0", "port uni.ctl", "cpus 2", "init poweroff")
 	})
+}
+
+// checkUser checks that a QEMU runs as its machine's own user, and that it is
+// this user to whom KVM is open.
+func checkUser(t *testing.T, d *Driver, pid int) {
+	t.Helper()
+	if uid := owner(t, pid); d.apart && uid < firstUID || !d.apart && uid != d.account.uid {
+		t.Errorf("QEMU runs as %d", uid)
+	}
+	if !d.host.KVM {
+		return
+	}
+	if !d.apart {
+		t.Error("all machines run as one user: is the device of KVM closed to libvirt-qemu?")
+	}
+	files, err := filepath.Glob(filepath.Join("/proc", itoa(pid), "fd/*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(files, func(f string) bool {
+		to, _ := os.Readlink(f) // it may be closed by now
+		return to == "anon_inode:kvm-vm"
+	}) {
+		t.Error("QEMU has no virtual machine of KVM's")
+	}
 }
 
 // owner returns the user a process runs as.

@@ -14,6 +14,7 @@ import (
 
 	"containerd-shim-uni/builder"
 	"containerd-shim-uni/config"
+	"containerd-shim-uni/libvirt/kvm"
 	"containerd-shim-uni/libvirt/qemufiles"
 )
 
@@ -37,6 +38,9 @@ func checkAccel(_ context.Context, h host, c config.Config) finding {
 	}
 	err := h.probeKVM()
 	switch {
+	case err == nil && h.closed(kvm.Device):
+		return warn("chgrp kvm /dev/kvm; chmod 660 /dev/kvm, as udev does where it runs",
+			"KVM runs a virtual CPU, but /dev/kvm is root's alone: QEMU runs as root, not each machine's as a user of its own")
 	case err == nil:
 		return ok("KVM runs a virtual CPU")
 	case c.Libvirt.Accel == "kvm":

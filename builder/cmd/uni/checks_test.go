@@ -39,6 +39,10 @@ func goodHost(t *testing.T) (host, config.Config) {
 	write(t, h.root+"/etc/debian_version", "12.15\n", 0o644)
 	write(t, h.root+"/etc/passwd", "root:x:0:0::/root:/bin/sh\nlibvirt-qemu:x:64055:107::/:/bin/false\n", 0o644)
 	write(t, h.root+"/dev/net/tun", "", 0o644)
+	write(t, h.root+"/dev/kvm", "", 0o600)
+	if err := os.Chmod(h.root+"/dev/kvm", 0o660); err != nil { // whatever the umask
+		t.Fatal(err)
+	}
 	write(t, h.root+"/sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n", 0o644)
 	write(t, h.root+c.Linux.Kernel, elfFile(elf.EM_X86_64, "Xen\x00", kerneltest.PVH), 0o644)
 	write(t, h.root+c.Linux.Initrd, "x", 0o644)
@@ -71,6 +75,13 @@ func TestChecks(t *testing.T) {
 	}
 	set := func(path, text string) func(*testing.T, *host, *config.Config) {
 		return func(t *testing.T, h *host, _ *config.Config) { write(t, h.root+path, text, 0o644) }
+	}
+	mode := func(path string, mode os.FileMode) func(*testing.T, *host, *config.Config) {
+		return func(t *testing.T, h *host, _ *config.Config) {
+			if err := os.Chmod(h.root+path, mode); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	noOutput := func(_ *testing.T, h *host, _ *config.Config) {
 		h.output = func(context.Context, string, ...string) (string, error) { return "", broken }
@@ -117,6 +128,8 @@ func TestChecks(t *testing.T) {
 	}{
 		{"platform", func(_ *testing.T, h *host, _ *config.Config) { h.arch = "arm64" }, levelFail, "arm64"},
 		{"platform", func(_ *testing.T, h *host, _ *config.Config) { h.uid = 1000 }, levelWarn, "root"},
+		{"accel", mode("/dev/kvm", 0o600), levelWarn, "chgrp kvm /dev/kvm"},
+		{"accel", mode("/dev/kvm", 0o666), levelOK, "KVM runs"},
 		{"accel", noKVM("auto"), levelWarn, "broken"},
 		{"accel", noKVM("kvm"), levelFail, "libvirt.accel"},
 		{"accel", noKVM("tcg"), levelWarn, "emulation"},

@@ -29,7 +29,7 @@ type host struct {
 func realHost() host {
 	return host{
 		arch: runtime.GOARCH, uid: os.Geteuid(), output: output,
-		probeKVM: func() error { return kvm.Probe("/dev/kvm") },
+		probeKVM: func() error { return kvm.Probe(kvm.Device) },
 	}
 }
 
@@ -57,6 +57,12 @@ func (h host) executable(path string) bool {
 func (h host) hasUser(name string) bool {
 	data, err := os.ReadFile(h.root + "/etc/passwd")
 	return err == nil && bytes.Contains(append([]byte("\n"), data...), []byte("\n"+name+":"))
+}
+
+// closed says whether a file may be read and written by its owner alone.
+func (h host) closed(path string) bool {
+	info, err := os.Stat(h.root + path)
+	return err == nil && info.Mode()&0o060 != 0o060 && info.Mode()&0o006 != 0o006
 }
 
 func (h host) exists(path string) bool {
