@@ -56,5 +56,7 @@ trap finish EXIT
 prepare
 say "the tests' binaries"
 binaries
-enter
+GOROOT=$(go env GOROOT) GOMODCACHE=$(go env GOMODCACHE)
+export GOROOT GOMODCACHE
+enter bash /usr/src/containerd-shim-uni/integration/distro/tests.sh "$form"
 say "all is well"

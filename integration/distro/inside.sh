@@ -10,6 +10,16 @@ set -euo pipefail
 tree=$1 run=$2
 shift 2
 
+# The cgroup namespace begins at the run's own group. In version 2 that may then
+# hold no process, or it cannot hand controllers on: who waits for process 1, and
+# is none of this namespace's, is in the group "outside" below it.
+if [ "$run" != - ] && [ -z "${GROUPS_APART:-}" ]; then
+	for dir in $(findmnt -rno TARGET -t cgroup2); do
+		echo 1 >"$dir/$NAME/cgroup.procs"
+	done
+	GROUPS_APART=1 exec unshare --cgroup "$0" "$tree" "$run" "$@"
+fi
+
 if [ "$run" = - ]; then
 	root=$tree
 	mount --bind "$tree" "$root"
@@ -39,7 +49,7 @@ done
 
 # cgroups: ours alone, as if there were no others.
 unified() {
-	# A cgroup with processes cannot hand controllers on: ours goes one down.
+	# Ours goes one down.
 	mkdir "$1/init"
 	echo 1 >"$1/init/cgroup.procs"
 	for controller in cpuset cpu io memory pids; do

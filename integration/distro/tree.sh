@@ -77,7 +77,7 @@ binaries() {
 # hierarchies prints where the kernel's cgroup hierarchies are mounted.
 hierarchies() { findmnt -rno TARGET -t cgroup,cgroup2; }
 
-# enter runs the tests in namespaces and a cgroup of their own.
+# enter COMMAND…: runs it in namespaces and a cgroup of its own.
 enter() {
 	local dir file
 	for dir in $(hierarchies); do
@@ -88,15 +88,17 @@ enter() {
 	done
 	(
 		for dir in $(hierarchies); do
-			echo $BASHPID >"$dir/$name/cgroup.procs"
+			file=$dir/$name/cgroup.procs
+			if [ -e "$dir/cgroup.controllers" ]; then # version 2: see inside.sh
+				mkdir "$dir/$name/outside"
+				file=$dir/$name/outside/cgroup.procs
+			fi
+			echo $BASHPID >"$file"
 		done
 		export RUN=$run NAME=$name STORE=$store CACHE=$cache
-		GOROOT=$(go env GOROOT) GOMODCACHE=$(go env GOMODCACHE)
-		export GOROOT GOMODCACHE
 		# Whoever kills distro.sh ends what it started: unshare, and by that process 1.
-		exec setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --net --ipc --uts --cgroup --propagation private \
-			integration/distro/inside.sh "$tree" "$run" \
-			bash /usr/src/containerd-shim-uni/integration/distro/tests.sh "$form"
+		exec setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --net --ipc --uts --propagation private \
+			integration/distro/inside.sh "$tree" "$run" "$@"
 	)
 }
 

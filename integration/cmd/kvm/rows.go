@@ -29,6 +29,7 @@ type row struct {
 var rows = []row{
 	{name: "probe", pkg: "./libvirt/kvm", run: "."},
 	{name: "cgroup v2", pkg: "./shim/cgroup", run: "^TestUnified"},
+	{name: "distro", pkg: "./integration/distro", run: "^TestInside$", env: []string{"UNI_DISTRO_TESTS=1"}},
 	{name: "libvirt", pkg: "./libvirt", run: "^TestQEMU"},
 	{name: "containerd 1.6", pkg: "./integration", run: names(streams, processes, lifecycle), env: on("1.6.20")},
 	{name: "containerd 2.4", pkg: "./integration", run: names(streams, processes, lifecycle), env: on("2.4.2")},
