@@ -23,8 +23,8 @@ func KnownAnnotations() []string { return withPrefix(annotationNames) }
 // Annotate returns the configuration as a container's annotations change it:
 //
 //	io.containerd.uni.guest          replaces guest
-//	io.containerd.uni.memory         replaces machine.memory_mib; a size, "512MiB"
-//	io.containerd.uni.vcpus          replaces machine.vcpus
+//	io.containerd.uni.memory         replaces machine.memory_mib and pod.memory_mib; a size, "512MiB"
+//	io.containerd.uni.vcpus          replaces machine.vcpus and pod.vcpus
 //	io.containerd.uni.machine        replaces linux.machine, nanos.machine or image.machine, of the guest that boots
 //	io.containerd.uni.boot-timeout   replaces machine.boot_timeout
 //	io.containerd.uni.writable-size  replaces rootfs.writable_size
@@ -145,6 +145,7 @@ func (c *Config) setMemory(s string) error {
 		return err
 	}
 	c.Machine.MemoryMiB = int(n / mib)
+	c.Pod.MemoryMiB = c.Machine.MemoryMiB
 	return nil
 }
 
@@ -156,7 +157,7 @@ func (c *Config) setVCPUs(s string) error {
 	if err := checkRange(n, minVCPUs, maxVCPUs, strconv.Itoa); err != nil {
 		return err
 	}
-	c.Machine.VCPUs = n
+	c.Machine.VCPUs, c.Pod.VCPUs = n, n
 	return nil
 }
 

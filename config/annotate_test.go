@@ -27,8 +27,8 @@ func TestAnnotate(t *testing.T) {
 		{"none", nil, func(*Config) {}},
 		{"foreign", map[string]string{"io.kubernetes.cri.container-type": "x", "io.containerd.unix": "y", "": ""}, func(*Config) {}},
 		{"guest", map[string]string{"guest": "linux"}, func(c *Config) { c.GuestNamed = true }},
-		{"memory", map[string]string{"memory": "1GiB"}, func(c *Config) { c.Machine.MemoryMiB = 1024 }},
-		{"vcpus", map[string]string{"vcpus": "3"}, func(c *Config) { c.Machine.VCPUs = 3 }},
+		{"memory", map[string]string{"memory": "1GiB"}, func(c *Config) { c.Machine.MemoryMiB, c.Pod.MemoryMiB = 1024, 1024 }},
+		{"vcpus", map[string]string{"vcpus": "3"}, func(c *Config) { c.Machine.VCPUs, c.Pod.VCPUs = 3, 3 }},
 		{"machine", map[string]string{"machine": "pc"}, func(c *Config) { c.Linux.Machine = "pc" }},
 		{"machine of nanos", map[string]string{"guest": "nanos", "machine": "q35"}, func(c *Config) {
 			c.Guest, c.GuestNamed, c.Nanos.Machine = "nanos", true, "q35"

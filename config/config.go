@@ -42,6 +42,7 @@ type Config struct {
 	GuestNamed bool
 
 	Machine     Machine
+	Pod         Pod
 	Linux       Linux
 	Nanos       Nanos
 	Image       Image
@@ -134,6 +135,14 @@ type Machine struct {
 	BootTimeout time.Duration
 }
 
+// Pod sizes the machine of a pod where the sum of its containers' limits does not.
+type Pod struct {
+	// MemoryMiB is the guest's RAM in MiB.
+	MemoryMiB int
+	// VCPUs is the number of virtual CPUs.
+	VCPUs int
+}
+
 // Linux configures the guest "linux".
 type Linux struct {
 	// Kernel and Initrd are absolute paths of files of the host.
@@ -214,6 +223,7 @@ func Default() Config {
 			OverheadMiB: 256,
 			BootTimeout: time.Minute,
 		},
+		Pod: Pod{MemoryMiB: 2048, VCPUs: 2},
 		Linux: Linux{
 			Kernel:     LibDir + "/linux/vmlinux",
 			Initrd:     LibDir + "/linux/initrd.img",

@@ -143,7 +143,7 @@ func TestParseErrors(t *testing.T) {
 		want     []string // substrings of the error, in order
 	}{
 		{"syntax", "guest = \n", []string{"f: line 1: "}},
-		{"unknown key", "gest = 1", []string{`line 1: unknown key gest, known are: guest, [machine], [linux]`}},
+		{"unknown key", "gest = 1", []string{`line 1: unknown key gest, known are: guest, [machine], [pod], [linux]`}},
 		{"unknown key below", "\n[machine]\nmemory = 1", []string{`line 3: unknown key machine.memory, known are: memory_mib, vcpus,`}},
 		{"unknown table", "[machin]\nvcpus=1", []string{`line 1: unknown key machin,`}},
 		{"quoted dot", `"machine.vcpus" = 1`, []string{`line 1: unknown key "machine.vcpus",`}},

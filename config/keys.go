@@ -46,6 +46,9 @@ var keys = []key{
 	integer("machine.overhead_mib", minOverheadMiB, maxOverheadMiB, func(c *Config) *int { return &c.Machine.OverheadMiB }),
 	duration("machine.boot_timeout", minBoot, maxBoot, func(c *Config) *time.Duration { return &c.Machine.BootTimeout }),
 
+	integer("pod.memory_mib", minMemoryMiB, maxMemoryMiB, func(c *Config) *int { return &c.Pod.MemoryMiB }),
+	integer("pod.vcpus", minVCPUs, maxVCPUs, func(c *Config) *int { return &c.Pod.VCPUs }),
+
 	text("linux.kernel", checkPath, func(c *Config) *string { return &c.Linux.Kernel }),
 	text("linux.initrd", checkPath, func(c *Config) *string { return &c.Linux.Initrd }),
 	choice("linux.machine", machineTypes, func(c *Config) *string { return &c.Linux.Machine }),

@@ -128,6 +128,17 @@ type Guest interface {
 	Connect(context.Context, Booted) (Session, error)
 }
 
+// PodGuest is a Guest that holds several containers at once in a machine that was
+// planned for them: its session is a PodSession.
+type PodGuest interface {
+	Guest
+	// Pod plans the machine of a pod. app is the pod's own container, of which the
+	// process does not run: only what Configure takes in matters, and namespaces. The
+	// share of the containers, if there is one, has Boot.ShareTag. Errors are those of
+	// Plan, which is for each of the containers.
+	Pod(app App, r Resources) (Boot, error)
+}
+
 // Booted is a machine that was let run, as its guest sees it.
 type Booted interface {
 	Watched

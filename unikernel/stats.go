@@ -1,6 +1,10 @@
 package unikernel
 
-import "context"
+import (
+	"context"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
 
 // Stats are what a guest's kernel counted for a container, in the terms of
 // Linux' cgroups, version 2. What the guest does not count is zero or missing.
@@ -44,6 +48,9 @@ type NetworkStats struct {
 type Limits struct {
 	// Memory is in bytes, Pids a number of processes and threads; 0 is no limit.
 	Memory, Pids *uint64
+	// CPU are all limits of CPU: quota, period and shares count, and one that is nil
+	// is none.
+	CPU *specs.LinuxCPU
 }
 
 // Accountant is a Session, or a ContainerSession, whose guest counts what the

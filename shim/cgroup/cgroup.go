@@ -46,6 +46,7 @@ type hierarchy interface {
 	update(path string, res *specs.LinuxResources) error
 	stats(path string) (proto.Message, error)
 	oomKills(path string) (uint64, error)
+	bounds(path string) Bounds
 	// kill sends SIGKILL to what is in the cgroup.
 	kill(path string) error
 	remove(path string) error

@@ -74,6 +74,7 @@ func (f *fakeHierarchy) update(path string, res *specs.LinuxResources) error {
 }
 func (f *fakeHierarchy) stats(string) (proto.Message, error) { return &stats.Metrics{}, nil }
 func (f *fakeHierarchy) oomKills(string) (uint64, error)     { return 0, os.ErrNotExist }
+func (f *fakeHierarchy) bounds(string) Bounds                { return Bounds{} }
 func (f *fakeHierarchy) kill(path string) error {
 	f.killed = append(f.killed, f.pids[path]...)
 	delete(f.pids, path)

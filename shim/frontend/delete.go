@@ -61,7 +61,7 @@ func (r Runtime) delete(ctx context.Context, f flags, stdout io.Writer) error {
 }
 
 // cleanup leaves a shim that lives alone, as long as it has not forgotten the
-// container: a pod's shim outlasts the pod's containers.
+// container. That of a pod outlasts the pod's containers, and sees to them itself.
 func (r Runtime) cleanup(ctx context.Context, f flags, group string, alive bool) error {
 	cfg, err := task.LoadConfig(f.bundle)
 	if err != nil {
@@ -70,7 +70,10 @@ func (r Runtime) cleanup(ctx context.Context, f flags, group string, alive bool)
 		cfg = config.Default()
 	}
 	host := r.Host(f.namespace, group)
-	names := task.NewNames(cfg.Storage, f.namespace, f.id)
+	names := task.NewNames(cfg.Storage, f.namespace, f.id, task.Pod(f.bundle))
+	if alive && !names.Owns() {
+		return nil
+	}
 	existed := names.Exists()
 	disks, err := host.Disks(cfg)
 	if err != nil {

@@ -386,7 +386,7 @@ func TestDelete(t *testing.T) {
 		t.Fatal(err)
 	}
 	storage := config.Storage{StateDir: state + "/s", DataDir: state + "/d"}
-	names := task.NewNames(storage, "ns", "c")
+	names := task.NewNames(storage, "ns", "c", "")
 	leave := func() {
 		for _, d := range []string{names.Sandbox.State, names.Data} {
 			if err := os.MkdirAll(d, 0o700); err != nil {

@@ -82,7 +82,7 @@ func (s *Sandbox) Connect(ctx context.Context) (emulated bool, err error) {
 
 // Prepare makes the cgroup and the network namespace, and looks what the machine
 // takes over from there. fill, unless it is nil, may change the namespace before:
-// it is told of the process in there that stands for the sandbox.
+// it is told the number of the stand-in.
 func (s *Sandbox) Prepare(ctx context.Context, fill func(ctx context.Context, pid int) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(s.makeGroup)
@@ -108,11 +108,11 @@ func (s *Sandbox) makeNetwork(ctx context.Context, fill func(ctx context.Context
 			return err
 		}
 	}
-	if err := s.occupy(); err != nil {
+	if s.standIn, err = s.occupy(s.names.ID); err != nil {
 		return err
 	}
 	if fill != nil {
-		if err := fill(ctx, s.Pid()); err != nil {
+		if err := fill(ctx, s.standIn.Pid()); err != nil {
 			return err
 		}
 	}
@@ -131,7 +131,6 @@ func (s *Sandbox) Create(ctx context.Context, guest unikernel.Guest, build Build
 		return err
 	}
 	s.watch()
-	s.watchStandIn()
 	return ctx.Err() // nobody waits for a machine whose client is gone
 }
 
@@ -189,7 +188,7 @@ func (s *Sandbox) settle(pids unikernel.Pids, n unikernel.Network) error {
 	if err := s.vm.score(s.spec.OOMScoreAdj); err != nil {
 		s.log().WithError(err).Info("the hypervisor keeps the shim's out-of-memory score")
 	}
-	if err := s.group.Add(append([]int{s.Pid(), pids.VM}, pids.Helpers...)...); err != nil {
+	if err := s.group.Add(append([]int{s.standIn.Pid(), pids.VM}, pids.Helpers...)...); err != nil {
 		return err
 	}
 	if len(n.Interfaces) == 0 {

@@ -91,27 +91,24 @@ func (s *Sandbox) Destroy() {
 	s.log().WithError(err).Error("machine could not be destroyed through libvirt; its process was killed")
 }
 
-// Leave is called by a member that has ended. With the last one the machine
-// ends: Leave returns when it is gone. A member may leave twice.
+// Leave is called by a member that has ended. With the owner the machine ends, so
+// it is the last to leave: Leave returns when the machine is gone. A member may
+// leave twice.
 func (s *Sandbox) Leave(id string) {
 	s.mu.Lock()
 	if _, there := s.members[id]; there {
 		s.members[id] = false
 	}
-	last := s.alive() == 0
+	owner := id == s.owner
 	s.mu.Unlock()
-	if last {
+	if owner {
 		s.shutdown()
 	}
 }
 
-// Save ends the machine when its last member has ended, so that nothing of what
-// was written is lost: with ask, after the guest has said that its disks are
-// complete.
-func (s *Sandbox) Save(id string, ask bool) {
-	if !s.last(id) {
-		return
-	}
+// Save ends the machine of an owner that has ended, so that nothing of what was
+// written is lost: with ask, after the guest has said that its disks are complete.
+func (s *Sandbox) Save(ask bool) {
 	if ask {
 		if err := s.askEnd(quiesceTimeout); err != nil {
 			s.log().WithError(err).Warn("the guest did not say that its disk is complete: what it wrote last may be missing")
@@ -148,7 +145,9 @@ func (s *Sandbox) shutDown() {
 		s.endWithin(lastWords)
 	}
 	s.stopWatching()
-	s.endStandIn()
+	if s.standIn != nil {
+		s.standIn.End()
+	}
 	s.watchers.Wait()
 	s.noteEnd(unikernel.End{Reason: unikernel.EndUnknown, At: time.Now(), Detail: "nothing tells of its end"})
 	s.mu.Lock()
@@ -158,27 +157,21 @@ func (s *Sandbox) shutDown() {
 		con.Close()
 	}
 	s.vm.close()
-	if s.standIn != nil {
-		s.standIn.close()
-	}
 }
 
-// Release is called by a member that has been deleted. With the last one the
-// sandbox is: everything it has on the host is freed. What fails can be tried
-// again.
+// Release is called by a member that has been deleted. With the owner the sandbox
+// is: everything it has on the host is freed. What fails can be tried again.
 func (s *Sandbox) Release(ctx context.Context, id string) error {
 	s.Leave(id)
 	s.releasing.Lock()
 	defer s.releasing.Unlock()
 	s.mu.Lock()
-	_, there := s.members[id]
-	others := len(s.members) > 1
-	if others {
+	owner, state := id == s.owner, s.state
+	if !owner {
 		delete(s.members, id)
 	}
-	state := s.state
 	s.mu.Unlock()
-	if !there || others || state == Released {
+	if !owner || state == Released {
 		return nil
 	}
 	if err := Cleanup(ctx, s.names, s.netns, s.networks); err != nil {

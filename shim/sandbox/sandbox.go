@@ -60,16 +60,14 @@ type Sandbox struct {
 	hardware Hardware
 	network  unikernel.Network
 	vm       *process
-	standIn  *standIn
+	standIn  *StandIn
 
-	// ended is closed once end is set, lost when the stand-in has ended before.
-	ended, lost chan struct{}
+	// ended is closed once end is set.
+	ended chan struct{}
 	// watching ends with the sandbox; watchers are those who look at processes.
-	watching            context.Context
-	stopWatching        context.CancelFunc
-	watchingStandIn     context.Context
-	stopWatchingStandIn context.CancelFunc
-	watchers            sync.WaitGroup
+	watching     context.Context
+	stopWatching context.CancelFunc
+	watchers     sync.WaitGroup
 	// unwatch stops watching the machine there is.
 	unwatch func()
 	// shutdown ends the machine, once.
@@ -81,6 +79,7 @@ type Sandbox struct {
 
 	mu      sync.Mutex
 	state   State
+	owner   string          // the first member
 	members map[string]bool // false once it has ended
 	end     unikernel.End
 	session unikernel.Session
@@ -96,13 +95,12 @@ func New(host Host, spec Spec) *Sandbox {
 	s := &Sandbox{
 		spec: spec, names: spec.Names, host: host, networks: host.Networks(spec.Config),
 		netns: spec.NetNS, ownNetns: spec.NetNS == "",
-		vm: noProcess(), ended: make(chan struct{}), lost: make(chan struct{}), plugging: make(chan struct{}, 1), members: map[string]bool{},
+		vm: noProcess(), ended: make(chan struct{}), plugging: make(chan struct{}, 1), members: map[string]bool{},
 	}
 	if s.ownNetns {
 		s.netns = s.names.netns()
 	}
 	s.watching, s.stopWatching = context.WithCancel(context.Background())
-	s.watchingStandIn, s.stopWatchingStandIn = context.WithCancel(context.Background())
 	s.shutdown = sync.OnceFunc(s.shutDown)
 	return s
 }
@@ -141,9 +139,9 @@ func (s *Sandbox) State() State {
 	return s.state
 }
 
-// Join makes a container a member: the machine stays while one has not left,
-// and what is on the host while one is not released. A sandbox whose last
-// member has left takes no other.
+// Join makes a container a member. The first is the sandbox's owner: the machine
+// stays until it leaves, and what is on the host until it is released. A sandbox
+// whose owner has left takes no other.
 func (s *Sandbox) Join(id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,11 +151,13 @@ func (s *Sandbox) Join(id string) error {
 	if _, there := s.members[id]; there {
 		return fmt.Errorf("container %s in sandbox %s: %w", id, s.names.ID, errdefs.ErrAlreadyExists)
 	}
-	if len(s.members) > 0 && s.alive() == 0 {
-		return fmt.Errorf("sandbox %s: its last container has ended: %w", s.names.ID, errdefs.ErrFailedPrecondition)
+	if s.owner == "" {
+		s.owner = id
+	} else if !s.members[s.owner] {
+		return fmt.Errorf("sandbox %s: it has ended: %w", s.names.ID, errdefs.ErrFailedPrecondition)
 	}
 	if s.guest != nil && s.alive() >= s.guest.Capacity() {
-		return fmt.Errorf("sandbox %s: %w: a machine of the guest %q holds %d container at a time", s.names.ID,
+		return fmt.Errorf("sandbox %s: %w: a machine of the guest %q holds %d at a time", s.names.ID,
 			unikernel.ErrNotImplemented, s.guest.Name(), s.guest.Capacity())
 	}
 	s.members[id] = true
@@ -174,13 +174,6 @@ func (s *Sandbox) alive() (n int) {
 	return n
 }
 
-// last says whether a member is the only one that has not left.
-func (s *Sandbox) last(id string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.members[id] && s.alive() == 1
-}
-
 // NetNS is the path of the network namespace.
 func (s *Sandbox) NetNS() string { return s.netns }
 
@@ -195,16 +188,8 @@ func (s *Sandbox) Network() unikernel.Network {
 	return s.network
 }
 
-// Pid is the process that stands for the sandbox on the host, see package
-// standin: the sandbox ends with it.
-func (s *Sandbox) Pid() int { return s.standIn.id() }
-
 // title is shown to an operator.
 func (s *Sandbox) title() string { return s.names.Namespace + "/" + s.names.ID }
-
-// Lost is closed when the process on the host that stands for the sandbox ended
-// although nobody asked for it. Members end then.
-func (s *Sandbox) Lost() <-chan struct{} { return s.lost }
 
 // UpdateCPU changes the limits of CPU in force.
 func (s *Sandbox) UpdateCPU(cpu *specs.LinuxCPU) error { return s.group.Update(cpu) }

@@ -42,8 +42,10 @@ type Container struct {
 	// rootFormat is the format of a disk that brings the root file system.
 	rootFormat string
 	io         stdio.Config
+	place      place
 	sandbox    *sandbox.Sandbox
-	disks      *diskSet
+	standIn    *sandbox.StandIn
+	disks      *diskSet // nil without a root
 	guest      unikernel.Guest
 	events     Events
 	streams    *stdio.Streams
@@ -60,6 +62,9 @@ type Container struct {
 	released chan struct{}
 	// killing is whoever makes the container end.
 	killing sync.WaitGroup
+	// execing ends further processes that do not end with the first.
+	execing  context.Context
+	endExecs context.CancelFunc
 
 	mu         sync.Mutex
 	state      State
@@ -67,7 +72,7 @@ type Container struct {
 	forcing    bool // somebody is making it end
 	ending     bool // the first process has exited; execs are being collected
 	cancelBoot context.CancelCauseFunc
-	session    unikernel.Session
+	in         inGuest // once there is a guest
 	process    unikernel.Process
 	pending    []signal // for a process that cannot take them yet
 	window     *window  // the terminal's size, for a process that is not there yet
@@ -78,6 +83,16 @@ type Container struct {
 	limits     *inForce         // since they were changed
 	execs      map[string]*execProcess
 	deletion   *deletion
+}
+
+func newContainer(sent Events, r CreateRequest) *Container {
+	c := &Container{
+		bundle: r.Bundle, io: r.IO, events: sent, unclaim: func() {},
+		booted: make(chan boot, 1), exited: make(chan struct{}),
+		drain: make(chan struct{}), released: make(chan struct{}), execs: map[string]*execProcess{}, asker: newAsker(),
+	}
+	c.execing, c.endExecs = context.WithCancel(context.Background())
+	return c
 }
 
 // boot is the outcome of starting.
@@ -112,7 +127,7 @@ func (c *Container) log() *log.Entry {
 func (c *Container) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return Status{ID: c.names.ID, Bundle: c.bundle, Pid: c.sandbox.Pid(), State: c.state, IO: c.io, Exit: c.exit}
+	return Status{ID: c.names.ID, Bundle: c.bundle, Pid: c.standIn.Pid(), State: c.state, IO: c.io, Exit: c.exit}
 }
 
 // allow moves the container to the state that follows o, or refuses it. The
@@ -165,6 +180,9 @@ func (c *Container) Wait(ctx context.Context) (unikernel.Exit, error) {
 // client that goes away, or a hypervisor that does not answer in time, leaves the
 // container pausing until it is known whether it is paused.
 func (c *Container) Pause(ctx context.Context) error {
+	if err := c.place.freezable(); err != nil {
+		return fmt.Errorf("pause container %s: %w", c.names.ID, err)
+	}
 	c.count(ctx) // what it will be said to use while it cannot be asked
 	if err := c.step(opPause); err != nil {
 		return err
@@ -277,7 +295,7 @@ func (c *Container) Pids() (pid int, execs []string) {
 			execs = append(execs, id)
 		}
 	}
-	return c.sandbox.Pid(), execs
+	return c.standIn.Pid(), execs
 }
 
 func (c *Container) bootTimeout() time.Duration { return c.cfg.Machine.BootTimeout }

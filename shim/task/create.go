@@ -35,22 +35,21 @@ type CreateRequest struct {
 // creation is a container on its way to exist.
 type creation struct {
 	*Container
-	host   Host
-	mounts []*types.Mount // of fs
-	fs     unikernel.Rootfs
+	host Host
+	pods func(id string) (*pod, error)
+	// rootless says that nothing of the container's root is needed.
+	rootless bool
+	mounts   []*types.Mount // of fs
+	fs       unikernel.Rootfs
 	// target is where fs is mounted if it must be.
 	target string
 	undo   undo
 }
 
-// create makes a container whose machine exists and is paused. When it fails,
-// nothing is left of it.
-func create(ctx context.Context, host Host, sent Events, namespace string, r CreateRequest) (_ *Container, err error) {
-	cr := &creation{host: host, mounts: r.Rootfs, Container: &Container{
-		bundle: r.Bundle, io: r.IO, events: sent,
-		booted: make(chan boot, 1), exited: make(chan struct{}),
-		drain: make(chan struct{}), released: make(chan struct{}), execs: map[string]*execProcess{}, asker: newAsker(),
-	}}
+// create makes a container whose machine exists, and is paused if it is the
+// container's. When it fails, nothing is left of it. pods finds those that are there.
+func create(ctx context.Context, host Host, sent Events, pods func(string) (*pod, error), namespace string, r CreateRequest) (_ *Container, err error) {
+	cr := &creation{host: host, pods: pods, mounts: r.Rootfs, Container: newContainer(sent, r)}
 	if err := cr.read(namespace, r); err != nil {
 		return nil, err
 	}
@@ -59,25 +58,25 @@ func create(ctx context.Context, host Host, sent Events, namespace string, r Cre
 			cr.undo.run(ctx)
 		}
 	}()
-	if err := cr.directories(ctx); err != nil {
+	if err := cr.place.join(ctx, cr); err != nil {
 		return nil, err
 	}
-	if err := cr.rootFiles(r.Rootfs); err != nil {
+	if err := cr.root(ctx); err != nil {
 		return nil, err
 	}
 	if err := cr.prepare(ctx); err != nil {
 		return nil, err
 	}
-	if rootfs.Hidden(r.Rootfs) { // a finished disk is not opened, which would end the mount
+	if cr.hidden() { // a finished disk is not opened, which would end the mount
 		if err := rootfs.Unmount(cr.target); err != nil {
 			return nil, err
 		}
 	}
-	if err := cr.machine(ctx); err != nil {
+	if err := cr.place.build(ctx, cr); err != nil {
 		return nil, err
 	}
 	cr.events.Send(&events.TaskCreate{
-		ContainerID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, Checkpoint: r.Checkpoint, Pid: uint32(cr.sandbox.Pid()),
+		ContainerID: r.ID, Bundle: r.Bundle, Rootfs: r.Rootfs, Checkpoint: r.Checkpoint, Pid: uint32(cr.standIn.Pid()),
 		IO: &events.TaskIO{Stdin: r.IO.Stdin, Stdout: r.IO.Stdout, Stderr: r.IO.Stderr, Terminal: r.IO.Terminal},
 	})
 	go cr.watch()
@@ -112,38 +111,68 @@ func (cr *creation) read(namespace string, r CreateRequest) error {
 	if cr.cfg, err = cfg.Annotate(spec.Annotations); err != nil {
 		return err
 	}
-	cr.names = NewNames(cr.cfg.Storage, namespace, r.ID)
-	size, err := resources(spec, cr.cfg.Machine)
+	pod, err := podOf(spec.Annotations)
 	if err != nil {
 		return err
 	}
+	cr.names = NewNames(cr.cfg.Storage, namespace, r.ID, pod)
 	cr.app = unikernel.App{Namespace: namespace, ID: r.ID, Spec: spec}
+	cr.place = newPlace(cr.Container, pod)
+	if err := cr.place.read(cr); err != nil {
+		return err
+	}
 	if spec.Mounts, err = share.Normalize(spec.Mounts); err != nil {
 		return err
 	}
 	if cr.app.Shares, err = share.Plan(spec.Mounts); err != nil {
 		return err
 	}
-	netns, err := networkNamespace(spec)
-	if err != nil {
-		return err
+	return cr.readRoot()
+}
+
+// newPlace returns the place of a container in a pod, or in none.
+func newPlace(c *Container, pod string) place {
+	switch pod {
+	case "":
+		return alone{founder{c}}
+	case c.names.ID:
+		return newKeeper(c)
+	default:
+		return newMember(c)
 	}
-	cr.sandbox = sandbox.New(cr.host, sandbox.Spec{
-		Names: cr.names.Sandbox, Config: cr.cfg, Size: size, NetNS: netns,
-		CgroupsPath: cgroupsPath(spec), CPU: cpuLimits(spec), OOMScoreAdj: spec.Process.OOMScoreAdj,
-	})
+}
+
+// readRoot takes in where the root file system is.
+func (cr *creation) readRoot() (err error) {
+	if cr.rootless {
+		return nil
+	}
 	rootPath := ""
-	if spec.Root != nil && len(r.Rootfs) == 0 {
-		rootPath = spec.Root.Path
+	if root := cr.app.Spec.Root; root != nil && len(cr.mounts) == 0 {
+		rootPath = root.Path
 	}
-	cr.target = rootfs.Path(r.Bundle, rootPath)
-	if rootfs.Hidden(r.Rootfs) {
+	cr.target = rootfs.Path(cr.bundle, rootPath)
+	if cr.hidden() {
 		return nil // see rootFiles
 	}
-	if cr.fs, err = rootfs.New(r.Rootfs, cr.target); err != nil {
+	if cr.fs, err = rootfs.New(cr.mounts, cr.target); err != nil {
 		return err
 	}
 	return cr.finished()
+}
+
+// hidden says that the files of the root are seen only where it is mounted.
+func (cr *creation) hidden() bool { return !cr.rootless && rootfs.Hidden(cr.mounts) }
+
+// root makes the container's directory and mounts its root if it must be.
+func (cr *creation) root(ctx context.Context) error {
+	if cr.rootless {
+		return nil
+	}
+	if err := cr.directories(ctx); err != nil {
+		return err
+	}
+	return cr.rootFiles()
 }
 
 // finished takes over what a finished disk decides.
@@ -159,31 +188,24 @@ func (cr *creation) finished() (err error) {
 
 // rootFiles mounts the root file system if its files cannot be seen otherwise:
 // what it holds decides what boots.
-func (cr *creation) rootFiles(mounts []*types.Mount) (err error) {
-	if !rootfs.Hidden(mounts) {
+func (cr *creation) rootFiles() (err error) {
+	if !cr.hidden() {
 		return nil
 	}
 	cr.undo.add("unmount root file system", func(context.Context) error { return rootfs.Unmount(cr.target) })
-	if cr.fs, err = rootfs.Mount(mounts, cr.target); err != nil {
+	if cr.fs, err = rootfs.Mount(cr.mounts, cr.target); err != nil {
 		return err
 	}
 	return cr.finished()
 }
 
-// directories makes the directories of the sandbox and the container, after
-// whatever earlier ones of the same name may have left.
+// directories makes the container's directory, after whatever an earlier one of the
+// same name may have left.
 func (cr *creation) directories(ctx context.Context) error {
 	disks, err := cr.host.Disks(cr.cfg)
 	if err != nil {
 		return err
 	}
-	if err := cr.sandbox.Join(cr.names.ID); err != nil {
-		return err
-	}
-	if err := cr.sandbox.Open(ctx); err != nil {
-		return err
-	}
-	cr.undo.add("release sandbox", func(ctx context.Context) error { return cr.sandbox.Release(ctx, cr.names.ID) })
 	if err := cr.afterCrash(ctx, disks); err != nil {
 		return err
 	}
@@ -215,7 +237,7 @@ func (cr *creation) afterCrash(ctx context.Context, disks Disks) error {
 	if err != nil {
 		return fmt.Errorf("what the container wrote before a crash cannot be merged into its root file system (to start without it, remove %s): %w", cr.names.Data, err)
 	}
-	if merged && !rootfs.Hidden(cr.mounts) {
+	if merged && !cr.hidden() {
 		cr.fs, err = rootfs.New(cr.mounts, cr.target)
 	}
 	return err
@@ -225,7 +247,13 @@ func (cr *creation) afterCrash(ctx context.Context, disks Disks) error {
 func (cr *creation) prepare(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return cr.plans(ctx) })
-	group.Go(func() error { return cr.sandbox.Prepare(ctx, cr.hooks()) })
+	group.Go(func() (err error) {
+		cr.standIn, err = cr.place.occupy(ctx, cr.hooks())
+		if i := cr.standIn; i != nil {
+			cr.undo.add("end its process on the host", func(context.Context) error { i.End(); return nil })
+		}
+		return err
+	})
 	group.Go(func() (err error) {
 		cr.streams, err = stdio.Open(ctx, cr.names.Namespace, cr.names.ID, cr.io)
 		if err == nil {
@@ -247,16 +275,9 @@ func (cr *creation) hooks() func(context.Context, int) error {
 	}
 }
 
-// plans connects to libvirt, learns what has to boot, and makes the disks.
+// plans learns what the container needs, and makes the disks.
 func (cr *creation) plans(ctx context.Context) error {
-	emulated, err := cr.sandbox.Connect(ctx)
-	if err != nil {
-		return err
-	}
-	if cr.guest, err = cr.host.Guest(cr.cfg, emulated); err != nil {
-		return err
-	}
-	if cr.plan, err = cr.guest.Plan(cr.app, cr.sandbox.Size()); err != nil {
+	if err := cr.place.plan(ctx, cr); err != nil || cr.rootless {
 		return err
 	}
 	cr.doesWithout(cr.plan.Without)
@@ -311,28 +332,6 @@ func (cr *creation) warnOfSockets() {
 			cr.log().Warnf("who listens on the sockets in %s (%s) cannot be reached from a machine: they are the host's kernel's", s.Mount.Source, strings.Join(sockets, ", "))
 		}
 	}
-}
-
-// machine makes the virtual machine.
-func (cr *creation) machine(ctx context.Context) error {
-	// After the hooks, which may write what is shared: the container's hosts.
-	if cr.shares() {
-		cr.warnOfSockets()
-		dir := cr.names.Sandbox.Share()
-		cr.undo.add("unmount shares", func(context.Context) error { return share.Unmount(dir) })
-		tree, err := share.New(dir)
-		if err != nil {
-			return err
-		}
-		group, err := tree.Add(cr.app.Shares)
-		if err != nil {
-			return err
-		}
-		cr.app.Shares = group.Shares
-	}
-	// Before Create: it may fail, or we may die, when half of it is done.
-	cr.undo.add("leave sandbox", func(context.Context) error { cr.sandbox.Leave(cr.names.ID); return nil })
-	return cr.sandbox.Create(ctx, cr.guest, cr.hardware)
 }
 
 // Prewarm connects to what a bundle's configuration asks for, so that the

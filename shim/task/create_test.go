@@ -122,7 +122,7 @@ func TestCreateBrokenBundle(t *testing.T) {
 // name is cleaned up first.
 func TestCreateAfterACrash(t *testing.T) {
 	b := newBench(t)
-	n := NewNames(config.Storage{StateDir: b.dir + "/s", DataDir: b.dir + "/d"}, "ns", "c")
+	n := NewNames(config.Storage{StateDir: b.dir + "/s", DataDir: b.dir + "/d"}, "ns", "c", "")
 	for _, dir := range []string{n.Sandbox.State, n.Data} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)

@@ -30,7 +30,7 @@ func (c *Container) Delete(ctx context.Context) (Status, error) {
 		c.mu.Lock()
 		c.killed = true
 		c.mu.Unlock()
-		c.sandbox.Destroy()
+		c.place.expel()
 		if _, err := c.Wait(ctx); err != nil {
 			return Status{}, fmt.Errorf("delete container %s: %w", c.names.ID, err)
 		}
@@ -68,13 +68,13 @@ func (c *Container) delete(ctx context.Context, d *deletion) {
 	c.cutDrain()
 	select {
 	case <-c.released:
-		if d.err = errors.Join(cleanup(ctx, c.names, c.bundle, c.disks.makerOrNil()), c.sandbox.Release(ctx, c.names.ID)); d.err == nil {
+		if d.err = errors.Join(cleanup(ctx, c.names, c.bundle, c.disks.makerOrNil()), c.place.release(ctx)); d.err == nil {
 			c.disks.release()
 			c.unclaim()
 			PostStop(ctx, c.app, c.bundle)
 		}
 	case <-ctx.Done():
-		d.err = fmt.Errorf("delete container %s: its machine is not gone: %w", c.names.ID, ctx.Err())
+		d.err = fmt.Errorf("delete container %s: it has not left its machine: %w", c.names.ID, ctx.Err())
 	}
 	if d.err != nil {
 		_ = c.step(opDeleteFailed)
@@ -127,12 +127,21 @@ func PostStopOf(ctx context.Context, names Names, bundle string) {
 	}
 }
 
-// Cleanup frees whatever there is of a container in a sandbox of its own, known
-// by names alone; nothing need be there. All of it is tried, whatever fails. The
-// machine has been destroyed before. Without disks, what it wrote is saved after
-// its next start.
+// Cleanup frees whatever there is of a container, known by names alone; nothing need
+// be there. With the owner of a sandbox that is all of the sandbox, and of the other
+// containers in it. All of it is tried, whatever fails. The machine has been destroyed
+// before. Without disks, what it wrote is saved after its next start.
 func Cleanup(ctx context.Context, names Names, netns, bundle string, networks sandbox.Networks, disks Disks) error {
-	return errors.Join(cleanup(ctx, names, bundle, disks), sandbox.Cleanup(ctx, names.Sandbox, netns, networks))
+	err := cleanup(ctx, names, bundle, disks)
+	if !names.Owns() {
+		return errors.Join(err, forgetMember(names))
+	}
+	members, listErr := recordedMembers(names)
+	err = errors.Join(err, listErr)
+	for _, m := range members {
+		err = errors.Join(err, cleanup(ctx, m.names, m.bundle, disks))
+	}
+	return errors.Join(err, sandbox.Cleanup(ctx, names.Sandbox, netns, networks))
 }
 
 // cleanup frees what is the container's own.

@@ -83,7 +83,7 @@ func (e *execProcess) running() bool {
 
 // begin reserves the start of the process: from here until its exit is
 // published the container's own exit waits for it.
-func (e *execProcess) begin() (unikernel.Session, error) {
+func (e *execProcess) begin() (inGuest, error) {
 	e.c.mu.Lock()
 	defer e.c.mu.Unlock()
 	if e.c.ending {
@@ -97,19 +97,20 @@ func (e *execProcess) begin() (unikernel.Session, error) {
 	if err := e.allow(opStart); err != nil {
 		return nil, err
 	}
-	return e.c.session, nil
+	return e.c.in, nil
 }
 
 // start runs the process. Like the container's, it does not stop half-way when
 // the client goes away.
 func (e *execProcess) start(ctx context.Context) (pid int, err error) {
-	session, err := e.begin()
+	in, err := e.begin()
 	if err != nil {
 		return 0, err
 	}
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), execTimeout,
 		fmt.Errorf("%w within %s, its hypervisor may be stopped", errBootTimeout, execTimeout))
 	defer cancel()
+	defer context.AfterFunc(e.c.execing, cancel)()
 	streams, err := stdio.Open(ctx, e.c.names.Namespace, e.id, e.io)
 	if err != nil {
 		return 0, e.startFailed(fmt.Errorf("streams: %w", err))
@@ -118,7 +119,7 @@ func (e *execProcess) start(ctx context.Context) (pid int, err error) {
 		_ = streams.Close()
 		return 0, e.startFailed(fmt.Errorf("streams: %w", err))
 	}
-	proc, err := session.Exec(ctx, e.id, e.spec, streams.Stdio())
+	proc, err := in.Exec(ctx, e.id, e.spec, streams.Stdio())
 	if err != nil {
 		_ = streams.Close()
 		return 0, e.startFailed(err)
@@ -127,12 +128,12 @@ func (e *execProcess) start(ctx context.Context) (pid int, err error) {
 	_ = e.allow(opRan) // only start and exit leave the state starting, and both are ours
 	e.process = proc
 	win, signals := e.window, e.pending
-	e.c.events.Send(&events.TaskExecStarted{ContainerID: e.c.names.ID, ExecID: e.id, Pid: uint32(e.c.sandbox.Pid())})
+	e.c.events.Send(&events.TaskExecStarted{ContainerID: e.c.names.ID, ExecID: e.id, Pid: uint32(e.c.standIn.Pid())})
 	e.mu.Unlock()
 	go e.watch(proc)
 
 	e.deliver(ctx, proc, win, signals)
-	return e.c.sandbox.Pid(), nil
+	return e.c.standIn.Pid(), nil
 }
 
 // deliver sends what was kept for the process.
@@ -185,9 +186,12 @@ func (e *execProcess) startFailed(err error) error {
 
 // watch records the end of the process and closes its streams.
 func (e *execProcess) watch(proc unikernel.Process) {
-	<-proc.Exited()
+	select {
+	case <-proc.Exited():
+	case <-e.c.execing.Done():
+	}
 	exit, err := proc.Exit()
-	if err != nil { // the guest is gone, and the process with it
+	if err != nil { // the guest or the container is gone, and the process with it
 		exit = unikernel.Exit{Status: statusKilled, At: time.Now()}
 	}
 	e.finish(exit, true)
@@ -221,7 +225,7 @@ func (e *execProcess) finish(exit unikernel.Exit, announce bool) {
 	e.exit = exit
 	if announce {
 		e.c.events.Send(&events.TaskExit{
-			ContainerID: e.c.names.ID, ID: e.id, Pid: uint32(e.c.sandbox.Pid()),
+			ContainerID: e.c.names.ID, ID: e.id, Pid: uint32(e.c.standIn.Pid()),
 			ExitStatus: exit.Status, ExitedAt: timestamppb.New(exit.At),
 		})
 	}
@@ -235,7 +239,6 @@ func (e *execProcess) finish(exit unikernel.Exit, announce bool) {
 func (c *Container) collectExecs() {
 	c.mu.Lock()
 	c.ending = true
-	session := c.session
 	var alive []*execProcess
 	for _, e := range c.execs {
 		e.mu.Lock()
@@ -248,18 +251,18 @@ func (c *Container) collectExecs() {
 
 	timer := time.NewTimer(collectTimeout)
 	defer timer.Stop()
-	closed := false
+	late := false
 	for _, e := range alive {
 		select {
 		case <-e.exited:
 			continue
 		case <-timer.C:
 		}
-		if !closed {
-			closed = true
+		if !late {
+			late = true
 			c.log().Warn("the guest did not report the end of every exec process")
-			_ = session.Close() // makes all that are left end
-			timer.Reset(0)      // and no more waiting for each
+			c.endExecs()
+			timer.Reset(0) // and no more waiting for each
 		}
 		<-e.exited
 	}
@@ -331,9 +334,9 @@ func (e *execProcess) status() Status {
 	case execCreated, execStarting:
 		s.State = Created
 	case execRunning:
-		s.State, s.Pid = Running, e.c.sandbox.Pid()
+		s.State, s.Pid = Running, e.c.standIn.Pid()
 	case execStopped:
-		s.State, s.Pid = Stopped, e.c.sandbox.Pid()
+		s.State, s.Pid = Stopped, e.c.standIn.Pid()
 	}
 	return s
 }

@@ -76,8 +76,8 @@ func (c *Container) keepSignal(state State, s signal) error {
 
 // forceEnd makes the container end, once at a time: where it fails, a further
 // SIGKILL tries again. A guest that runs is asked first, because
-// then what the process wrote is not lost; whatever it does, its machine is
-// destroyed soon after.
+// then what the process wrote is not lost; whatever it does, the container ends soon
+// after.
 func (c *Container) forceEnd(state State, proc unikernel.Process) {
 	defer func() {
 		c.mu.Lock()
@@ -87,7 +87,7 @@ func (c *Container) forceEnd(state State, proc unikernel.Process) {
 	if state == Running && proc != nil && c.killInGuest(proc) {
 		return // watch does the rest
 	}
-	c.sandbox.Destroy()
+	c.place.expel()
 }
 
 // killInGuest asks the guest to kill all processes, and says whether the first
@@ -126,7 +126,7 @@ func (c *Container) killInGuest(proc unikernel.Process) bool {
 // of other runtimes' containers.
 func (c *Container) endWithHost() {
 	select {
-	case <-c.sandbox.Lost():
+	case <-c.standIn.Lost():
 		_ = c.Kill(context.Background(), syscall.SIGKILL, true) // refused if it has exited by itself
 	case <-c.exited:
 	}

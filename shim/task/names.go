@@ -21,19 +21,34 @@ type Names struct {
 	Sandbox sandbox.Names
 }
 
-// NewNames returns the names of a container in a sandbox of its own.
-func NewNames(storage config.Storage, namespace, id string) Names {
+// NewNames returns the names of a container in a pod, or with an empty one in a
+// sandbox of its own.
+func NewNames(storage config.Storage, namespace, id, pod string) Names {
+	if pod == "" {
+		pod = id
+	}
 	return Names{
 		Namespace: namespace, ID: id,
 		Data:    filepath.Join(storage.DataDir, "containers", unikernel.Key(namespace, id)),
-		Sandbox: sandbox.NewNames(storage, namespace, id),
+		Sandbox: sandbox.NewNames(storage, namespace, pod),
 	}
 }
 
-// Exists says whether anything of a container or its sandbox is on the host.
+// member returns the names of another container in the sandbox.
+func (n Names) member(id string) Names {
+	m := n
+	m.ID, m.Data = id, filepath.Join(filepath.Dir(n.Data), unikernel.Key(n.Namespace, id))
+	return m
+}
+
+// Owns says whether the sandbox is the container's.
+func (n Names) Owns() bool { return n.ID == n.Sandbox.ID }
+
+// Exists says whether anything of a container, or of a sandbox that is its own, is on
+// the host.
 func (n Names) Exists() bool {
 	_, err := os.Lstat(n.Data)
-	return !errors.Is(err, os.ErrNotExist) || n.Sandbox.Exists()
+	return !errors.Is(err, os.ErrNotExist) || n.Owns() && n.Sandbox.Exists()
 }
 
 func (n Names) root() string       { return filepath.Join(n.Data, "root.erofs") }

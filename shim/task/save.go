@@ -7,13 +7,8 @@ import (
 	"github.com/containerd/log"
 )
 
-// save ends the machine of a container that has exited, so that nothing of what
-// it wrote is lost. Who is told of the exit finds it saved.
+// save puts what the container wrote into its snapshot. No machine uses its disks.
 func (c *Container) save() {
-	if c.disks == nil || !c.disks.writes() {
-		return
-	}
-	c.sandbox.Save(c.names.ID, c.exitReported())
 	defer c.took("save", time.Now())
 	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
 	defer cancel()

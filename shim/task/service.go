@@ -66,7 +66,7 @@ func (s *Service) Create(ctx context.Context, r CreateRequest) (pid int, err err
 		return 0, err
 	}
 	defer s.over(r.ID)
-	c, err := create(ctx, s.host, s.events, s.namespace, r)
+	c, err := create(ctx, s.host, s.events, s.pod, s.namespace, r)
 	if err == nil && !s.keep(ctx, r.ID, c) {
 		if _, err = c.Delete(context.WithoutCancel(ctx)); err == nil {
 			err = context.Cause(ctx)
@@ -78,8 +78,23 @@ func (s *Service) Create(ctx context.Context, r CreateRequest) (pid int, err err
 	if err != nil {
 		return 0, fmt.Errorf("create container %s: %w", r.ID, err)
 	}
-	s.sweeping.Do(func() { go sweep(c.disks.maker) })
-	return c.sandbox.Pid(), nil
+	if c.disks != nil {
+		s.sweeping.Do(func() { go sweep(c.disks.maker) })
+	}
+	return c.standIn.Pid(), nil
+}
+
+// pod returns the pod that a container keeps.
+func (s *Service) pod(id string) (*pod, error) {
+	c, err := s.container(id)
+	if err != nil {
+		return nil, fmt.Errorf("the pod's own container is not in this shim, which may have been started anew: %w", err)
+	}
+	k, ok := c.place.(*keeper)
+	if !ok {
+		return nil, fmt.Errorf("container %s is no pod's own: %w", id, errdefs.ErrFailedPrecondition)
+	}
+	return k.pod, nil
 }
 
 // Start starts a process.

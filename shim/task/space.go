@@ -36,8 +36,8 @@ func (cr *creation) checkSpace() error {
 // tellSpace tells the guest how much the host has for what the container writes:
 // now, and when that changes, until the container has ended. So the container sees
 // a full host as it would see a full disk.
-func (c *Container) tellSpace(ctx context.Context, session unikernel.Session) {
-	guest, ok := session.(unikernel.Spacious)
+func (c *Container) tellSpace(ctx context.Context, in inGuest) {
+	guest, ok := as[unikernel.Spacious](in)
 	if !ok || !c.disks.writes() {
 		return
 	}

@@ -142,6 +142,17 @@ func countCPUs(list string) (int, error) {
 	return n, nil
 }
 
+// Pod returns the pod that a bundle's container is in, see podOf; empty where the
+// bundle does not tell.
+func Pod(bundle string) string {
+	spec, err := readSpec(bundle)
+	if err != nil {
+		return ""
+	}
+	pod, _ := podOf(spec.Annotations)
+	return pod
+}
+
 // NetworkNamespace returns the path of the network namespace that a bundle's
 // container joined, or "".
 func NetworkNamespace(bundle string) string {

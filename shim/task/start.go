@@ -19,7 +19,7 @@ var (
 	errBootTimeout  = errors.New("the guest did not answer")
 )
 
-// Start boots the machine and runs the container's process in it. Once it has
+// Start runs the container's process, in a machine that boots if it is its own. Once it has
 // begun it goes on to an end of its own, also when ctx ends: a client that goes
 // away does not leave a machine half started.
 func (c *Container) Start(ctx context.Context) (pid int, err error) {
@@ -47,11 +47,11 @@ func (c *Container) Start(ctx context.Context) (pid int, err error) {
 	}
 	c.booted <- boot{process: proc}
 	close(c.booted)
-	if err := hooks.Started(ctx, c.app, c.bundle, c.sandbox.Pid()); err != nil {
+	if err := hooks.Started(ctx, c.app, c.bundle, c.standIn.Pid()); err != nil {
 		c.log().WithError(err).Warn("the container runs, although a hook failed") // as the specification wants it
 	}
 	c.deliverPending(ctx)
-	return c.sandbox.Pid(), nil
+	return c.standIn.Pid(), nil
 }
 
 // boot returns the container's process, running.
@@ -59,22 +59,20 @@ func (c *Container) boot(ctx context.Context) (unikernel.Process, error) {
 	if err := c.streams.OpenStdin(); err != nil {
 		return nil, err
 	}
-	session, err := c.sandbox.Boot(ctx)
+	in, err := c.place.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
-	session.OnOOM(c.outOfMemory)
+	in.OnOOM(c.outOfMemory)
 	defer c.took("process", time.Now())
 	c.mu.Lock()
-	c.session = session
-	app := c.app
-	app.Network = c.sandbox.Network()
-	if w := c.window; w != nil && app.Spec.Process.Terminal {
-		app.Spec.Process.ConsoleSize = &specs.Box{Width: uint(w.width), Height: uint(w.height)}
+	c.in = in
+	if p, w := c.app.Spec.Process, c.window; w != nil && p.Terminal {
+		p.ConsoleSize = &specs.Box{Width: uint(w.width), Height: uint(w.height)}
 	}
 	c.mu.Unlock()
-	c.tellSpace(ctx, session)
-	proc, err := session.Run(ctx, app, c.streams.Stdio())
+	c.tellSpace(ctx, in)
+	proc, err := in.Run(ctx, c.streams.Stdio())
 	if err != nil {
 		return nil, &programError{err}
 	}
@@ -111,7 +109,7 @@ func (c *Container) ran(proc unikernel.Process) error {
 		return err
 	}
 	c.process = proc
-	c.events.Send(&events.TaskStart{ContainerID: c.names.ID, Pid: uint32(c.sandbox.Pid())})
+	c.events.Send(&events.TaskStart{ContainerID: c.names.ID, Pid: uint32(c.standIn.Pid())})
 	if c.lastOOM != (time.Time{}) {
 		c.events.Send(&events.TaskOOM{ContainerID: c.names.ID})
 	}

@@ -32,8 +32,8 @@ func (c *Container) Stats(ctx context.Context) (proto.Message, error) {
 // count asks the guest what it counted, and returns what it said last if it
 // does not answer; nil if it counts nothing.
 func (c *Container) count(ctx context.Context) *unikernel.Stats {
-	accountant, ok := c.sandbox.Session().(unikernel.Accountant)
 	c.mu.Lock()
+	accountant, ok := as[unikernel.Accountant](c.in)
 	last, running := c.counted, c.state == Running
 	c.mu.Unlock()
 	if !ok || !running {

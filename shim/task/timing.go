@@ -28,6 +28,9 @@ var (
 	spacePeriod, spaceTimeout = time.Second, 5 * time.Second
 	// saveTimeout bounds writing a container's changes back to its snapshot.
 	saveTimeout = 10 * time.Minute
+	// removeTimeout bounds taking a container out of a guest: longer than the linux
+	// guest takes at most. podEndTimeout bounds that for all of a pod that ends.
+	removeTimeout, podEndTimeout = time.Minute, 20 * time.Second
 	// statsTimeout bounds asking the guest what the container uses, and changing
 	// its limits.
 	statsTimeout = 2 * time.Second

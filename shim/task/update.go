@@ -23,7 +23,7 @@ func (c *Container) Update(ctx context.Context, res *specs.LinuxResources) error
 		err = c.limitGuest(ctx, res)
 	}
 	if err == nil && res.CPU != nil {
-		err = c.sandbox.UpdateCPU(res.CPU)
+		err = c.place.limitCPU(ctx, res.CPU)
 	}
 	if err != nil {
 		return fmt.Errorf("update container %s: %w", c.names.ID, err)
@@ -123,18 +123,26 @@ func guestLimits(res *specs.LinuxResources, in inForce, ram uint64) (l unikernel
 // inForce are the limits that the guest holds the container to; 0 is none.
 type inForce struct{ memory, pids uint64 }
 
-// limitsInForce returns those that Run gave the guest, or Update since.
+// askedLimits are those that the container was created with.
+func (c *Container) askedLimits() (in inForce) {
+	l := guestLimits(c.created(), inForce{}, uint64(c.sandbox.Size().MemoryMiB)*mib)
+	if l.Memory != nil {
+		in.memory = *l.Memory
+	}
+	if l.Pids != nil {
+		in.pids = *l.Pids
+	}
+	return in
+}
+
+// limitsInForce returns those that the guest was given first, or by Update since.
 func (c *Container) limitsInForce() inForce {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.limits != nil {
 		return *c.limits
 	}
-	var in inForce
-	if p := c.created().Pids; p != nil && p.Limit != nil {
-		in.pids = uint64(max(*p.Limit, 0))
-	}
-	return in
+	return c.place.inForce()
 }
 
 // limitGuest has the guest hold the container to limits.
@@ -144,20 +152,7 @@ func (c *Container) limitGuest(ctx context.Context, res *specs.LinuxResources) e
 	if l == (unikernel.Limits{}) {
 		return nil
 	}
-	session := c.sandbox.Session()
-	c.mu.Lock()
-	state := c.state
-	c.mu.Unlock()
-	accountant, ok := session.(unikernel.Accountant)
-	if session != nil && !ok {
-		return fmt.Errorf("%w: guest %q cannot change limits of memory and processes", unikernel.ErrNotImplemented, c.guest.Name())
-	}
-	if state != Running {
-		return fmt.Errorf("limits of memory and processes are changed in the machine, which is %s: %w", state, errdefs.ErrFailedPrecondition)
-	}
-	ctx, cancel := context.WithTimeout(ctx, statsTimeout)
-	defer cancel()
-	if err := accountant.Limit(ctx, l); err != nil {
+	if err := c.tellLimits(ctx, l); err != nil {
 		return err
 	}
 	if l.Memory != nil {
@@ -170,4 +165,26 @@ func (c *Container) limitGuest(ctx context.Context, res *specs.LinuxResources) e
 	defer c.mu.Unlock()
 	c.limits = &in
 	return nil
+}
+
+// limiter is a guest that holds a container to limits.
+type limiter interface {
+	Limit(context.Context, unikernel.Limits) error
+}
+
+// tellLimits tells the guest of limits.
+func (c *Container) tellLimits(ctx context.Context, l unikernel.Limits) error {
+	c.mu.Lock()
+	state, in := c.state, c.in
+	guest, ok := as[limiter](in)
+	c.mu.Unlock()
+	if in != nil && !ok {
+		return fmt.Errorf("%w: guest %q cannot change limits of memory and processes", unikernel.ErrNotImplemented, c.guest.Name())
+	}
+	if state != Running {
+		return fmt.Errorf("limits of memory and processes are changed in the machine, which is %s: %w", state, errdefs.ErrFailedPrecondition)
+	}
+	ctx, cancel := context.WithTimeout(ctx, statsTimeout)
+	defer cancel()
+	return guest.Limit(ctx, l)
 }

@@ -26,13 +26,14 @@ func (c *Container) watch() {
 	w := &watcher{c: c}
 	exit := w.wait()
 	c.collectExecs()
-	c.save()
+	reported := c.exitReported()
+	c.place.settle(reported)
 	release := sync.OnceFunc(c.release)
-	if c.exitReported() {
+	if reported {
 		// Whoever is told of an exit expects the machine's memory back,
 		within(exitPatience, release)
 	}
-	c.sandbox.Withdraw(c.names.ID) // and the pid to be gone
+	c.standIn.End() // and the pid to be gone
 	c.finish(exit, w.end)
 	c.killing.Wait()
 	release()
@@ -74,7 +75,12 @@ func (w *watcher) wait() unikernel.Exit {
 	case b = <-c.booted:
 	case <-c.sandbox.Ended():
 		w.sandboxEnded()
-		if !c.abandonStart(*w.end) {
+		if !c.abandonStart(fmt.Errorf("%w: %s", errMachineEnded, w.end.Reason)) {
+			return w.verdict()
+		}
+		b = <-c.booted
+	case <-c.place.expelled():
+		if !c.abandonStart(errKilled) {
 			return w.verdict()
 		}
 		b = <-c.booted
@@ -84,17 +90,21 @@ func (w *watcher) wait() unikernel.Exit {
 			w.endWithin(lastWords) // the guest is gone, so its machine may be
 		}
 		exit := w.failedStart(b.err)
-		c.sandbox.Destroy()
+		c.place.expel()
 		return exit
 	}
-	if w.end == nil {
+	over := w.end != nil
+	if !over {
 		select {
 		case <-b.process.Exited():
 		case <-c.sandbox.Ended():
 			w.sandboxEnded()
+			over = true
+		case <-c.place.expelled():
+			over = true
 		}
 	}
-	if w.end != nil {
+	if over {
 		timer := time.NewTimer(lastWords)
 		defer timer.Stop()
 		select {
@@ -111,11 +121,11 @@ func (w *watcher) wait() unikernel.Exit {
 	return w.verdict()
 }
 
-// abandonStart is called when the machine ended before its process ran. It
-// makes a start that is under way fail, or later ones impossible, and says
-// whether one is under way. A guest that starts by itself may have ended because
+// abandonStart is called when the machine, or the container in it, ended before its
+// process ran. It makes a start that is under way fail, or later ones impossible, and
+// says whether one is under way. A guest that starts by itself may have ended because
 // it was ready: then its start goes on.
-func (c *Container) abandonStart(end unikernel.End) bool {
+func (c *Container) abandonStart(why error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state == Created {
@@ -123,7 +133,7 @@ func (c *Container) abandonStart(end unikernel.End) bool {
 		return false
 	}
 	if !c.sandbox.RanAlone() {
-		c.cancelBoot(fmt.Errorf("%w: %s", errMachineEnded, end.Reason))
+		c.cancelBoot(why)
 	}
 	return true
 }
@@ -174,7 +184,7 @@ func (c *Container) finish(exit unikernel.Exit, end *unikernel.End) {
 	}
 	c.exit = exit
 	c.events.Send(&events.TaskExit{
-		ContainerID: c.names.ID, ID: c.names.ID, Pid: uint32(c.sandbox.Pid()),
+		ContainerID: c.names.ID, ID: c.names.ID, Pid: uint32(c.standIn.Pid()),
 		ExitStatus: exit.Status, ExitedAt: timestamppb.New(exit.At),
 	})
 	c.mu.Unlock()

@@ -73,32 +73,40 @@ func limits(s *specs.Spec) wire.Limits {
 	if r == nil {
 		return l
 	}
-	positive := func(n *int64) *uint64 {
-		if n == nil || *n <= 0 {
-			return nil
-		}
-		u := uint64(*n)
-		return &u
-	}
 	if r.Pids != nil {
 		l.Pids = positive(r.Pids.Limit)
 	}
 	if r.Memory != nil {
 		l.Memory = positive(r.Memory.Limit)
 	}
-	if r.CPU != nil {
-		l.CPU = &wire.CPU{}
-		if quota := positive(r.CPU.Quota); quota != nil {
-			l.CPU.Quota = *quota
-		}
-		if r.CPU.Period != nil {
-			l.CPU.Period = *r.CPU.Period
-		}
-		if r.CPU.Shares != nil {
-			l.CPU.Weight = weight(*r.CPU.Shares)
-		}
-	}
+	l.CPU = cpu(r.CPU)
 	return l
+}
+
+func positive(n *int64) *uint64 {
+	if n == nil || *n <= 0 {
+		return nil
+	}
+	u := uint64(*n)
+	return &u
+}
+
+// cpu are limits of CPU in the terms of cgroup 2.
+func cpu(c *specs.LinuxCPU) *wire.CPU {
+	if c == nil {
+		return nil
+	}
+	w := &wire.CPU{}
+	if quota := positive(c.Quota); quota != nil {
+		w.Quota = *quota
+	}
+	if c.Period != nil {
+		w.Period = *c.Period
+	}
+	if c.Shares != nil {
+		w.Weight = weight(*c.Shares)
+	}
+	return w
 }
 
 // weight makes cpu.weight of cgroup 2, 1 to 10000, of cpu.shares of cgroup 1, 2 to

@@ -46,7 +46,7 @@ type Config struct {
 // Guest is the linux guest.
 type Guest struct{ cfg Config }
 
-var _ unikernel.Guest = (*Guest)(nil)
+var _ unikernel.PodGuest = (*Guest)(nil)
 
 // New returns the guest for a host.
 func New(cfg Config) *Guest {
@@ -62,10 +62,9 @@ func New(cfg Config) *Guest {
 // Name implements unikernel.Guest.
 func (g *Guest) Name() string { return Name }
 
-// Capacity implements unikernel.Guest. A session holds many containers, see
-// unikernel.PodSession; but a machine's disks are those it was made with, so there is
-// no way yet for a second container's to reach it.
-func (g *Guest) Capacity() int { return 1 }
+// Capacity implements unikernel.Guest: a container of a pod has two disks, and the
+// pod's own none.
+func (g *Guest) Capacity() int { return unikernel.MaxLUNs/2 + 1 }
 
 // lapicHz is how often QEMU's and KVM's local APIC timer counts in a second
 // before its divider: it counts nanoseconds (apic_get_current_count of QEMU's

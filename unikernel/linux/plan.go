@@ -11,41 +11,56 @@ import (
 
 // Plan implements unikernel.Guest.
 func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, error) {
-	if err := check(app.Spec); err != nil {
-		return unikernel.Plan{}, err
-	}
-	if least := MinMemoryMiB(g.cfg.Machine); r.MemoryMiB < least {
-		return unikernel.Plan{}, fmt.Errorf("%w: the memory limit of %d MiB is too small for the %s guest on machine type %s, which needs %d MiB",
-			unikernel.ErrInvalid, r.MemoryMiB, Name, g.cfg.Machine, least)
-	}
-	if r.VCPUs < 1 {
-		return unikernel.Plan{}, fmt.Errorf("%w: %d virtual CPUs", unikernel.ErrInvalid, r.VCPUs)
-	}
-	for _, arg := range g.cfg.ExtraCmdline {
-		if arg == "" || strings.ContainsAny(arg, " \t\n") {
-			return unikernel.Plan{}, fmt.Errorf("%w: kernel argument %q is empty or holds white space", unikernel.ErrInvalid, arg)
-		}
-	}
-	// The same conversion that Run makes: what is wrong shall be known now.
-	if _, err := sandbox(unikernel.App{Spec: app.Spec}, ""); err != nil {
+	boot, err := g.boot(app, r)
+	if err != nil {
 		return unikernel.Plan{}, err
 	}
 	if _, err := process(app.Spec.Process, nil, unikernel.Stdio{}); err != nil {
 		return unikernel.Plan{}, err
 	}
-	plan := unikernel.Plan{
-		Boot: unikernel.Boot{
-			Machine: g.cfg.Machine, Kernel: g.cfg.Kernel, Initrd: g.cfg.Initrd,
-			Cmdline: g.cmdline(), Resources: r, Queues: r.VCPUs, Control: controlPort,
-			Board: unikernel.Board{ReportsFree: true},
-		},
+	if len(app.Shares) > 0 || hasBind(app.Spec) {
+		boot.ShareTag = shareTag
+	}
+	return unikernel.Plan{
+		Boot:    boot,
 		Without: unikernel.UnlimitedResources(app.Spec.Linux.Resources),
 		Disks:   disks(app.Spec),
+	}, nil
+}
+
+// Pod implements unikernel.PodGuest.
+func (g *Guest) Pod(app unikernel.App, r unikernel.Resources) (unikernel.Boot, error) {
+	boot, err := g.boot(app, r)
+	boot.ShareTag = shareTag
+	return boot, err
+}
+
+// boot is the machine, which is the same for all specifications.
+func (g *Guest) boot(app unikernel.App, r unikernel.Resources) (unikernel.Boot, error) {
+	if err := check(app.Spec); err != nil {
+		return unikernel.Boot{}, err
 	}
-	if len(app.Shares) > 0 || hasBind(app.Spec) {
-		plan.ShareTag = shareTag
+	if least := MinMemoryMiB(g.cfg.Machine); r.MemoryMiB < least {
+		return unikernel.Boot{}, fmt.Errorf("%w: the memory limit of %d MiB is too small for the %s guest on machine type %s, which needs %d MiB",
+			unikernel.ErrInvalid, r.MemoryMiB, Name, g.cfg.Machine, least)
 	}
-	return plan, nil
+	if r.VCPUs < 1 {
+		return unikernel.Boot{}, fmt.Errorf("%w: %d virtual CPUs", unikernel.ErrInvalid, r.VCPUs)
+	}
+	for _, arg := range g.cfg.ExtraCmdline {
+		if arg == "" || strings.ContainsAny(arg, " \t\n") {
+			return unikernel.Boot{}, fmt.Errorf("%w: kernel argument %q is empty or holds white space", unikernel.ErrInvalid, arg)
+		}
+	}
+	// The same conversion that Run makes: what is wrong shall be known now.
+	if _, err := sandbox(unikernel.App{Spec: app.Spec}, ""); err != nil {
+		return unikernel.Boot{}, err
+	}
+	return unikernel.Boot{
+		Machine: g.cfg.Machine, Kernel: g.cfg.Kernel, Initrd: g.cfg.Initrd,
+		Cmdline: g.cmdline(), Resources: r, Queues: r.VCPUs, Control: controlPort,
+		Board: unikernel.Board{ReportsFree: true},
+	}, nil
 }
 
 // Prepare implements unikernel.Guest: everything is told over the channel.

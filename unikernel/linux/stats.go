@@ -33,7 +33,8 @@ func (m *member) Stats(ctx context.Context) (unikernel.Stats, error) {
 
 // Limit implements unikernel.Accountant.
 func (m *member) Limit(ctx context.Context, l unikernel.Limits) error {
-	return m.s.call(ctx, wire.KindLimit, wire.SetLimits{Container: m.id, Limits: wire.Limits{Memory: l.Memory, Pids: l.Pids}}.Encode())
+	w := wire.Limits{Memory: l.Memory, Pids: l.Pids, CPU: cpu(l.CPU)}
+	return m.s.call(ctx, wire.KindLimit, wire.SetLimits{Container: m.id, Limits: w}.Encode())
 }
 
 // statsOf reads the kernel's files (Documentation/admin-guide/cgroup-v2.rst,

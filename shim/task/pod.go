@@ -1,0 +1,132 @@
+package task
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"containerd-shim-uni/shim/share"
+	"containerd-shim-uni/unikernel"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Annotations by which containerd's CRI tells what a container is in its pod
+// (pkg/cri/annotations of containerd 1.6, internal/cri/annotations of 2.x).
+const (
+	annotationType      = "io.kubernetes.cri.container-type"
+	annotationSandbox   = "io.kubernetes.cri.sandbox-id"
+	annotationMemory    = "io.kubernetes.cri.sandbox-memory"     // bytes
+	annotationCPUQuota  = "io.kubernetes.cri.sandbox-cpu-quota"  // µs of a period
+	annotationCPUPeriod = "io.kubernetes.cri.sandbox-cpu-period" // µs
+
+	typeSandbox   = "sandbox"
+	typeContainer = "container"
+)
+
+// podOf returns the id of the pod that a container is in, which is that of the
+// pod's own container; empty for one that is alone.
+func podOf(annotations map[string]string) (string, error) {
+	kind, pod := annotations[annotationType], annotations[annotationSandbox]
+	switch {
+	case kind == "":
+		return "", nil
+	case kind != typeSandbox && kind != typeContainer:
+		return "", fmt.Errorf("%w: annotation %s is %q, known are %q and %q", unikernel.ErrInvalid, annotationType, kind, typeSandbox, typeContainer)
+	case pod == "":
+		return "", fmt.Errorf("%w: annotation %s is missing", unikernel.ErrInvalid, annotationSandbox)
+	}
+	return pod, nil
+}
+
+// pod is what the containers of a pod have in common: the machine, which their own
+// container keeps, and the order in which they end.
+type pod struct {
+	keeper *Container
+	shares *share.Tree
+
+	mu      sync.Mutex
+	ending  bool
+	members map[*Container]bool
+}
+
+// admit takes in a container that is created, unless the pod ends.
+func (p *pod) admit(c *Container) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ending {
+		return fmt.Errorf("container %s: pod %s is ending: %w", c.names.ID, p.keeper.names.ID, errdefs.ErrFailedPrecondition)
+	}
+	p.members[c] = true
+	return nil
+}
+
+// dismiss forgets a container that is deleted.
+func (p *pod) dismiss(c *Container) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.members, c)
+}
+
+// end ends all containers but the pod's own, and returns when their exits are
+// published. Those that do not end in time go with the machine.
+func (p *pod) end() {
+	p.mu.Lock()
+	p.ending = true
+	var all []*Container
+	for c := range p.members {
+		all = append(all, c)
+	}
+	p.mu.Unlock()
+	for _, c := range all {
+		_ = c.Kill(context.Background(), syscall.SIGKILL, true) // refused if it has exited
+	}
+	timer := time.NewTimer(podEndTimeout)
+	defer timer.Stop()
+	for _, c := range all {
+		select {
+		case <-c.exited:
+			continue
+		case <-timer.C:
+		}
+		p.keeper.log().Warn("containers of the pod do not end; the machine is destroyed")
+		p.keeper.sandbox.Destroy()
+		break
+	}
+	for _, c := range all {
+		<-c.exited
+	}
+}
+
+// namespaceFiles are the names in /proc/PID/ns of those namespaces that a pod's
+// containers share: the machine's.
+var namespaceFiles = map[specs.LinuxNamespaceType]string{
+	specs.NetworkNamespace: "net", specs.IPCNamespace: "ipc", specs.UTSNamespace: "uts",
+}
+
+// sharedNamespaces takes the paths out of a container's namespaces that mean its
+// pod's, by the process that stands for the pod: the guest has all its containers in
+// them. Others are no namespaces that a machine can join.
+func sharedNamespaces(list []specs.LinuxNamespace, pod int) ([]specs.LinuxNamespace, error) {
+	var own []specs.LinuxNamespace
+	for _, ns := range list {
+		file, shared := namespaceFiles[ns.Type]
+		switch {
+		case ns.Path == "":
+		case shared && filepath.Clean(ns.Path) == fmt.Sprintf("/proc/%d/ns/%s", pod, file):
+			ns.Path = ""
+		case ns.Type == specs.PIDNamespace:
+			return nil, fmt.Errorf("%w: the container is to be in the PID namespace of its pod or of another container (%s), and each has its own here: leave shareProcessNamespace and the target of a debug container out",
+				unikernel.ErrNotImplemented, ns.Path)
+		default:
+			return nil, fmt.Errorf("%w: the container is to join the %s namespace %s, which is not its pod's: a machine has a kernel of its own and cannot join a namespace of the host",
+				unikernel.ErrNotImplemented, ns.Type, ns.Path)
+		}
+		own = append(own, ns)
+	}
+	return own, nil
+}
