@@ -79,6 +79,10 @@ func look(m specs.Mount) (source, error) {
 				unikernel.ErrNotImplemented, o)
 		}
 	}
+	if hostIPC(m) { // it may not even be there
+		return source{}, fmt.Errorf("%w: it shows the shared memory or message queues of the host's kernel, and a machine has its own: run the container without the host's IPC namespace",
+			unikernel.ErrNotImplemented)
+	}
 	path, err := filepath.EvalSymlinks(m.Source)
 	if err != nil {
 		return source{}, fmt.Errorf("%w: source: %w", unikernel.ErrInvalid, err)
@@ -101,6 +105,12 @@ func look(m specs.Mount) (source, error) {
 		s.mount = stat.Mnt_id
 	}
 	return s, nil
+}
+
+// hostIPC says whether a mount is one that clients make for the host's IPC namespace:
+// nobody asked for the mount.
+func hostIPC(m specs.Mount) bool {
+	return filepath.Clean(m.Source) == m.Destination && (m.Destination == "/dev/shm" || m.Destination == "/dev/mqueue")
 }
 
 // name places sources in the shared directory. The guest knows a file by the

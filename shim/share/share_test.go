@@ -367,6 +367,12 @@ func TestPlanRefuses(t *testing.T) {
 			t.Errorf("%s: %v", source, err)
 		}
 	}
+	for _, dir := range []string{"/dev/shm", "/dev/mqueue"} { // --ipc=host
+		_, err := Plan([]specs.Mount{{Destination: dir, Type: "bind", Source: dir, Options: []string{"rbind"}}})
+		if !errors.Is(err, unikernel.ErrNotImplemented) || !strings.Contains(err.Error(), "IPC namespace") {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
 	for _, option := range []string{"shared", "rshared"} {
 		_, err := Plan([]specs.Mount{{Destination: "/x", Type: "bind", Source: dir, Options: []string{"rbind", option}}})
 		if !errors.Is(err, unikernel.ErrNotImplemented) || !strings.Contains(err.Error(), "rslave") {

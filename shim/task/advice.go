@@ -55,10 +55,7 @@ func (c *Container) advice() string {
 // be the guest's fault: one that runs a single process cannot tell in advance
 // whether a program will start another.
 func (c *Container) adviseFailed(status uint32) {
-	c.mu.Lock()
-	killed := c.killed
-	c.mu.Unlock()
-	if !c.plan.OneProcess || status == 0 || killed {
+	if !c.plan.OneProcess || status == 0 || c.wasKilled() {
 		return
 	}
 	if text := c.advice(); text != "" {

@@ -14,6 +14,7 @@ import (
 	"containerd-shim-uni/unikernel"
 
 	"github.com/containerd/containerd/api/events"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"google.golang.org/protobuf/proto"
 )
@@ -225,6 +226,9 @@ func (c *Container) settle(ctx context.Context, what string, do func() error) er
 	defer timer.Stop()
 	select {
 	case err := <-done:
+		if err != nil && c.wasKilled() {
+			err = fmt.Errorf("%w meanwhile: %w", errKilled, errdefs.ErrFailedPrecondition)
+		}
 		if err != nil {
 			return fmt.Errorf("%s container %s: %w", what, c.names.ID, err)
 		}
@@ -235,6 +239,13 @@ func (c *Container) settle(ctx context.Context, what string, do func() error) er
 		return fmt.Errorf("%s container %s: %w: the hypervisor did not answer within %s, and it is under way; SIGKILL ends the container", what, c.names.ID,
 			unikernel.ErrUnavailable, settleTimeout)
 	}
+}
+
+// wasKilled says that SIGKILL was asked for.
+func (c *Container) wasKilled() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.killed
 }
 
 // deliverPending sends what was kept for the process.

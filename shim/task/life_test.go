@@ -130,6 +130,29 @@ func TestKillWhilePausing(t *testing.T) {
 	b.wantNothing()
 }
 
+// TestResumeLosesAgainstKill: who resumes a container that is killed meanwhile is told
+// so, and not what its machine then did not do.
+func TestResumeLosesAgainstKill(t *testing.T) {
+	b := newBench(t)
+	c := b.must(true)
+	if err := c.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	err := c.settle(t.Context(), "resume", func() error {
+		b.kill(syscall.SIGKILL)
+		return errors.New("domain is not running")
+	})
+	if err == nil || err.Error() != "resume container c: it was killed meanwhile: failed precondition" || !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("resume: %v", err)
+	}
+	if _, err := Stopped.next(opResumed); err == nil || err.Error() != "the container is stopped by now: failed precondition" {
+		t.Error(err)
+	}
+	b.wait()
+	b.remove()
+	b.wantNothing()
+}
+
 // TestSignalDuringAPauseThatFails: it was accepted, so it is delivered.
 func TestSignalDuringAPauseThatFails(t *testing.T) {
 	b := newBench(t)

@@ -160,10 +160,7 @@ func (c *Container) startFailed(err error) error {
 	if errors.Is(err, unikernel.ErrNotImplemented) {
 		return fmt.Errorf("OCI runtime start failed: %w", err)
 	}
-	c.mu.Lock()
-	killed := c.killed
-	c.mu.Unlock()
-	if !killed {
+	if !c.wasKilled() {
 		if lines := c.sandbox.Tail(consoleInError); len(lines) > 0 {
 			text += fmt.Sprintf("; the console's last lines: %q", lines)
 		}

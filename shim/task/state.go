@@ -56,6 +56,15 @@ const (
 	opDeleteFailed op = "delete failed" // something of the container is left
 )
 
+// noticed says that nobody asked for it.
+func (o op) noticed() bool {
+	switch o {
+	case opRan, opPaused, opPauseFailed, opResumed, opResumeFailed, opExit, opDeleteFailed:
+		return true
+	}
+	return false
+}
+
 // table says which state follows when something happens in a state. What it
 // does not list is refused.
 var table = map[op]map[State]State{
@@ -88,6 +97,9 @@ func (s State) next(o op) (State, error) {
 	if o == opKill && (s == Stopped || s == Deleting) {
 		// The words by which clients of runc know it.
 		return s, fmt.Errorf("process already finished: %w", errdefs.ErrNotFound)
+	}
+	if o.noticed() {
+		return s, fmt.Errorf("the container is %s by now: %w", s, errdefs.ErrFailedPrecondition)
 	}
 	return s, fmt.Errorf("cannot %s a container that is %s: %w", o, s, errdefs.ErrFailedPrecondition)
 }
