@@ -26,6 +26,7 @@ type host struct {
 	state, data string // the runtime's storage directories
 	config      string // the runtime's configuration file
 	hasPython   bool   // its image was imported
+	cgroup      string // leak.Scope's
 }
 
 // on runs a test against each containerd version, and afterwards looks for
@@ -57,8 +58,9 @@ func hostOf(t *testing.T, version string) *host {
 }
 
 // newHost starts a containerd below a folder of the run's directory, with a
-// configuration of the runtime of its own; wrap as in peer.Options.
-func newHost(ctx context.Context, version, folder string, wrap []string) (*host, error) {
+// configuration of the runtime of its own; wrap as in peer.Options, which may be
+// changed further.
+func newHost(ctx context.Context, version, folder string, wrap []string, changes ...func(*peer.Options)) (*host, error) {
 	dir := filepath.Join(world.dir, folder)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
@@ -69,8 +71,7 @@ func newHost(ctx context.Context, version, folder string, wrap []string) (*host,
 	if err := os.WriteFile(h.config, []byte(h.settings().toml()), 0o644); err != nil {
 		return nil, err
 	}
-	var err error
-	h.Peer, err = peer.Start(ctx, peer.Options{
+	o := peer.Options{
 		Version:   version,
 		Programs:  filepath.Join(world.cache, "peers"),
 		Dir:       dir,
@@ -79,7 +80,12 @@ func newHost(ctx context.Context, version, folder string, wrap []string) (*host,
 		Wrap:      wrap,
 		Path:      []string{filepath.Join(world.out, "bin")},
 		Env:       []string{"UNI_CONFIG=" + h.config},
-	})
+	}
+	for _, change := range changes {
+		change(&o)
+	}
+	var err error
+	h.Peer, err = peer.Start(ctx, o)
 	return h, err
 }
 
@@ -132,7 +138,7 @@ func (h *host) watch(t *testing.T) {
 // checker takes stock of what there is of this host.
 func (h *host) checker() *leak.Checker {
 	return leak.NewChecker(leak.Scope{
-		Namespace: h.Namespace, Dir: h.Dir, StateDir: h.state, DataDir: h.data,
+		Namespace: h.Namespace, Cgroup: h.cgroup, Dir: h.Dir, StateDir: h.state, DataDir: h.data,
 		Processes: h.Processes, Mounts: h.Mounts,
 	})
 }

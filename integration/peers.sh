@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Prepares the containerd versions the tests run against, each in a directory
-# of its own with containerd, ctr and containerd-shim-runc-v2:
+# of its own with containerd, ctr and containerd-shim-runc-v2, and the clients:
+# nerdctl with CNI's plugins, crictl with critest.
 #
 #   peers.sh            prepares what is missing; quiet when nothing is
 #   peers.sh --dir      prints the directory that holds them and does nothing
@@ -99,7 +100,32 @@ tools() {
 	trap - EXIT
 }
 
+# cri: the client of the container runtime interface, and the tests that its
+# authors wrote for runtimes.
+critools=v1.36.0
+cri() {
+	local work dir=$peers/cri-$critools m=sigs.k8s.io/cri-tools/cmd
+	[ -x "$dir/critest" ] && return
+	echo "building crictl and critest $critools, about a minute, once"
+	work=$(mktemp -d "$peers/build.XXXXXX")
+	trap 'rm -rf "$work"' EXIT
+	(
+		cd "$work"
+		export GOFLAGS=-mod=mod CGO_ENABLED=0
+		mkdir bin
+		go mod init peer 2>/dev/null
+		go get "$m/crictl@$critools" "$m/critest@$critools" 2>get.log || { cat get.log >&2; exit 1; }
+		go build -trimpath -o bin/crictl -ldflags "-s -w" $m/crictl
+		go test -c -trimpath -o bin/critest -ldflags "-s -w" $m/critest 2>>get.log || { cat get.log >&2; exit 1; }
+	)
+	rm -rf "$peers"/cri-*
+	mv "$work/bin" "$dir"
+	rm -rf "$work"
+	trap - EXIT
+}
+
 packaged 1.6.20
 build 2.4.2 github.com/containerd/containerd/v2
 build 1.7.34 github.com/containerd/containerd
 tools
+cri

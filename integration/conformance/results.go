@@ -65,7 +65,8 @@ func ReadFile(path, only string) (Results, error) {
 // Expected are reasons by suite and test, as ParseExpected reads them.
 type Expected map[string]map[string]string
 
-// ParseExpected reads lines of suite, test and reason; "#" begins a comment.
+// ParseExpected reads lines of suite, test and reason; "#" begins a comment. A
+// test whose name has spaces stands in double quotes.
 func ParseExpected(r io.Reader) (Expected, error) {
 	all := Expected{}
 	lines := bufio.NewScanner(r)
@@ -75,7 +76,11 @@ func ParseExpected(r io.Reader) (Expected, error) {
 			continue
 		}
 		suite, rest, _ := strings.Cut(text, " ")
-		test, reason, _ := strings.Cut(strings.TrimSpace(rest), " ")
+		rest, end := strings.TrimSpace(rest), " "
+		if strings.HasPrefix(rest, `"`) {
+			rest, end = rest[1:], `"`
+		}
+		test, reason, _ := strings.Cut(rest, end)
 		if reason = strings.TrimSpace(reason); reason == "" {
 			return nil, fmt.Errorf("line %d: want suite, test and reason", n)
 		}
@@ -94,15 +99,14 @@ func ParseExpected(r io.Reader) (Expected, error) {
 type Compared struct {
 	Theirs, Ours Summary
 	// Unexpected are tests that runc passes and this runtime does not, without a
-	// reason in the file; Mended those with a reason that pass, or are not run.
+	// reason in the file; Mended those with a reason that pass.
 	Unexpected, Mended []string
 }
 
 // Summary counts outcomes.
 type Summary struct{ Passed, Failed, Skipped int }
 
-// Compare compares a run on runc with one on this runtime. Names, if there are
-// any, are the tests that were asked for.
+// Compare compares a run on runc with one on this runtime.
 func Compare(theirs, ours Results, reasons map[string]string) Compared {
 	c := Compared{Theirs: sum(theirs), Ours: sum(ours)}
 	for test, outcome := range theirs {
@@ -123,11 +127,11 @@ func Compare(theirs, ours Results, reasons map[string]string) Compared {
 	return c
 }
 
-// hasParent says whether a test that runs this one has a reason.
-func hasParent(test string, reasons map[string]string) bool {
+// hasParent says whether a test that runs this one is in a list.
+func hasParent[V any](test string, list map[string]V) bool {
 	for i, r := range test {
 		if r == '/' {
-			if _, known := reasons[test[:i]]; known {
+			if _, known := list[test[:i]]; known {
 				return true
 			}
 		}
@@ -137,7 +141,7 @@ func hasParent(test string, reasons map[string]string) bool {
 
 func sum(r Results) (s Summary) {
 	for test, o := range r {
-		if strings.Contains(test, "/") {
+		if hasParent(test, r) {
 			continue
 		}
 		switch o {

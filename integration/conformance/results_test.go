@@ -1,6 +1,8 @@
 package conformance
 
 import (
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -14,11 +16,11 @@ func TestRead(t *testing.T) {
 }
 
 func TestParseExpected(t *testing.T) {
-	got, err := ParseExpected(strings.NewReader("# x\n\nclient  TestA  because of this\n"))
-	if want := (Expected{"client": {"TestA": "because of this"}}); err != nil || !reflect.DeepEqual(got, want) {
+	got, err := ParseExpected(strings.NewReader("# x\n\nclient  TestA  because of this\ncritest \"a b/c\" it has no c\n"))
+	if want := (Expected{"client": {"TestA": "because of this"}, "critest": {"a b/c": "it has no c"}}); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, %v", got, err)
 	}
-	for _, bad := range []string{"client TestA", "client TestA x\nclient TestA y"} {
+	for _, bad := range []string{"client TestA", `critest "a b"`, `critest "a b c`, "client TestA x\nclient TestA y"} {
 		if _, err := ParseExpected(strings.NewReader(bad)); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}
@@ -36,5 +38,34 @@ func TestCompare(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+func TestReadReport(t *testing.T) {
+	write := func(cases string) string {
+		path := filepath.Join(t.TempDir(), "report.xml")
+		text := `<?xml version="1.0"?><testsuites><testsuite>` + cases + `</testsuite></testsuites>`
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	path := write(`<testcase name="[BeforeSuite]" status="passed"/><testcase name="[It] [k8s.io] Pod a/b [Conformance]" status="passed"/>
+		<testcase name="[It] [k8s.io] Pod c" status="panicked"><failure>x</failure></testcase><testcase name="[It] [k8s.io] Pod d" status="skipped"/>
+		<testcase name="[It] [k8s.io] Benchmark x" status="skipped"/>`)
+	got, err := readReport(path, "")
+	if want := (Results{"Pod a/b [Conformance]": Pass, "Pod c": Fail, "Pod d": Skip}); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if s := sum(got); s != (Summary{1, 1, 1}) {
+		t.Errorf("%+v", s)
+	}
+	if got, err := readReport(path, "Pod c"); err != nil || len(got) != 1 {
+		t.Errorf("some: %v, %v", got, err)
+	}
+	for _, bad := range []string{`<testcase name="[It] [k8s.io] Pod" status="odd"/>`, `<testcase name="[It] [k8s.io] Pod" status="passed"/><testcase name="[It] [k8s.io] Pod" status="failed"/>`} {
+		if got, err := readReport(write(bad), ""); err == nil {
+			t.Errorf("%s: %v", bad, got)
+		}
 	}
 }

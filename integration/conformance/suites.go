@@ -13,11 +13,52 @@ import (
 	"time"
 )
 
-// Images are the names, without a registry, that the suites pull.
-var Images = []string{"busybox:1.36", "alpine:3.14.0", "pause:3.10.2", "volume-copy-up:2.2", "volume-ownership:2.1", "nginx:1.27.0"}
-
 // Suite is a program of tests that others wrote.
-type Suite struct {
+type Suite interface {
+	// Prepare makes what Run needs, once, below the cache: that alone may want
+	// the network.
+	Prepare(ctx context.Context, cache string) error
+	// Run runs the tests. Those that fail are no error.
+	Run(ctx context.Context, p Place) (Results, error)
+	// Read reads what a run left at Place.Log: the tests that a pattern names.
+	Read(path, only string) (Results, error)
+}
+
+// Suites by name.
+var Suites = map[string]Suite{
+	// containerd's own client tests: they start the containerd of $PATH.
+	"client": module{
+		Module: "github.com/containerd/containerd/v2", Version: "v2.4.2", Package: "./integration/client",
+		Replace: map[string][]string{"integration/images/image_list.go": {`"ghcr.io/containerd/`, `"` + Address + "/", `"registry.k8s.io/`, `"` + Address + "/"}},
+		// TestBindLowPort waits for ever for what this busybox does not do; two need a
+		// wrapper of runc; the others have nothing to do with runtimes.
+		Args: []string{"-test.root", "-no-criu", "-test.skip=TestBindLowPort|TestIssue9103|TestIssue10589|TestExport|TestImageIsUnpacked|TestContentClient|TestMigration"},
+	},
+	"critest": critest{},
+}
+
+// Place is where a suite runs.
+type Place struct {
+	// Runtime is the runtime's name, such as "uni".
+	Runtime string
+	// Only are tests, a regular expression; empty for all.
+	Only    string
+	Timeout time.Duration
+	Env     []string
+	// Log takes what the program says.
+	Log string
+	// Cache is what Prepare filled; Dir is a directory of the run, Deploy the
+	// checkout's directory of that name.
+	Cache, Dir, Deploy string
+	// State is the directory of the runtime's machines, which their processes name.
+	State string
+}
+
+// types are the names by which containerd's clients know the runtimes.
+var types = map[string]string{"uni": "io.containerd.uni.v1", "runc": "io.containerd.runc.v2"}
+
+// module is a package of tests in a module.
+type module struct {
 	// Module and Version are where it is, Package which of it.
 	Module, Version, Package string
 	// Replace are texts that are replaced in files of the module, by file: what
@@ -27,64 +68,57 @@ type Suite struct {
 	Args []string
 }
 
-// Suites by name.
-var Suites = map[string]Suite{
-	// containerd's own client tests: they start the containerd of $PATH.
-	"client": {
-		Module: "github.com/containerd/containerd/v2", Version: "v2.4.2", Package: "./integration/client",
-		Replace: map[string][]string{"integration/images/image_list.go": {`"ghcr.io/containerd/`, `"` + Address + "/", `"registry.k8s.io/`, `"` + Address + "/"}},
-		// TestBindLowPort waits for ever for what this busybox does not do; two need a
-		// wrapper of runc; the others have nothing to do with runtimes.
-		Args: []string{"-test.root", "-no-criu", "-test.skip=TestBindLowPort|TestIssue9103|TestIssue10589|TestExport|TestImageIsUnpacked|TestContentClient|TestMigration"},
-	},
+// program is the path of the tests' program.
+func (s module) program(cache string) string {
+	name := strings.NewReplacer("/", "-", ".", "-").Replace(s.Module+s.Package) + "@" + s.Version
+	return filepath.Join(cache, "conformance", name+".test")
 }
 
-// Build makes the suite's program below dir, once, and returns its path.
-func (s Suite) Build(ctx context.Context, dir string) (string, error) {
-	name := strings.NewReplacer("/", "-", ".", "-").Replace(s.Module+s.Package) + "@" + s.Version
-	program := filepath.Join(dir, name+".test")
+// Prepare makes the suite's program.
+func (s module) Prepare(ctx context.Context, cache string) error {
+	program := s.program(cache)
 	if _, err := os.Stat(program); err == nil {
-		return program, nil
+		return nil
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
+	if err := os.MkdirAll(filepath.Dir(program), 0o755); err != nil {
+		return err
 	}
-	work, err := os.MkdirTemp(dir, "build")
+	work, err := os.MkdirTemp(filepath.Dir(program), "build")
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer os.RemoveAll(work)
 	fmt.Fprintf(os.Stderr, "building the tests of %s %s, some minutes, once\n", s.Module, s.Version)
 	module, err := s.download(ctx)
 	if err != nil {
-		return "", err
+		return err
 	}
 	// A copy: files of the module cache are not to be changed.
 	if err := os.CopyFS(filepath.Join(work, "m"), os.DirFS(module)); err != nil {
-		return "", err
+		return err
 	}
 	if err := makeWritable(filepath.Join(work, "m")); err != nil {
-		return "", err
+		return err
 	}
 	for file, pairs := range s.Replace {
 		path := filepath.Join(work, "m", file)
 		text, err := os.ReadFile(path)
 		if err != nil {
-			return "", err
+			return err
 		}
 		if err := os.WriteFile(path, []byte(strings.NewReplacer(pairs...).Replace(string(text))), 0o644); err != nil {
-			return "", err
+			return err
 		}
 	}
 	out := filepath.Join(work, "test")
 	if _, err := goTool(ctx, filepath.Join(work, "m"), "test", "-c", "-tags", "no_btrfs,no_devmapper,no_zfs,no_aufs", "-o", out, s.Package); err != nil {
-		return "", err
+		return err
 	}
-	return program, os.Rename(out, program)
+	return os.Rename(out, program)
 }
 
 // download returns the module's directory in the module cache.
-func (s Suite) download(ctx context.Context) (string, error) {
+func (s module) download(ctx context.Context) (string, error) {
 	if _, err := goTool(ctx, "", "mod", "download", s.Module+"@"+s.Version); err != nil {
 		return "", err
 	}
@@ -118,47 +152,48 @@ func makeWritable(dir string) error {
 	})
 }
 
-// Place is where a suite runs.
-type Place struct {
-	Runtime string
-	// Only are tests, as for go test; empty for all.
-	Only    string
-	Timeout time.Duration
-	Env     []string
-	// Log takes what the program says.
-	Log string
-}
-
-// Run runs the suite. Tests that fail are no error.
-func (s Suite) Run(ctx context.Context, program string, p Place) (Results, error) {
-	if err := os.MkdirAll(filepath.Dir(p.Log), 0o755); err != nil {
-		return nil, err
-	}
-	log, err := os.Create(p.Log)
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
+// Run runs the suite with the containerd that it starts.
+func (s module) Run(ctx context.Context, p Place) (Results, error) {
 	args := append([]string{"-test.v", "-test.parallel=1", "-test.timeout=" + p.Timeout.String()}, s.Args...)
 	if p.Only != "" {
 		args = append(args, "-test.run="+p.Only)
 	}
-	cmd := exec.CommandContext(ctx, program, args...)
+	cmd := exec.CommandContext(ctx, s.program(p.Cache), args...)
+	cmd.Env = append(p.Env, "TEST_RUNTIME="+types[p.Runtime])
+	if err := p.logged(cmd); err != nil {
+		return nil, err
+	}
+	return some(s.Read(p.Log, ""))
+}
+
+// Read reads the output of "go test -v".
+func (module) Read(path, only string) (Results, error) {
+	return ReadFile(path, only)
+}
+
+// logged runs a program of tests, whose failures are no error, to its end.
+func (p Place) logged(cmd *exec.Cmd) error {
+	if err := os.MkdirAll(filepath.Dir(p.Log), 0o755); err != nil {
+		return err
+	}
+	log, err := os.Create(p.Log)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
 	cmd.Dir = filepath.Dir(p.Log)
-	cmd.Env = append(p.Env, "TEST_RUNTIME="+p.Runtime)
 	cmd.Stdout, cmd.Stderr = log, log
 	err = cmd.Run()
 	if failed := (*exec.ExitError)(nil); err != nil && !errors.As(err, &failed) {
-		return nil, err
+		return err
 	}
-	in, err := os.Open(p.Log)
-	if err != nil {
-		return nil, err
-	}
-	defer in.Close()
-	all, err := Read(in)
+	return nil
+}
+
+// some are results, of which there must be one at least.
+func some(all Results, err error) (Results, error) {
 	if err == nil && len(all) == 0 {
-		err = fmt.Errorf("no test ran; its output is %s", p.Log)
+		err = errors.New("no test ran")
 	}
 	return all, err
 }

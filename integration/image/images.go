@@ -52,10 +52,13 @@ func Busybox(name, busybox string) (Image, error) {
 }
 
 // Single holds nothing but one static program, as a scratch image does.
-func Single(name, program string) Image {
+func Single(name, program string) Image { return single(name, program, 0o755) }
+
+// single is Single with a mode of the file.
+func single(name, program string, mode int64) Image {
 	layer := func(t *tar.Writer) error {
 		w := &writer{t: t}
-		w.file(filepath.Base(program), 0o755, program)
+		w.file(filepath.Base(program), mode, program)
 		return w.first
 	}
 	return Image{Name: name, Layer: layer, Config: v1.ImageConfig{Entrypoint: []string{"/" + filepath.Base(program)}}}
@@ -66,7 +69,7 @@ func Single(name, program string) Image {
 const ProgramsVariable = "UNI_TEST_PROGRAMS"
 
 // programs are those that Build knows, each a folder of this one.
-var programs = []string{"hello", "probe", "shares"}
+var programs = []string{"euid", "hello", "probe", "shares"}
 
 // BuildAll builds every program that Build and BuildProgram can, below dir;
 // source is the folder program.

@@ -1,6 +1,7 @@
 package leak
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
@@ -15,6 +16,8 @@ import (
 type Scope struct {
 	// Namespace is the containerd namespace; it is unique on the host.
 	Namespace string
+	// Cgroup is a name in the paths of the run's cgroups; empty if the namespace is.
+	Cgroup string
 	// Dir is the directory below which the run keeps everything.
 	Dir string
 	// StateDir and DataDir are the runtime's storage directories.
@@ -76,7 +79,7 @@ func (c *Checker) list() []string {
 	}
 	left = appendAll(left, "mount ", mounts)
 	left = appendAll(left, "loop device ", loops(c.Dir))
-	left = appendAll(left, "cgroup ", cgroups(c.Namespace))
+	left = appendAll(left, "cgroup ", cgroups(cmp.Or(c.Cgroup, c.Namespace)))
 	left = appendAll(left, "network link ", c.newLinks())
 	left = appendAll(left, "stale socket ", c.staleSockets())
 	left = appendAll(left, "user of a machine ", users(c.Namespace))

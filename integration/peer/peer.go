@@ -38,6 +38,8 @@ type Options struct {
 	Marks []string
 	// Env is added to containerd's environment, which its shims inherit.
 	Env []string
+	// CRI is for a containerd that serves Kubernetes; nil for one that does not.
+	CRI *CRI
 }
 
 // Peer is a running private containerd.
@@ -51,7 +53,7 @@ type Peer struct {
 // answers.
 func Start(ctx context.Context, o Options) (*Peer, error) {
 	p := &Peer{Options: o}
-	if err := os.WriteFile(p.file("config.toml"), configuration(o), 0o644); err != nil {
+	if err := o.write(); err != nil {
 		return nil, fmt.Errorf("start containerd %s: %w", o.Version, err)
 	}
 	if err := p.start(ctx); err != nil {

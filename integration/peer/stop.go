@@ -43,10 +43,14 @@ func (p *Peer) RemoveAll(ctx context.Context) {
 
 // Processes are the ids of the processes whose command line names this peer's
 // directory, its namespace (a domain's name holds it) or one of its Marks;
-// containerd itself is not one of them.
+// containerd itself is not one of them. Pods' namespace is everybody's: it tells
+// nothing.
 func (p *Peer) Processes() []int {
 	var pids []int
-	marks := append([]string{p.Dir, p.Namespace}, p.Marks...)
+	marks := append([]string{p.Dir}, p.Marks...)
+	if p.CRI == nil {
+		marks = append(marks, p.Namespace)
+	}
 	dirs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well formed
 	for _, dir := range dirs {
 		pid, _ := strconv.Atoi(filepath.Base(dir))

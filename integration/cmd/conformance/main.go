@@ -1,10 +1,11 @@
 // Conformance runs the suites of integration/conformance on runc and on this
 // runtime, one after the other, and prints a table:
 //
-//	conformance [-suite NAME,NAME] [-run REGEXP] [-theirs LOG] [-timeout D]
+//	conformance [-suite NAME,NAME] [-run REGEXP] [-theirs DIR] [-timeout D]
 //
 // It needs root, the module proxy and what "make build guest peers" prepares. The
-// test programs are built once, below ~/.cache/containerd-shim-uni/conformance. It
+// test programs are built once, below ~/.cache/containerd-shim-uni/conformance. The
+// tests run in a network namespace of their own, where nothing but loopback is. It
 // ends with status 1 where the runs and expected.txt differ, in either direction.
 package main
 
@@ -22,33 +23,53 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"containerd-shim-uni/integration/conformance"
-	"containerd-shim-uni/integration/image"
 )
 
 const (
-	uni  = "io.containerd.uni.v1"
-	runc = "io.containerd.runc.v2"
 	// expectedFile is below the checkout.
 	expectedFile = "integration/conformance/expected.txt"
+	// inside is set for the part of the program that runs tests.
+	inside = "UNI_CONFORMANCE_INSIDE"
 )
 
+// options are the flags.
+type options struct {
+	suites       []string
+	only, theirs string
+	timeout      time.Duration
+	cache        string // ~/.cache/containerd-shim-uni
+}
+
 func main() {
-	suites := flag.String("suite", "client", "suites, separated by commas")
-	only := flag.String("run", "", "tests, as for go test")
-	theirs := flag.String("theirs", "", "`LOG` of an earlier run on runc, in place of one")
-	timeout := flag.Duration("timeout", 90*time.Minute, "of each run")
+	suites := flag.String("suite", "client,critest", "suites, separated by commas")
+	var o options
+	flag.StringVar(&o.only, "run", "", "tests, a regular expression")
+	flag.StringVar(&o.theirs, "theirs", "", "`DIR`ectory with the logs of earlier runs on runc, in place of runs")
+	flag.DurationVar(&o.timeout, "timeout", 90*time.Minute, "of each run")
 	flag.Parse()
+	o.suites = strings.Split(*suites, ",")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, strings.Split(*suites, ","), *only, *theirs, *timeout)
+	part := prepare
+	if os.Getenv(inside) != "" {
+		part = run
+	}
+	err := part(ctx, o)
 	stop()
+	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
+		os.Exit(1) // it has said why
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "conformance:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, suites []string, only, theirs string, timeout time.Duration) error {
+// prepare builds what is missing and runs this program once more in a network
+// namespace of its own.
+func prepare(ctx context.Context, o options) error {
 	if os.Geteuid() != 0 {
 		return errors.New("root is needed")
 	}
@@ -56,7 +77,37 @@ func run(ctx context.Context, suites []string, only, theirs string, timeout time
 	if err != nil {
 		return err
 	}
-	cache = filepath.Join(cache, "containerd-shim-uni")
+	for _, name := range o.suites {
+		s, ok := conformance.Suites[name]
+		if !ok {
+			return fmt.Errorf("there is no suite %q", name)
+		}
+		if err := s.Prepare(ctx, filepath.Join(cache, "containerd-shim-uni")); err != nil {
+			return fmt.Errorf("build %s: %w", name, err)
+		}
+	}
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	return cmd.Run()
+}
+
+// run runs the suites and compares.
+func run(ctx context.Context, o options) error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return err
+	}
+	caches, err := os.UserCacheDir()
+	if err != nil {
+		return err
+	}
+	o.cache = filepath.Join(caches, "containerd-shim-uni")
 	dir, err := os.MkdirTemp("", "uni-")
 	if err != nil {
 		return err
@@ -65,7 +116,11 @@ func run(ctx context.Context, suites []string, only, theirs string, timeout time
 	if err := os.Chmod(dir, 0o755); err != nil { // QEMU's user must reach its disks
 		return err
 	}
-	if err := serve(ctx, dir); err != nil {
+	images, err := conformance.Images(ctx, dir, filepath.Join(o.cache, "images/nginx"))
+	if err != nil {
+		return err
+	}
+	if err := conformance.Serve(ctx, images); err != nil {
 		return err
 	}
 	f, err := os.Open(expectedFile)
@@ -77,37 +132,12 @@ func run(ctx context.Context, suites []string, only, theirs string, timeout time
 	if err != nil {
 		return fmt.Errorf("%s: %w", expectedFile, err)
 	}
-	host, err := environment(dir, cache)
-	if err != nil {
-		return err
-	}
 	var found []error
 	fmt.Printf("%-10s %28s %28s\n", "suite", "runc: passed failed skipped", "uni: passed failed skipped")
-	for _, name := range suites {
-		s, ok := conformance.Suites[name]
-		if !ok {
-			return fmt.Errorf("there is no suite %q", name)
-		}
-		program, err := s.Build(ctx, filepath.Join(cache, "conformance"))
+	for _, name := range o.suites {
+		results, err := both(ctx, o, name, dir)
 		if err != nil {
-			return fmt.Errorf("build %s: %w", name, err)
-		}
-		var results []conformance.Results
-		for _, runtime := range []string{runc, uni} {
-			if runtime == runc && theirs != "" {
-				r, err := conformance.ReadFile(theirs, only)
-				if err != nil {
-					return err
-				}
-				results = append(results, r)
-				continue
-			}
-			r, err := s.Run(ctx, program, conformance.Place{Runtime: runtime, Only: only, Timeout: timeout, Env: host,
-				Log: filepath.Join("out/test", "conformance-"+name+"-"+runtime+".log")})
-			if err != nil {
-				return fmt.Errorf("%s on %s: %w", name, runtime, err)
-			}
-			results = append(results, r)
+			return err
 		}
 		c := conformance.Compare(results[0], results[1], expected[name])
 		fmt.Printf("%-10s %14d %6d %6d %14d %6d %6d\n", name, c.Theirs.Passed, c.Theirs.Failed, c.Theirs.Skipped, c.Ours.Passed, c.Ours.Failed, c.Ours.Skipped)
@@ -121,29 +151,46 @@ func run(ctx context.Context, suites []string, only, theirs string, timeout time
 	return errors.Join(found...)
 }
 
-// serve serves a busybox under the names of the images that tests pull.
-func serve(ctx context.Context, dir string) error {
-	path, err := exec.LookPath("busybox")
+// both are the results of a suite on runc and on this runtime.
+func both(ctx context.Context, o options, name, dir string) (results []conformance.Results, err error) {
+	s := conformance.Suites[name]
+	work, err := os.MkdirTemp(dir, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	box, err := image.Busybox("uni.local/busybox:latest", path)
+	if err := os.Chmod(work, 0o755); err != nil {
+		return nil, err
+	}
+	host, err := environment(dir, o.cache)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	archive, layout := filepath.Join(dir, "busybox.tar"), filepath.Join(dir, "busybox")
-	if err := box.WriteFile(archive); err != nil {
-		return err
+	for _, runtime := range []string{"runc", "uni"} {
+		log := "conformance-" + name + "-" + runtime + ".log"
+		if runtime == "runc" && o.theirs != "" {
+			r, err := s.Read(filepath.Join(o.theirs, log), o.only)
+			if err != nil {
+				return nil, err
+			}
+			results = append(results, r)
+			continue
+		}
+		where, err := filepath.Abs(filepath.Join("out/test", log))
+		if err != nil {
+			return nil, err
+		}
+		r, err := s.Run(ctx, conformance.Place{Runtime: runtime, Only: o.only, Timeout: o.timeout, Env: host,
+			Log: where, Cache: o.cache, Dir: work, Deploy: "deploy", State: stateDir(dir)})
+		if err != nil {
+			return nil, fmt.Errorf("%s on %s: %w; its output is %s", name, runtime, err, where)
+		}
+		results = append(results, r)
 	}
-	if err := os.Mkdir(layout, 0o755); err != nil {
-		return err
-	}
-	if out, err := exec.CommandContext(ctx, "tar", "-xf", archive, "-C", layout).CombinedOutput(); err != nil {
-		return fmt.Errorf("tar: %w: %s", err, out)
-	}
-	_, err = conformance.Serve(ctx, layout, conformance.Images)
-	return err
+	return results, nil
 }
+
+// stateDir is the runtime's, for a run below a directory.
+func stateDir(dir string) string { return "/run/" + filepath.Base(dir) }
 
 // environment is what a suite's containerd and its shims run with.
 func environment(dir, cache string) ([]string, error) {
@@ -153,7 +200,7 @@ func environment(dir, cache string) ([]string, error) {
 	}
 	config := filepath.Join(dir, "uni.toml")
 	text := fmt.Sprintf("[linux]\nkernel = %q\ninitrd = %q\n[storage]\nstate_dir = %q\ndata_dir = %q\n",
-		out+"/guest/vmlinux", out+"/guest/initrd.img", "/run/"+filepath.Base(dir), filepath.Join(dir, "lib"))
+		out+"/guest/vmlinux", out+"/guest/initrd.img", stateDir(dir), filepath.Join(dir, "lib"))
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
