@@ -94,12 +94,24 @@ func TestWaitTellsWhy(t *testing.T) {
 		end  func(t *testing.T, d *Driver, qemu *exec.Cmd)
 		want unikernel.EndReason
 	}{
-		{"the guest shuts down", func(t *testing.T, _ *Driver, _ *exec.Cmd) {
+		{"libvirt tells when QEMU ends", func(t *testing.T, _ *Driver, qemu *exec.Cmd) {
+			_ = qemu.Process.Kill()
 			withDomain(t, (*lv.Domain).Shutdown)
 		}, unikernel.EndShutdown},
-		{"someone else destroys it", func(t *testing.T, _ *Driver, _ *exec.Cmd) {
+		{"someone else destroys it", func(t *testing.T, d *Driver, qemu *exec.Cmd) {
+			_ = qemu.Process.Kill()
+			<-d.domains["test"].gone
 			withDomain(t, (*lv.Domain).Destroy)
 		}, unikernel.EndDestroyed},
+		{"libvirt tells late that one of the name before ended", func(t *testing.T, d *Driver, qemu *exec.Cmd) {
+			withDomain(t, (*lv.Domain).Destroy)
+			time.Sleep(100 * time.Millisecond) // what is under way arrives
+			if d.domains["test"].over() {
+				t.Error("the machine is over, and its QEMU runs")
+			}
+			restart(t)
+			_ = qemu.Process.Kill()
+		}, unikernel.EndFailed},
 		{"QEMU is killed", func(t *testing.T, _ *Driver, qemu *exec.Cmd) {
 			_ = qemu.Process.Kill()
 		}, unikernel.EndFailed},

@@ -102,6 +102,9 @@ func (d *Driver) onLifecycle(_ *lv.Connect, ldom *lv.Domain, ev *lv.DomainEventL
 		dom.passes(seen)
 	}
 	its := dom != nil && !dom.is(starting)
+	if its && ev.Event == lv.DOMAIN_EVENT_STOPPED && dom.vm != nil && dom.vm.runs() {
+		its = false // that of a machine of the name before: libvirt tells when QEMU has ended
+	}
 	d.mu.Unlock()
 	if reason, detail, ok := endOf(ev.Event, ev.Detail); ok && its {
 		d.tell(dom, unikernel.End{Reason: reason, Detail: detail})

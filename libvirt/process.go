@@ -64,15 +64,27 @@ func (p *process) wait() (status exitCode, err error) {
 	if err != nil {
 		return unknownCode, err
 	}
-	err = raw.Read(func(fd uintptr) bool {
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(poll, 0)
-		return n > 0 && err == nil
-	})
-	if err != nil {
+	if err = raw.Read(hasEnded); err != nil {
 		return unknownCode, err
 	}
 	return p.reap(), nil
+}
+
+// hasEnded tells whether the process of a pidfd is a zombie or gone.
+func hasEnded(pidfd uintptr) bool {
+	poll := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	n, err := unix.Poll(poll, 0)
+	return n > 0 && err == nil
+}
+
+// runs tells whether the process has not ended; after close it is false.
+func (p *process) runs() (running bool) {
+	raw, err := p.file.SyscallConn()
+	if err != nil {
+		return false
+	}
+	err = raw.Control(func(fd uintptr) { running = !hasEnded(fd) })
+	return running && err == nil
 }
 
 // waitContext is wait bounded by a context. After the context ends the process
