@@ -163,7 +163,16 @@ type Libvirt struct {
 	// CapsCache is the directory where probed capabilities of QEMU are kept
 	// and shared between containers.
 	CapsCache string
+	// Isolation is IsolationAuto or IsolationStrict.
+	Isolation string
 }
+
+// What becomes of machines on a host that cannot give each QEMU a user and a view
+// of the host's files of its own: they start all the same, or do not.
+const (
+	IsolationAuto   = "auto"
+	IsolationStrict = "strict"
+)
 
 // Storage holds the directories of the runtime.
 type Storage struct {
@@ -236,6 +245,7 @@ func Default() Config {
 			URI:       "qemu:///embed",
 			Accel:     "auto",
 			CapsCache: "/var/lib/uni/libvirt/cache",
+			Isolation: IsolationAuto,
 		},
 		Storage:     storage,
 		Cache:       Cache{MaxSize: 20 << 30},

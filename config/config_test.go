@@ -175,6 +175,7 @@ func TestParseErrors(t *testing.T) {
 		{"uri option", "[libvirt]\nuri = 'qemu:///system?socket=/x'", []string{`not a libvirt URI this runtime can use`}},
 		{"uri with two options", "[libvirt]\nuri = 'qemu:///embed?root=/x&y=1'", []string{`not a libvirt URI this runtime can use`}},
 		{"uri with a relative root", "[libvirt]\nuri = 'qemu:///embed?root=x'", []string{`"x" must be an absolute path`}},
+		{"isolation", "[libvirt]\nisolation = 'off'", []string{`"off" is not one of: auto, strict`}},
 		{"accel", "[libvirt]\naccel = 'hvf'", []string{`"hvf" is not one of: auto, kvm, tcg`}},
 		{"size unit", "[cache]\nmax_size = '20GB'", []string{`"20GB" is not a size: want a whole number with B, KiB`}},
 		{"size number", "[cache]\nmax_size = 20", []string{`want a size such as "20GiB", have an integer`}},

@@ -67,6 +67,7 @@ var keys = []key{
 
 	text("libvirt.uri", checkURI, func(c *Config) *string { return &c.Libvirt.URI }),
 	choice("libvirt.accel", []string{"auto", "kvm", "tcg"}, func(c *Config) *string { return &c.Libvirt.Accel }),
+	choice("libvirt.isolation", []string{IsolationAuto, IsolationStrict}, func(c *Config) *string { return &c.Libvirt.Isolation }),
 	text("libvirt.caps_cache", checkPath, func(c *Config) *string { return &c.Libvirt.CapsCache }),
 
 	text("storage.state_dir", checkStateDir, func(c *Config) *string { return &c.Storage.StateDir }),

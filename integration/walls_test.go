@@ -6,10 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,14 +19,16 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // TestWallsBetweenMachines asks from where a guest is that has taken over its
-// QEMU: a program with just the user, the groups and the bounding set of one
-// machine's QEMU tries what is another machine's, the runtime's and the host's.
-// It is not behind QEMU's seccomp filter and may do more than such a guest.
+// QEMU: a thread in the namespaces of one machine's QEMU, with its root, user and
+// groups and without capabilities, tries what is another machine's, the runtime's
+// and the host's. It is not behind QEMU's seccomp filter and may do more than such
+// a guest.
 func TestWallsBetweenMachines(t *testing.T) {
 	uniOnly(t)
 	on(t, func(t *testing.T, h *host) {
@@ -40,10 +42,10 @@ func TestWallsBetweenMachines(t *testing.T) {
 		mine.confined(t)
 		theirs.confined(t)
 
-		tries := slices.Concat(own(mine), processes(theirs, h), files(t, mine, theirs, h), secrets(h))
+		tries := slices.Concat(own(mine), processes(theirs, h), files(t, mine, theirs, h), secrets(h), hosts(t))
 		ask(t, mine, tries)
 		for _, try := range tries {
-			if _, err := os.Lstat(try.Target); try.Gone && errors.Is(err, fs.ErrNotExist) {
+			if _, err := os.Lstat(try.Target); filepath.IsAbs(try.Target) && errors.Is(err, fs.ErrNotExist) {
 				continue // a host without it, or a file of a moment
 			}
 			if try.Refused == try.allowed {
@@ -95,12 +97,17 @@ func describe(t *testing.T, pid int) machine {
 	if err != nil {
 		t.Fatal(err)
 	}
+	sees := seenFiles(t, pid)
 	for _, fd := range fds {
-		path, err := os.Readlink(proc + "/fd/" + fd.Name())
-		info, serr := os.Stat(path)
-		if err != nil || serr != nil || !info.Mode().IsRegular() || filepath.Ext(path) == ".log" {
-			continue
+		its, err := os.Stat(proc + "/fd/" + fd.Name())
+		at := slices.IndexFunc(sees, func(path string) bool {
+			info, serr := os.Stat(path)
+			return err == nil && serr == nil && os.SameFile(info, its)
+		})
+		if at < 0 {
+			continue // a socket, or libvirt's log
 		}
+		path := sees[at]
 		said, err := os.ReadFile(proc + "/fdinfo/" + fd.Name())
 		if err != nil {
 			t.Fatal(err)
@@ -135,16 +142,44 @@ func (m machine) confined(t *testing.T) {
 	if _, core, _ := strings.Cut(string(limits), "Max core file size"); err != nil || !slices.Equal(strings.Fields(core)[:2], []string{"0", "0"}) {
 		t.Errorf("core dumps of QEMU are bounded by %s, %v", limits, err)
 	}
+	if _, own, _ := strings.Cut(string(limits), "Max processes"); numbers(own)[0] == 0 || numbers(own)[0] > 1024 {
+		t.Errorf("threads of QEMU are bounded by %s", own)
+	}
+	if m.status["NoNewPrivs"] != "1" {
+		t.Error("QEMU may have new privileges")
+	}
+	if got, want := seenFiles(t, m.pid), slices.Sorted(maps.Keys(m.disks)); !slices.Equal(got, want) {
+		t.Errorf("QEMU has the files %v, want its disks %v", got, want)
+	}
 	if !slices.Contains(slices.Collect(maps.Values(m.disks)), true) {
 		t.Errorf("QEMU writes none of %v", m.disks)
 	}
 }
 
+// seenFiles are all that is below a process's root but for directories.
+func seenFiles(t *testing.T, pid int) []string {
+	t.Helper()
+	var found []string
+	root := fmt.Sprintf("/proc/%d/root", pid)
+	err := filepath.WalkDir(root+"/", func(path string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			found = append(found, strings.TrimPrefix(path, root))
+		}
+		if len(found) > 100 {
+			return fs.SkipAll // the host's
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return found
+}
+
 // try is one thing that the probe does, and what became of it.
 type try struct {
 	About, Kind, Target string
-	allowed             bool
-	Refused, Gone       bool // not there, for the probe
+	allowed, Refused    bool
 	Said                string
 }
 
@@ -178,9 +213,8 @@ func processes(m machine, h *host) []try {
 	return tries
 }
 
-// files are all that the runtime keeps: none but the probe's own disks can be
-// written, of the neighbour's only what machines share be read, and no socket
-// be called.
+// files are all that the runtime keeps, cached roots too: of them the probe has
+// none but its own disks, and can call no socket.
 func files(t *testing.T, mine, theirs machine, h *host) []try {
 	t.Helper()
 	var tries []try
@@ -190,8 +224,8 @@ func files(t *testing.T, mine, theirs machine, h *host) []try {
 			if err != nil {
 				return err
 			}
-			if info, err := e.Info(); err == nil && info.Sys().(*syscall.Stat_t).Uid == uint32(mine.uid) {
-				return nil // its own: the neighbour's are named below
+			if _, own := mine.disks[path]; own {
+				return nil
 			}
 			switch {
 			case e.Type()&fs.ModeSocket != 0:
@@ -200,11 +234,9 @@ func files(t *testing.T, mine, theirs machine, h *host) []try {
 			case e.IsDir():
 				tries = append(tries, try{About: "directory", Kind: "create", Target: path})
 			case e.Type().IsRegular():
-				tries = append(tries, try{About: "file", Kind: "write", Target: path})
-				if filepath.Base(path) == "master-key.aes" && !strings.Contains(commandLine(mine.pid), path) {
-					found["key"] = true
-					tries = append(tries, try{About: "neighbour's key", Kind: "read", Target: path})
-				}
+				found["key"] = found["key"] || filepath.Base(path) == "master-key.aes" && strings.Contains(commandLine(theirs.pid), path)
+				found["root"] = found["root"] || filepath.Ext(path) == ".erofs" && strings.HasPrefix(path, filepath.Join(h.data, "cache"))
+				tries = append(tries, try{About: "file", Kind: "read", Target: path}, try{About: "file", Kind: "write", Target: path})
 			}
 			return nil
 		})
@@ -218,7 +250,7 @@ func files(t *testing.T, mine, theirs machine, h *host) []try {
 			tries = append(tries, try{About: "neighbour's disk", Kind: "read", Target: path}, try{About: "neighbour's disk", Kind: "write", Target: path})
 		}
 	}
-	for _, what := range []string{"socket", "key", "layer"} {
+	for _, what := range []string{"socket", "key", "layer", "root"} {
 		if !found[what] {
 			t.Errorf("there is no %s to try", what)
 		}
@@ -246,19 +278,68 @@ func secrets(h *host) []try {
 	}
 }
 
-// asProbe is set in the environment of the probe, which is this program.
-const asProbe = "UNI_TEST_PROBE"
-
-// ask lets a probe with a machine's credentials do the tries.
-func ask(t *testing.T, m machine, tries []try) {
+// hosts are what everybody on the host can reach: files, devices, sockets and
+// memory with a name. The test can, or does not start.
+func hosts(t *testing.T) []try {
 	t.Helper()
-	data, err := json.Marshal(tries)
+	tries := []try{
+		{About: "the root", Kind: "create", Target: "/"},
+		{About: "a user namespace", Kind: "userns"},
+		{About: "the host's memory with names", Kind: "shm", Target: strconv.Itoa(sharedMemory(t))},
+	}
+	for _, dir := range []string{"/proc", "/sys", "/dev", "/usr", "/etc", "/tmp", "/var/tmp", "/run", "/dev/shm", "/sys/fs/cgroup"} {
+		tries = append(tries, try{About: "the host's", Kind: "list", Target: dir}, try{About: "the host's", Kind: "create", Target: dir})
+	}
+	for _, file := range []string{"/etc/passwd", "/usr/bin/qemu-system-x86_64", "/proc/self/exe", "/proc/1/cmdline", "/proc/cmdline",
+		"/dev/null", "/dev/zero", "/dev/kvm", "/dev/net/tun", "/dev/vhost-net", "/dev/urandom", "/dev/fuse", "/dev/ptmx"} {
+		tries = append(tries, try{About: "the host's", Kind: "read", Target: file})
+	}
+	for network, address := range map[string]string{"tcp": "127.0.0.1:0", "unix": "@uni-walls-" + strconv.Itoa(os.Getpid())} {
+		l, err := net.Listen(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		tries = append(tries, try{About: "a service of the host", Kind: "connect", Target: l.Addr().String()})
+	}
+	for _, try := range tries {
+		if err := attempts[try.Kind](try.Target); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENXIO) && try.Kind != "create" {
+			t.Errorf("%s %s cannot be tried, not even here: %v", try.Kind, try.Target, err)
+		}
+	}
+	return tries
+}
+
+// sharedMemory makes System V shared memory that is open to everybody.
+func sharedMemory(t *testing.T) int {
+	t.Helper()
+	id, err := unix.SysvShmGet(unix.IPC_PRIVATE, 4096, unix.IPC_CREAT|0o666)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), publicCopy(t))
+	t.Cleanup(func() { _, _ = unix.SysvShmCtl(id, unix.IPC_RMID, nil) })
+	return id
+}
+
+// asProbe is set in the environment of the probe, which is this program.
+const asProbe = "UNI_TEST_PROBE"
+
+// inquiry is what the probe is told: as what it does the tries.
+type inquiry struct {
+	Pid, Uid, Gid int
+	Groups        []uint32
+	Tries         []try
+}
+
+// ask lets a probe do the tries in a machine's place.
+func ask(t *testing.T, m machine, tries []try) {
+	t.Helper()
+	data, err := json.Marshal(inquiry{m.pid, m.uid, int(m.gid), m.groups, tries})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
 	cmd.Dir, cmd.Env, cmd.Stdin = "/", []string{asProbe + "=1"}, bytes.NewReader(data)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(m.uid), Gid: m.gid, Groups: m.groups}}
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
@@ -270,50 +351,77 @@ func ask(t *testing.T, m machine, tries []try) {
 	}
 }
 
-// publicCopy is this program where everybody can run it.
-func publicCopy(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "uni-probe-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	self, err := os.Open("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer self.Close()
-	to, err := os.OpenFile(filepath.Join(dir, "probe"), os.O_CREATE|os.O_WRONLY, 0o755)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = io.Copy(to, self)
-	if err := errors.Join(err, to.Close(), os.Chmod(dir, 0o755)); err != nil {
-		t.Fatal(err)
-	}
-	return to.Name()
-}
-
-// answerTries does what standard input says and tells what happened.
+// answerTries does what standard input says and tells what happened. All of it
+// happens on one thread, the only one that is in the machine's place.
 func answerTries() error {
-	var tries []try
-	if err := json.NewDecoder(os.Stdin).Decode(&tries); err != nil {
+	var p inquiry
+	if err := json.NewDecoder(os.Stdin).Decode(&p); err != nil {
 		return err
 	}
-	for i := range tries {
-		err := attempts[tries[i].Kind](tries[i].Target)
-		tries[i].Said = "done"
+	runtime.LockOSThread()
+	if err := become(p); err != nil {
+		return err
+	}
+	for i, try := range p.Tries {
+		err := attempts[try.Kind](try.Target)
+		p.Tries[i].Said = "done"
 		if err != nil {
-			tries[i].Said = err.Error()
+			p.Tries[i].Said = err.Error()
 		}
-		// What is not there was not tried, and is no refusal.
-		tries[i].Gone = errors.Is(err, fs.ErrNotExist)
-		tries[i].Refused = errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS)
-		if err != nil && !tries[i].Refused && !tries[i].Gone {
-			return fmt.Errorf("%s %s: %w", tries[i].Kind, tries[i].Target, err)
+		p.Tries[i].Refused = slices.ContainsFunc(refusals, func(r error) bool { return errors.Is(err, r) })
+		if err != nil && !p.Tries[i].Refused {
+			return fmt.Errorf("%s %s: %w", try.Kind, try.Target, err)
 		}
 	}
-	return json.NewEncoder(os.Stdout).Encode(tries)
+	return json.NewEncoder(os.Stdout).Encode(p.Tries)
+}
+
+// refusals are how the kernel says that one may not, or has no name for it. What
+// is tried is there, as the test sees it.
+var refusals = []error{fs.ErrPermission, fs.ErrNotExist, unix.EROFS, unix.ENOTDIR, unix.ECONNREFUSED}
+
+// become puts this thread into the namespaces of a process, at its root, with its
+// user and groups and no capabilities.
+func become(p inquiry) error {
+	proc := fmt.Sprintf("/proc/%d/", p.Pid)
+	root, err := os.OpenFile(proc+"root", unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	var spaces []*os.File
+	for _, name := range []string{"ipc", "net", "uts", "cgroup", "mnt"} {
+		ns, err := os.Open(proc + "ns/" + name)
+		if err != nil {
+			return err
+		}
+		spaces = append(spaces, ns)
+	}
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return err
+	}
+	for _, ns := range spaces {
+		if err := unix.Setns(int(ns.Fd()), 0); err != nil {
+			return fmt.Errorf("enter %s: %w", ns.Name(), err)
+		}
+	}
+	if err := errors.Join(unix.Fchdir(int(root.Fd())), unix.Chroot(".")); err != nil {
+		return err
+	}
+	var groups unsafe.Pointer
+	if len(p.Groups) > 0 {
+		groups = unsafe.Pointer(&p.Groups[0])
+	}
+	// Of this thread alone; the package's functions do it to all.
+	for _, call := range [][]uintptr{
+		{unix.SYS_SETGROUPS, uintptr(len(p.Groups)), uintptr(groups), 0},
+		{unix.SYS_SETRESGID, uintptr(p.Gid), uintptr(p.Gid), uintptr(p.Gid)},
+		{unix.SYS_SETRESUID, uintptr(p.Uid), uintptr(p.Uid), uintptr(p.Uid)},
+	} {
+		if _, _, errno := syscall.RawSyscall(call[0], call[1], call[2], call[3]); errno != 0 {
+			return errno
+		}
+	}
+	return nil
 }
 
 // attempts change nothing where they succeed.
@@ -328,13 +436,15 @@ var attempts = map[string]func(target string) error{
 		}
 		return errors.Join(f.Close(), os.Remove(f.Name()))
 	},
-	"connect": func(path string) error {
-		c, err := net.Dial("unix", path)
-		if err == nil {
-			c.Close()
+	"connect": connects,
+	"shm": func(id string) error {
+		_, err := unix.SysvShmAttach(number(id), 0, unix.SHM_RDONLY)
+		if errors.Is(err, unix.EINVAL) { // shmat(2): no such number
+			return fs.ErrNotExist
 		}
 		return err
 	},
+	"userns": func(string) error { return forks(unix.CLONE_NEWUSER) },
 	"signal": func(pid string) error { return unix.Kill(number(pid), 0) },
 	"ptrace": func(pid string) error {
 		runtime.LockOSThread()
@@ -351,6 +461,36 @@ var attempts = map[string]func(target string) error{
 		}
 		return nil
 	},
+}
+
+// connects calls a Unix socket, or a port, on the calling thread.
+func connects(address string) error {
+	domain, to := unix.AF_UNIX, unix.Sockaddr(&unix.SockaddrUnix{Name: address})
+	if at, err := netip.ParseAddrPort(address); err == nil {
+		domain, to = unix.AF_INET, &unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}
+	}
+	fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Connect(fd, to)
+}
+
+// forks makes a process that ends at once. Only system calls that are made without
+// Go's scheduler may be between.
+func forks(flags uintptr) error {
+	pid, _, errno := syscall.RawSyscall6(unix.SYS_CLONE, flags|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	if pid == 0 && errno == 0 {
+		for {
+			syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+		}
+	}
+	if errno != 0 {
+		return errno
+	}
+	_, err := unix.Wait4(int(pid), nil, 0, nil)
+	return err
 }
 
 func opens(path string, flags int) error {

@@ -10,6 +10,7 @@ import (
 
 	lv "libvirt.org/go/libvirt"
 
+	"containerd-shim-uni/libvirt/confine"
 	"containerd-shim-uni/unikernel"
 )
 
@@ -26,15 +27,23 @@ func (d *Driver) Attach(ctx context.Context, name string, disk unikernel.Disk, u
 	return d.plug(ctx, name, "attach disk %s to", disk, unit, func(ctx context.Context, dom *lv.Domain, text string) error {
 		lent, err := d.lend(name, disk)
 		if err == nil {
+			err = d.view(name, disk, confine.Reveal)
+		}
+		if err == nil {
 			err = dom.AttachDeviceFlags(text, lv.DOMAIN_DEVICE_MODIFY_LIVE)
 		}
 		if err == nil && ctx.Err() != nil {
 			err = errors.Join(ctx.Err(), unplug(dom, text))
 		}
-		if err != nil && lent {
-			if back := d.takeBack(name, disk); back != nil {
-				d.log("after disk %s of machine %s: %v", disk.Serial, name, back)
-			}
+		if err == nil {
+			return nil
+		}
+		back := d.view(name, disk, confine.Conceal)
+		if lent {
+			back = errors.Join(back, d.takeBack(name, disk))
+		}
+		if back != nil {
+			d.log("after disk %s of machine %s: %v", disk.Serial, name, back)
 		}
 		return err
 	})
@@ -50,7 +59,7 @@ func (d *Driver) Detach(ctx context.Context, name string, disk unikernel.Disk, u
 		if err := unplug(dom, text); err != nil {
 			return err
 		}
-		return d.takeBack(name, disk)
+		return errors.Join(d.view(name, disk, confine.Conceal), d.takeBack(name, disk))
 	})
 }
 
@@ -124,6 +133,29 @@ func (d *Driver) lend(machine string, disk unikernel.Disk) (added bool, err erro
 		return grantDisk(disk, own(d.account, id.uid))
 	})
 	return added, err
+}
+
+// view reveals a disk's files to the machine's QEMU, or conceals them. Of two units
+// with one file, which then is only read and so never opened again, the first
+// that goes takes it away.
+func (d *Driver) view(machine string, disk unikernel.Disk, f func(pid int, files []confine.File) error) error {
+	files, err := filesOf(disk)
+	if errors.Is(err, fs.ErrNotExist) {
+		files, err = []confine.File{{Path: disk.Path}}, nil
+	}
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	dom := d.domains[machine]
+	d.mu.Unlock()
+	if dom == nil || dom.vm == nil || dom.over() {
+		return nil // nobody has a view
+	}
+	if err := f(dom.vm.pid, files); err != nil && !dom.over() {
+		return fmt.Errorf("the view of QEMU: %w", err)
+	}
+	return nil
 }
 
 // takeBack gives root a file that was lent. That of a machine without a user was

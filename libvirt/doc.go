@@ -52,7 +52,8 @@
 // # Files
 //
 // Each machine's QEMU runs as a user of its own, see lease, in the group of the
-// distribution's user for QEMU, with libvirt's seccomp filter.
+// distribution's user for QEMU, with libvirt's seccomp filter. Once it has started
+// it has its machine's disks and no other file, see package confine.
 // libvirt relabels nothing: the root's disk is one inode in many containers,
 // and its owner must not change with each start and end. Create sees to it that
 // QEMU can read and write what it must (see grant): a disk that is written

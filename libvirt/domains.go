@@ -106,7 +106,11 @@ func (d *Driver) Create(ctx context.Context, m unikernel.Machine) (unikernel.Pid
 		d.forget(dom)
 		return fail(err)
 	}
-	return d.pids(dom), nil
+	pids := d.pids(dom)
+	if err := d.confine(pids.VM, m.Disks); err != nil {
+		return fail(errors.Join(err, d.Destroy(context.WithoutCancel(ctx), m.Name)))
+	}
+	return pids, nil
 }
 
 // prepare finds the machine a user, opens its files to it and writes its document.
@@ -159,7 +163,12 @@ func (d *Driver) launch(ctx context.Context, m unikernel.Machine, text string) e
 		if d.within == nil || m.NetNS == "" {
 			return begin()
 		}
-		return d.within(m.NetNS, begin)
+		return d.within(m.NetNS, func() error {
+			// The thread is spent, so it may leave the host's message queues and
+			// System V memory too. Where it may not, the user is the wall.
+			_ = unix.Unshare(unix.CLONE_NEWIPC)
+			return begin()
+		})
 	})
 }
 
@@ -362,13 +371,24 @@ func (d *Driver) each(ctx context.Context, name, what string, f func(*lv.Domain)
 		}
 		defer dom.Free()
 		err = f(dom)
+		ended := err != nil && d.hasEnded(name) // libvirt may not know it yet
 		if code(err) == lv.ERR_OPERATION_INVALID {
-			if active, aerr := dom.IsActive(); aerr == nil && !active {
-				return fmt.Errorf("%s machine %s: %w: it does not run", what, name, unikernel.ErrNotFound)
-			}
+			active, aerr := dom.IsActive()
+			ended = ended || aerr == nil && !active
+		}
+		if ended {
+			return fmt.Errorf("%s machine %s: %w: it does not run", what, name, unikernel.ErrNotFound)
 		}
 		return wrap(err, "%s machine %s", what, name)
 	})
+}
+
+// hasEnded tells whether a machine is known to have ended.
+func (d *Driver) hasEnded(name string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	dom := d.domains[name]
+	return dom != nil && dom.over()
 }
 
 // destroyTimeout bounds Destroy when its context has no end.

@@ -44,8 +44,11 @@ type Options struct {
 	// Identities is where the host's machines say which users are theirs. Empty
 	// is DefaultIdentities.
 	Identities string
+	// Strict refuses machines whose QEMU would have the user of others, or could
+	// name the host's files. Without it the log says so.
+	Strict bool
 	// Within runs a function on a thread inside the network namespace at a
-	// path. With it the embedded driver starts machines in theirs; nil, and
+	// path. The thread ends with it. With it the embedded driver starts machines in theirs; nil, and
 	// every other driver, starts them in the host's.
 	Within func(path string, f func() error) error
 	// Log gets what an operator should know and is no error of a call. May be nil.
@@ -76,6 +79,8 @@ type Driver struct {
 	// identities is where they are written down.
 	apart      bool
 	identities string
+	strict     bool
+	unconfined sync.Once // that it is so was logged
 	log        func(format string, args ...any)
 	// document turns a machine into a domain, find takes hold of its QEMU. Only
 	// tests change them.
@@ -132,6 +137,9 @@ func Open(ctx context.Context, opts Options) (*Driver, error) {
 	d := newDriver(t, log)
 	d.host, d.account, d.identities = host, user, opts.identities()
 	d.apart = opts.User == "" && user.uid != 0 && d.identities != ""
+	if d.strict = opts.Strict; d.strict && !d.apart {
+		return nil, fmt.Errorf("%w: machines cannot have users of their own (see the log), and isolation is strict", unikernel.ErrUnavailable)
+	}
 	if t.embedded() {
 		d.within = opts.Within
 	}
@@ -168,7 +176,7 @@ func (d *Driver) openEmbedded(ctx context.Context) error {
 	if err := claimEmbed(d.target.root); err != nil {
 		return err
 	}
-	if err := prepareEmbed(d.target.root, d.caps); err != nil {
+	if err := prepareEmbed(d.target.root, d.caps, d.apart); err != nil {
 		yieldEmbed()
 		return fmt.Errorf("embedded libvirt: %w", err)
 	}

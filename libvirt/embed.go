@@ -7,12 +7,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"containerd-shim-uni/libvirt/confine"
 	"containerd-shim-uni/unikernel"
 )
 
@@ -56,7 +58,7 @@ func yieldEmbed() {
 // prepareEmbed makes the root of an embedded driver with its configuration and
 // the shared knowledge of QEMU. QEMU's user passes through the root to its
 // own files, so it is searchable for everyone and listable for none.
-func prepareEmbed(root, caps string) error {
+func prepareEmbed(root, caps string, apart bool) error {
 	if err := os.MkdirAll(root, 0o711); err != nil {
 		return err
 	}
@@ -66,18 +68,22 @@ func prepareEmbed(root, caps string) error {
 		}
 	}
 	file := filepath.Join(root, "etc/qemu.conf")
-	if err := os.WriteFile(file, []byte(qemuConf()), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(qemuConf(apart, confine.Possible() == nil)), 0o600); err != nil {
 		return err
 	}
 	return copyCaps(caps, filepath.Join(root, capsDir))
 }
 
+// maxThreads bounds those of a QEMU that has a user of its own. It has one a virtual
+// CPU, 64 for blocking I/O at most (util/thread-pool.c), and less than ten others.
+const maxThreads = 1024
+
 // qemuConf is the embedded driver's configuration, see libvirt's
 // src/qemu/qemu.conf.in for the settings:
 //   - stdio_handler: without the daemon virtlogd each start would wait a minute;
 //   - cgroup_controllers: the caller places QEMU in the container's cgroup;
-//   - namespaces: one mount namespace a machine costs time. Without it QEMU can
-//     open what is open to everybody on the host;
+//   - namespaces: by default a mount namespace a machine where libvirt was built
+//     for it, see package confine. Where it cannot be made, starts would fail;
 //   - security_driver: SELinux and AppArmor profiles know libvirt's own
 //     directories only. QEMU's user and seccomp filter hold without them;
 //   - dynamic_ownership, remember_owner: nothing is relabelled, see security;
@@ -85,12 +91,12 @@ func prepareEmbed(root, caps string) error {
 //     QEMU that is probed. As another user, to whom /dev/kvm is closed, it would
 //     be probed again at every start: libvirt lets the probe open the device
 //     all the same, then finds its result at odds with the device's mode;
-//   - max_core: no dumps of the guest's memory.
-func qemuConf() string {
+//   - max_core: no dumps of the guest's memory;
+//   - max_processes: threads of a user, see maxThreads.
+func qemuConf(apart, namespaces bool) string {
 	lines := []string{
 		`stdio_handler = "file"`,
 		`cgroup_controllers = [ ]`,
-		`namespaces = [ ]`,
 		`security_driver = "none"`,
 		`security_default_confined = 0`,
 		`seccomp_sandbox = 1`,
@@ -99,6 +105,12 @@ func qemuConf() string {
 		`dynamic_ownership = 0`,
 		`remember_owner = 0`,
 		`max_core = 0`,
+	}
+	if apart {
+		lines = append(lines, `max_processes = `+strconv.Itoa(maxThreads))
+	}
+	if !namespaces {
+		lines = append(lines, `namespaces = [ ]`)
 	}
 	return strings.Join(lines, "\n") + "\n"
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"containerd-shim-uni/libvirt/confine"
 	"containerd-shim-uni/unikernel"
 )
 
@@ -38,14 +39,14 @@ func TestPrepareAndRemoveEmbed(t *testing.T) {
 	write(t, filepath.Join(caps, "a.xml"), "<a/>", 0o600)
 	write(t, filepath.Join(caps, "lock"), "", 0o600)
 	for range 2 { // a root that another process left is taken over
-		if err := prepareEmbed(root, caps); err != nil {
+		if err := prepareEmbed(root, caps, true); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if got := read(t, filepath.Join(root, capsDir, "a.xml")); got != "<a/>" {
 		t.Errorf("what is known of QEMU: %q", got)
 	}
-	if got := read(t, filepath.Join(root, "etc/qemu.conf")); got != qemuConf() {
+	if got := read(t, filepath.Join(root, "etc/qemu.conf")); got != qemuConf(true, confine.Possible() == nil) {
 		t.Errorf("configuration: %q", got)
 	}
 	if _, err := os.Stat(filepath.Join(root, capsDir, "lock")); err == nil {

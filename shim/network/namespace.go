@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"containerd-shim-uni/shim/thread"
+	"containerd-shim-uni/unikernel/thread"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"

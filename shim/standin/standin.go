@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"containerd-shim-uni/shim/thread"
+	"containerd-shim-uni/unikernel/thread"
 
 	"golang.org/x/sys/unix"
 )

@@ -50,6 +50,7 @@ var checks = []struct {
 	{"qemu", checkQEMU},
 	{"firmware", checkFirmware},
 	{"libvirt", checkLibvirt},
+	{"isolation", checkIsolation},
 	{"shim", checkShim},
 	{"containerd", checkContainerd},
 	{"kernel", checkKernel},

@@ -112,6 +112,24 @@ func checkLibvirt(_ context.Context, h host, c config.Config) finding {
 	return checkDaemon(h, c.Libvirt.URI)
 }
 
+// checkIsolation is about what keeps a guest that has taken over its QEMU from the
+// host and from other machines.
+func checkIsolation(_ context.Context, h host, c config.Config) finding {
+	say := warn
+	if c.Libvirt.Isolation == config.IsolationStrict {
+		say = fail
+	}
+	if err := h.probeMounts(); err != nil {
+		return say("run containerd where it may make mount namespaces and devices (CAP_SYS_ADMIN, CAP_MKNOD)",
+			"every QEMU can read what is open to everybody on the host: %v", err)
+	}
+	if !h.hasUser("libvirt-qemu") && !h.hasUser("qemu") {
+		return say("install libvirt-daemon-system (Fedora: libvirt-daemon-driver-qemu), or run deploy/qemu-user.sh",
+			"every QEMU runs as root: there is no user libvirt-qemu or qemu, in whose group a machine's own user is")
+	}
+	return ok("each QEMU has its machine's disks as its only files")
+}
+
 // oldestLibvirt is the oldest that the shim takes, see libvirt/load.go: its
 // version 8.2, as the name of its library's file has it.
 const oldestLibvirt = 8002

@@ -21,7 +21,7 @@ const qboot = "/usr/share/qemu/qboot.rom"
 func goodHost(t *testing.T) (host, config.Config) {
 	t.Helper()
 	h := host{
-		root: t.TempDir(), arch: "amd64", probeKVM: func() error { return nil },
+		root: t.TempDir(), arch: "amd64", probeKVM: func() error { return nil }, probeMounts: func() error { return nil },
 		output: func(_ context.Context, program string, _ ...string) (string, error) {
 			return filepath.Base(program) + " 1.0", nil
 		},
@@ -92,6 +92,12 @@ func TestChecks(t *testing.T) {
 			c.Libvirt.Accel = accel
 		}
 	}
+	noMounts := func(isolation string) func(*testing.T, *host, *config.Config) {
+		return func(_ *testing.T, h *host, c *config.Config) {
+			h.probeMounts = func() error { return broken }
+			c.Libvirt.Isolation = isolation
+		}
+	}
 	nothing := func(*testing.T, *host, *config.Config) {}
 	uri := func(uri string) func(*testing.T, *host, *config.Config) {
 		return func(_ *testing.T, _ *host, c *config.Config) { c.Libvirt.URI = uri }
@@ -150,6 +156,9 @@ func TestChecks(t *testing.T) {
 		{"libvirt", remove("/etc/passwd"), levelFail, "no user libvirt-qemu"},
 		{"libvirt", uri("qemu:///system"), levelFail, "start libvirtd"},
 		{"libvirt", uri("qemu:///embed?root=/x"), levelOK, "embedded"},
+		{"isolation", noMounts(config.IsolationAuto), levelWarn, "broken"},
+		{"isolation", noMounts(config.IsolationStrict), levelFail, "CAP_SYS_ADMIN"},
+		{"isolation", remove("/etc/passwd"), levelWarn, "as root"},
 		{"shim", remove("/usr/local/bin/" + shimName), levelFail, "no " + shimName},
 		{"shim", noOutput, levelFail, "broken"},
 		{"containerd", remove("/usr/bin/containerd"), levelFail, "install containerd"},

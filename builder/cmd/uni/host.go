@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"containerd-shim-uni/libvirt/confine"
 	"containerd-shim-uni/libvirt/kvm"
 )
 
@@ -22,6 +23,8 @@ type host struct {
 	uid  int
 	// probeKVM runs a virtual CPU.
 	probeKVM func() error
+	// probeMounts makes a mount namespace as one is made for QEMU.
+	probeMounts func() error
 	// output runs a program and returns what it printed.
 	output func(ctx context.Context, program string, args ...string) (string, error)
 }
@@ -29,7 +32,7 @@ type host struct {
 func realHost() host {
 	return host{
 		arch: runtime.GOARCH, uid: os.Geteuid(), output: output,
-		probeKVM: func() error { return kvm.Probe(kvm.Device) },
+		probeKVM: func() error { return kvm.Probe(kvm.Device) }, probeMounts: confine.Possible,
 	}
 }
 

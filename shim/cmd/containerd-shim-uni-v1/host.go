@@ -72,6 +72,7 @@ func (h *host) options(cfg config.Config) libvirt.Options {
 	return libvirt.Options{
 		URI: cfg.Libvirt.URI, Accel: cfg.Libvirt.Accel, CapsCache: cfg.Libvirt.CapsCache,
 		EmbedRoot: filepath.Join(cfg.Storage.StateDir, unikernel.Key(h.namespace, "shim/"+h.group)),
+		Strict:    cfg.Libvirt.Isolation == config.IsolationStrict,
 		Within:    network.Within,
 		Log:       log.L.Infof,
 	}

@@ -1,0 +1,154 @@
+package confine
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// prisoner is a process in a mount namespace of its own, in QEMU's place.
+func prisoner(t *testing.T, flags uintptr) int {
+	t.Helper()
+	if os.Getenv("UNI_QEMU_TESTS") != "1" {
+		t.Skip("mounts; set UNI_QEMU_TESTS=1")
+	}
+	cmd := exec.CommandContext(t.Context(), "cat")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
+	cmd.Dir = "/"
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close(); _ = cmd.Wait() })
+	// As QEMU when it answers, it then has its libraries.
+	if _, err := io.WriteString(in, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	return cmd.Process.Pid
+}
+
+// view are the files below a process's root, but for directories.
+func view(t *testing.T, pid int) string {
+	t.Helper()
+	root := fmt.Sprintf("/proc/%d/root/", pid)
+	var found []string
+	err := filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			found = append(found, "/"+strings.TrimPrefix(path, root))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(found, " ")
+}
+
+// TestConfine: a process has the files it is given and no other, before and after
+// one comes and goes; the host's mounts and our own root stay as they are.
+func TestConfine(t *testing.T) {
+	pid := prisoner(t, syscall.CLONE_NEWNS)
+	defer unix.Umask(unix.Umask(0o077)) // a shim's
+	dir := t.TempDir()
+	file := func(name string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(name), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	disk, root, later := file("disk"), file("root"), file("later")
+	before, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := []File{{Path: disk}, {Path: root, ReadOnly: true}, {Path: root, ReadOnly: true}}
+	if err := To(pid, files); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := view(t, pid), disk+" "+root; got != want {
+		t.Errorf("the process has %q, want %q", got, want)
+	}
+	its := func(path string) string { return fmt.Sprintf("/proc/%d/root%s", pid, path) }
+	if err := os.WriteFile(its(disk), []byte("written"), 0); err != nil {
+		t.Error(err)
+	}
+	if got, err := os.ReadFile(disk); err != nil || string(got) != "written" {
+		t.Errorf("the disk holds %q, %v", got, err)
+	}
+	if err := os.WriteFile(its(root), nil, 0); !errors.Is(err, unix.EROFS) {
+		t.Errorf("writing a disk that is read: %v", err)
+	}
+	if info, err := os.Stat(its(dir)); err != nil || info.Mode().Perm() != 0o711 {
+		t.Errorf("the directory: %v, %v", info.Mode(), err)
+	}
+
+	one := []File{{Path: later}}
+	for range 2 { // it may come again
+		if err := Reveal(pid, one); err != nil {
+			t.Fatal(err)
+		}
+		if got := view(t, pid); got != disk+" "+later+" "+root {
+			t.Errorf("after one came: %s", got)
+		}
+		if err := Conceal(pid, one); err != nil {
+			t.Fatal(err)
+		}
+		if err := Conceal(pid, one); err != nil {
+			t.Errorf("concealed again: %v", err)
+		}
+		if got := view(t, pid); got != disk+" "+root {
+			t.Errorf("after it went: %s", got)
+		}
+	}
+	if err := errors.Join(Conceal(pid, files), Reveal(pid, one)); err != nil || view(t, pid) != later {
+		t.Errorf("without the first ones: %v, %s", err, view(t, pid))
+	}
+	if after, err := os.ReadFile("/proc/self/mounts"); err != nil || string(after) != string(before) {
+		t.Errorf("our mounts changed to %s, %v", after, err)
+	}
+}
+
+// TestNotConfined: a process that shares our namespace, or another's, keeps what
+// it has, and nothing is hidden from it.
+func TestNotConfined(t *testing.T) {
+	pid := prisoner(t, 0)
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	one := []File{{Path: file}}
+	if err := To(pid, one); !errors.Is(err, ErrShared) {
+		t.Errorf("confine: %v", err)
+	}
+	if err := errors.Join(Reveal(pid, one), Conceal(pid, one)); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
+	}
+	if err := Alone(pid); !errors.Is(err, ErrShared) {
+		t.Errorf("it is alone: %v", err)
+	}
+	if err := Alone(prisoner(t, syscall.CLONE_NEWNS)); err != nil {
+		t.Error(err)
+	}
+}
