@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/netip"
 	"syscall"
 	"time"
 
@@ -215,6 +216,29 @@ type Timekeeper interface {
 // occupies there.
 type Spacious interface {
 	Space(ctx context.Context, free, held int64) error
+}
+
+// Conn is one end of a connection whose two directions end one by one, such as a
+// *net.TCPConn.
+type Conn interface {
+	io.ReadWriter
+	// CloseWrite lets the other side read end-of-file.
+	CloseWrite() error
+}
+
+// Forwarder is a Session whose guest takes connections of the host to servers in the
+// machine.
+type Forwarder interface {
+	// Forward connects to the TCP server at an address of the guest's own, and then
+	// carries between it and the client until both directions have ended. Where nobody
+	// listens at a loopback address it tries the other family's. An error means that
+	// the connection was not made, or broke off: what was read of it may not be all.
+	// It is ErrNotFound when nobody listens, and ErrUnavailable when the guest does
+	// not answer or has as many connections as it may.
+	//
+	// It ends when ctx does. The caller then closes the client, which ends what may
+	// still read from it and write to it.
+	Forward(ctx context.Context, to netip.AddrPort, client Conn) error
 }
 
 // Process is a process in a guest.

@@ -117,14 +117,24 @@ func guard(index int, nic unikernel.Interface) (asm.Instructions, error) {
 // load copies size bytes at offset of the frame to the stack; a frame that is
 // too short is dropped.
 func load(offset int32, stack int32, size int32) asm.Instructions {
+	return loadOr("drop", offset, stack, size)
+}
+
+// loadOr is load that goes to a label with a frame that is too short.
+func loadOr(short string, offset int32, stack int32, size int32) asm.Instructions {
+	return append(asm.Instructions{asm.Mov.Imm(asm.R2, offset)}, loadAt(short, asm.R2, stack, size)...)
+}
+
+// loadAt is loadOr with the offset in a register.
+func loadAt(short string, offset asm.Register, stack int32, size int32) asm.Instructions {
 	return asm.Instructions{
+		asm.Mov.Reg(asm.R2, offset),
 		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Imm(asm.R2, offset),
 		asm.Mov.Reg(asm.R3, asm.RFP),
 		asm.Add.Imm(asm.R3, stack),
 		asm.Mov.Imm(asm.R4, size),
 		asm.FnSkbLoadBytes.Call(),
-		asm.JNE.Imm(asm.R0, 0, "drop"),
+		asm.JNE.Imm(asm.R0, 0, short),
 	}
 }
 

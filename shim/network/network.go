@@ -226,7 +226,8 @@ func (l Linker) link(h *netlink.Handle, key string, i int, nic unikernel.Interfa
 	)
 }
 
-// classify runs a program on every frame that comes in through a link.
+// classify runs a program on every frame that comes in through a link. When it fails
+// it leaves nothing.
 func classify(h *netlink.Handle, key string, link netlink.Link, instructions asm.Instructions) error {
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "uni_link", Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: instructions,
@@ -249,7 +250,7 @@ func classify(h *netlink.Handle, key string, link netlink.Link, instructions asm
 		Fd: program.FD(), Name: filterName(key), DirectAction: true,
 	})
 	if err != nil {
-		return fmt.Errorf("add the program to %s: %w", link.Attrs().Name, err)
+		return errors.Join(fmt.Errorf("add the program to %s: %w", link.Attrs().Name, err), h.QdiscDel(qdisc))
 	}
 	return nil
 }

@@ -42,6 +42,7 @@ func (s *Sandbox) Boot(ctx context.Context) (unikernel.Session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.session = session
+	close(s.up)
 	if s.state == Ended { // a guest that starts by itself may be done already
 		return session, nil
 	}

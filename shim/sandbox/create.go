@@ -131,6 +131,7 @@ func (s *Sandbox) Create(ctx context.Context, guest unikernel.Guest, build Build
 		return err
 	}
 	s.watch()
+	s.watchLoopback()
 	return ctx.Err() // nobody waits for a machine whose client is gone
 }
 

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"net"
 
 	"containerd-shim-uni/config"
 	"containerd-shim-uni/shim/cgroup"
@@ -61,7 +62,11 @@ type Networks interface {
 	// Join moves the taps of a paused machine into the namespace at path,
 	// unless they are there, and links them to its interfaces.
 	Join(key, path string, n unikernel.Network) error
-	// Remove takes away what Tap and Join made, from key and path alone.
+	// Listen takes the TCP connections made within the namespace at path to any
+	// address of its own that nothing there listens at; a connection's local address
+	// is the one it was made to.
+	Listen(key, path string) ([]net.Listener, error)
+	// Remove takes away what Tap, Join and Listen made, from key and path alone.
 	// Nothing need be there.
 	Remove(key, path string) error
 }

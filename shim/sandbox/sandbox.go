@@ -62,8 +62,8 @@ type Sandbox struct {
 	vm       *process
 	standIn  *StandIn
 
-	// ended is closed once end is set.
-	ended chan struct{}
+	// up is closed once there is a session, ended once end is set.
+	up, ended chan struct{}
 	// watching ends with the sandbox; watchers are those who look at processes.
 	watching     context.Context
 	stopWatching context.CancelFunc
@@ -95,7 +95,7 @@ func New(host Host, spec Spec) *Sandbox {
 	s := &Sandbox{
 		spec: spec, names: spec.Names, host: host, networks: host.Networks(spec.Config),
 		netns: spec.NetNS, ownNetns: spec.NetNS == "",
-		vm: noProcess(), ended: make(chan struct{}), plugging: make(chan struct{}, 1), members: map[string]bool{},
+		vm: noProcess(), up: make(chan struct{}), ended: make(chan struct{}), plugging: make(chan struct{}, 1), members: map[string]bool{},
 	}
 	if s.ownNetns {
 		s.netns = s.names.netns()

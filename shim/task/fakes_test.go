@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -218,6 +220,8 @@ type fakeNetworks struct {
 	namespaces      int
 	occupyErr       error
 	occupants       []*exec.Cmd
+	listeners       []net.Listener
+	listenErr       error
 }
 
 func (n *fakeNetworks) New(string) error  { n.namespaces++; return n.newErr }
@@ -251,6 +255,9 @@ func (n *fakeNetworks) Tap(_, _ string, found unikernel.Network, _ int) ([]unike
 }
 func (n *fakeNetworks) Join(string, string, unikernel.Network) error { return n.joinErr }
 func (n *fakeNetworks) Remove(string, string) error                  { n.taps = 0; return nil }
+func (n *fakeNetworks) Listen(string, string) ([]net.Listener, error) {
+	return n.listeners, n.listenErr
+}
 
 // fakeGuest answers as told.
 type fakeGuest struct {
@@ -311,6 +318,12 @@ type fakeSession struct {
 	clock    int   // how often it was set
 	stats    *unikernel.Stats
 	limits   unikernel.Limits
+}
+
+// Forward implements unikernel.Forwarder: every server says where it is and ends.
+func (s *fakeSession) Forward(_ context.Context, to netip.AddrPort, client unikernel.Conn) error {
+	_, err := io.WriteString(client, to.String())
+	return err
 }
 
 func (s *fakeSession) Stats(context.Context) (unikernel.Stats, error) {

@@ -3,6 +3,8 @@ package task
 import (
 	"encoding/json"
 	"errors"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -172,4 +174,33 @@ func TestOccupant(t *testing.T) {
 		b.wantEvents("create", "start", "exit", "delete")
 		b.wantNothing()
 	}
+}
+
+// TestForwarding: what connects on the host is carried to the guest as long as the
+// container is there, and one that starts needs nothing of it.
+func TestForwarding(t *testing.T) {
+	b := newBench(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.host.networks.listeners = []net.Listener{l}
+	c := b.must(true)
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if said, err := io.ReadAll(conn); err != nil || string(said) != l.Addr().String() {
+		t.Errorf("the guest was asked for %q, %v", said, err)
+	}
+	b.end(c)
+	b.remove()
+	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after the container, the listener says %v", err)
+	}
+
+	b = newBench(t)
+	b.host.networks.listenErr = os.ErrPermission
+	b.must(true)
 }

@@ -175,9 +175,13 @@ func (m *member) Exec(ctx context.Context, id string, p *specs.Process, io unike
 }
 
 func (m *member) start(ctx context.Context, kind wire.Kind, io unikernel.Stdio, w wire.Process) (unikernel.Process, error) {
-	return m.s.start(ctx, kind, io, w.Terminal, func(id uint32) []byte {
+	p, err := m.s.start(ctx, kind, io, w.Terminal, func(id uint32) []byte {
 		return wire.Start{Container: m.id, ID: id, Process: w}.Encode()
 	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // Remove implements unikernel.ContainerSession.

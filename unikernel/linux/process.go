@@ -11,14 +11,16 @@ import (
 	"containerd-shim-uni/unikernel/linux/wire"
 )
 
-// proc is a process in the guest. Its goroutines are one for each stream that
+// proc is a process in the guest, or a connection to one (package wire). Its goroutines are one for each stream that
 // the caller carries; they end with the stream.
 type proc struct {
 	s        *session
 	id       uint32
 	terminal bool
-	in       *inStream // nil without stdin
-	outs     map[wire.Stream]*outStream
+	// isConnection says that it is none, see Forward.
+	isConnection bool
+	in           *inStream // nil without stdin
+	outs         map[wire.Stream]*outStream
 
 	exited, drained chan struct{}
 

@@ -314,9 +314,9 @@ func replyError(r wire.Reply) error {
 	}
 }
 
-// start asks the guest for a process. One that starts after its caller gave up
-// is killed.
-func (s *session) start(ctx context.Context, kind wire.Kind, io unikernel.Stdio, terminal bool, payload func(id uint32) []byte) (unikernel.Process, error) {
+// start asks the guest for a process or connection. One that starts after its caller
+// gave up is killed.
+func (s *session) start(ctx context.Context, kind wire.Kind, io unikernel.Stdio, terminal bool, payload func(id uint32) []byte) (*proc, error) {
 	s.mu.Lock()
 	if s.err != nil {
 		defer s.mu.Unlock()
@@ -324,6 +324,13 @@ func (s *session) start(ctx context.Context, kind wire.Kind, io unikernel.Stdio,
 	}
 	s.lastProc++
 	p := newProc(s, s.lastProc, io, terminal)
+	if kind == wire.KindDial {
+		if s.connections() >= wire.MaxConnections {
+			s.mu.Unlock()
+			return nil, fmt.Errorf("%w: it has %d connections already", unikernel.ErrUnavailable, wire.MaxConnections)
+		}
+		p.isConnection, p.outs[wire.Stdout].most = true, wire.OutWindow
+	}
 	s.procs[p.id] = p
 	s.mu.Unlock()
 	_, left, err := s.callLate(ctx, kind, payload(p.id), p.abandon)
@@ -338,6 +345,17 @@ func (s *session) start(ctx context.Context, kind wire.Kind, io unikernel.Stdio,
 		go p.in.run()
 	}
 	return p, nil
+}
+
+// connections counts those of which the guest has not told the end. The caller holds
+// mu.
+func (s *session) connections() (n int) {
+	for _, p := range s.procs {
+		if p.isConnection {
+			n++
+		}
+	}
+	return n
 }
 
 // remove forgets a process of which the guest has nothing more to say.

@@ -18,12 +18,13 @@ import (
 // with an idle reader.
 const creditStep = wire.OutWindow / 4
 
-// outStream takes an output stream of a process to its writer. It holds at
-// most OutWindow+ExitBurst bytes, for the guest has no credit for more.
+// outStream takes an output stream of a process to its writer. It holds no more
+// than the guest may send.
 type outStream struct {
 	p      *proc
 	stream wire.Stream
 	w      io.Writer // nil discards
+	most   int       // bytes that it may hold
 
 	mu      sync.Mutex
 	cond    sync.Cond
@@ -31,10 +32,12 @@ type outStream struct {
 	held    int    // received and not yet written, in bytes
 	eof     bool
 	ended   chan struct{} // closed with eof
+	written chan struct{} // closed when all is written after that
 }
 
 func newOutStream(p *proc, stream wire.Stream, w io.Writer) *outStream {
-	o := &outStream{p: p, stream: stream, w: w, ended: make(chan struct{})}
+	o := &outStream{p: p, stream: stream, w: w, most: wire.OutWindow + wire.ExitBurst,
+		ended: make(chan struct{}), written: make(chan struct{})}
 	o.cond.L = &o.mu
 	return o
 }
@@ -46,7 +49,7 @@ func (o *outStream) push(data []byte) error {
 	if o.eof {
 		return fmt.Errorf("it sends data after the end of stream %d of process %d", o.stream, o.p.id)
 	}
-	if o.held+len(data) > wire.OutWindow+wire.ExitBurst {
+	if o.held+len(data) > o.most {
 		return fmt.Errorf("it sends more of stream %d of process %d than it has credit for", o.stream, o.p.id)
 	}
 	o.held += len(data)
@@ -71,6 +74,7 @@ func (o *outStream) end() bool {
 // run writes until all is written. A writer that fails gets nothing more, and
 // the process is not held up.
 func (o *outStream) run() {
+	defer close(o.written)
 	var spare []byte
 	given := 0
 	for {
@@ -169,6 +173,9 @@ func (in *inStream) run() {
 			d.SetReadDeadline(time.Time{})
 			read = func(b []byte) (int, error) { return readReady(d, b) }
 			continue
+		}
+		if errors.Is(err, errBroken) {
+			return // what there was is not all
 		}
 		in.queue(wire.KindEOF, nil)
 		return

@@ -45,7 +45,7 @@ type PIDNamespace struct {
 // PIDKind tells PID namespaces apart.
 type PIDKind uint64
 
-// Kinds of PID namespaces. Version 7 of the guest makes PIDOwn only and refuses
+// Kinds of PID namespaces. The guest of this version makes PIDOwn only and refuses
 // the others.
 const (
 	PIDOwn       PIDKind = iota // its own: the first process is PID 1

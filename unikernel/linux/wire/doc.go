@@ -45,6 +45,14 @@
 // moment is sent at once, credit or not, at most ExitBurst bytes a stream; then
 // Exit. A host therefore buffers at most OutWindow+ExitBurst bytes a stream.
 //
+// # Connections
+//
+// Dial has the guest connect to a server in the machine. From then on the connection
+// is spoken of as a process is: Stdin is what the server is sent, Stdout what it
+// sends, and EOF ends one direction. It begins with OutWindow and InWindow, too. Exit
+// is its end: 0 when both directions have ended, else it was broken off, and EOF comes
+// after. Any Signal breaks it off. Nothing is sent beyond the credit.
+//
 // # Trust
 //
 // The host does not trust the guest: Reader bounds each frame, decoders bound

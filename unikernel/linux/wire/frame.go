@@ -8,7 +8,7 @@ import (
 
 // Version is the protocol's version, sent in Hello. The two sides must have
 // the same one.
-const Version = 7
+const Version = 8
 
 // Magic starts the payload of Hello.
 const Magic = "uni-guest"
@@ -59,6 +59,7 @@ const (
 	KindSandbox                   // host: Sandbox; id of the request
 	KindContainer                 // host: Container; id of the request
 	KindRemove                    // host: Target; id of the request, answered when its disks are free
+	KindDial                      // host: Dial; id of the request, answered when the server took the connection
 	kindEnd
 )
 

@@ -69,6 +69,8 @@ func FuzzSpace(f *testing.F) {
 
 func FuzzTarget(f *testing.F) { fuzzDecoder(f, DecodeTarget, Target.Encode, Target{7}) }
 
+func FuzzDial(f *testing.F) { fuzzDecoder(f, DecodeDial, Dial.Encode, sampleDial()) }
+
 func FuzzResize(f *testing.F) { fuzzDecoder(f, DecodeResize, Resize.Encode, Resize{1, 80, 24}) }
 
 func FuzzSandbox(f *testing.F) {

@@ -103,6 +103,8 @@ func sampleContainer() Container {
 	}
 }
 
+func sampleDial() Dial { return Dial{3, "0123456789abcdef", 1<<16 - 1} }
+
 func sampleStart() Start { return Start{2, 9, sampleProcess()} }
 
 func sampleProcess() Process {
@@ -131,11 +133,11 @@ func TestVersion(t *testing.T) {
 		Hello{0, "k"}.Encode(), Reply{CodeInvalid, "no", "data"}.Encode(), Exit{255}.Encode(), Signal{1, 15, true}.Encode(),
 		Resize{1, 80, 24}.Encode(), sampleSandbox().Encode(), sampleContainer().Encode(), sampleStart().Encode(), OOM{5, 2}.Encode(),
 		Clock{-5}.Encode(), []byte(Time{1 << 60}.Encode()), []byte(sampleStats().Encode()), sampleLimits().Encode(),
-		SetSpace{4, Space{1 << 40, 1 << 20}}.Encode(), Target{7}.Encode(),
+		SetSpace{4, Space{1 << 40, 1 << 20}}.Encode(), Target{7}.Encode(), sampleDial().Encode(),
 	} {
 		h.Write(b)
 	}
-	const version, sum = 7, "834c09d222935831ee4a65fcd46087923b4fb01c86e91e56a5b24c29b389616a"
+	const version, sum = 8, "b4f83c1d990182180890ea87120120dec5798cc99e8accbead9ce0cbce1214b1"
 	if got := hex.EncodeToString(h.Sum(nil)); Version != version || got != sum {
 		t.Errorf("version %d with sum %s, want %d with %s: has what is sent changed, and the version not?", Version, got, version, sum)
 	}
@@ -166,6 +168,7 @@ func TestMessages(t *testing.T) {
 	space := SetSpace{4, Space{1 << 40, 1 << 20}}
 	check(space, space.Encode(), func(b []byte) (any, error) { return DecodeSetSpace(b) })
 	check(Target{7}, Target{7}.Encode(), func(b []byte) (any, error) { return DecodeTarget(b) })
+	check(sampleDial(), sampleDial().Encode(), func(b []byte) (any, error) { return DecodeDial(b) })
 	check(Resize{1, 80, 24}, Resize{1, 80, 24}.Encode(), func(b []byte) (any, error) { return DecodeResize(b) })
 	check(sampleSandbox(), sampleSandbox().Encode(), func(b []byte) (any, error) { return DecodeSandbox(b) })
 	check(sampleContainer(), sampleContainer().Encode(), func(b []byte) (any, error) { return DecodeContainer(b) })
@@ -188,6 +191,14 @@ func TestOutOfRange(t *testing.T) {
 	}
 	if _, err := DecodeContainer(Container{ID: 1, PIDs: PIDNamespace{Kind: PIDContainer + 1}}.Encode()); err == nil {
 		t.Error("an unknown kind of PID namespace is accepted")
+	}
+	for _, d := range []Dial{{Address: "\x7f\x00\x00", Port: 80}, {Port: 80}} {
+		if _, err := DecodeDial(d.Encode()); err == nil {
+			t.Errorf("an address of %d bytes is accepted", len(d.Address))
+		}
+	}
+	if _, err := DecodeDial([]byte{1, 4, 127, 0, 0, 1, 0x80, 0x80, 4}); err == nil { // a varint
+		t.Error("port 65536 is accepted")
 	}
 	if _, _, err := DecodeCredit(EncodeCredit(Stdout, OutWindow+ExitBurst+1)); err == nil {
 		t.Error("a credit beyond all windows is accepted")

@@ -173,14 +173,6 @@ func (p *process) carry() {
 	}
 }
 
-func (p *process) credit(stream wire.Stream, n int) {
-	for _, o := range p.outs {
-		if o.stream == stream {
-			o.give(n)
-		}
-	}
-}
-
 // flush returns when everything that the dead process left in its pipes is
 // sent. After the last process of the container that is all there can be.
 func (p *process) flush(last bool) {

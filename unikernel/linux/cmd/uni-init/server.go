@@ -14,6 +14,7 @@ import (
 type server struct {
 	port  *os.File
 	clock clock
+	slots chan struct{} // full with as many connections as there may be
 
 	wmu  sync.Mutex // guards wbuf and the order of frames
 	wbuf []byte
@@ -21,14 +22,15 @@ type server struct {
 	mu         sync.Mutex // guards what follows; held over each fork and reap
 	containers map[uint32]*container
 	procs      map[uint32]*process // by the host's id
-	byPid      map[int]*process    // started and not yet reaped
-	asked      bool                // to set the machine up
-	ready      bool                // it is
+	conns      map[uint32]*connection
+	byPid      map[int]*process // started and not yet reaped
+	asked      bool             // to set the machine up
+	ready      bool             // it is
 }
 
 func newServer(port *os.File) *server {
-	return &server{port: port, containers: map[uint32]*container{},
-		procs: map[uint32]*process{}, byPid: map[int]*process{}}
+	return &server{port: port, slots: make(chan struct{}, wire.MaxConnections), containers: map[uint32]*container{},
+		procs: map[uint32]*process{}, conns: map[uint32]*connection{}, byPid: map[int]*process{}}
 }
 
 // send writes one frame. A write error means that the host is gone, which
@@ -95,6 +97,12 @@ func (s *server) handle(f wire.Frame) error {
 			return err
 		}
 		go func() { s.start(f.ID, &req, f.Kind == wire.KindRun) }()
+	case wire.KindDial:
+		req, err := wire.DecodeDial(f.Payload)
+		if err != nil {
+			return err
+		}
+		go s.dial(f.ID, req)
 	case wire.KindSignal:
 		req, err := wire.DecodeSignal(f.Payload)
 		if err != nil {
@@ -116,16 +124,18 @@ func (s *server) handle(f wire.Frame) error {
 		if err != nil || stream != wire.Stdin {
 			return wire.ErrFrame
 		}
-		if p := s.proc(f.ID); p != nil && p.in != nil {
-			p.in.push(data, f.Kind == wire.KindEOF)
+		if in := s.input(f.ID); in != nil {
+			in.push(data, f.Kind == wire.KindEOF)
 		}
 	case wire.KindCredit:
 		stream, n, err := wire.DecodeCredit(f.Payload)
 		if err != nil {
 			return err
 		}
-		if p := s.proc(f.ID); p != nil {
-			p.credit(stream, n)
+		for _, o := range s.outputs(f.ID) {
+			if o.stream == stream {
+				o.give(n)
+			}
 		}
 	case wire.KindClock:
 		req, err := wire.DecodeClock(f.Payload)
@@ -170,10 +180,30 @@ func (s *server) handle(f wire.Frame) error {
 	return nil
 }
 
-func (s *server) proc(id uint32) *process {
+// input returns what takes data for a process or connection, or nil.
+func (s *server) input(id uint32) *input {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.procs[id]
+	if p := s.procs[id]; p != nil {
+		return p.in
+	}
+	if c := s.conns[id]; c != nil {
+		return c.in
+	}
+	return nil
+}
+
+// outputs returns what takes credit for a process or connection.
+func (s *server) outputs(id uint32) []*output {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.procs[id]; p != nil {
+		return p.outs
+	}
+	if c := s.conns[id]; c != nil {
+		return []*output{c.out}
+	}
+	return nil
 }
 
 // sandbox sets the machine up, once.
@@ -366,11 +396,15 @@ func (c *container) ends() bool {
 	})
 }
 
-// signal signals one process, or all of its container. The lock keeps a pid from being reaped,
+// signal signals one process, or all of its container, or breaks off a connection. The lock keeps a pid from being reaped,
 // and so from being another process', in between.
 func (s *server) signal(req wire.Signal) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if c := s.conns[req.Process]; c != nil {
+		c.breakOff()
+		return nil
+	}
 	p := s.procs[req.Process]
 	if p == nil || s.byPid[p.pid] != p {
 		return errFinished

@@ -237,10 +237,10 @@ func (o *output) stop() {
 
 // input carries a process' standard input from the host.
 type input struct {
-	s        *server
-	proc     uint32
-	f        *os.File
-	terminal bool // end-of-file does not close a terminal
+	s      *server
+	proc   uint32
+	f      *os.File
+	shared bool // f is an output's, too: end-of-file does not close it
 
 	mu      sync.Mutex
 	cond    sync.Cond
@@ -249,8 +249,8 @@ type input struct {
 	broken  bool   // the process reads no more
 }
 
-func newInput(s *server, proc uint32, f *os.File, terminal bool) *input {
-	in := &input{s: s, proc: proc, f: f, terminal: terminal}
+func newInput(s *server, proc uint32, f *os.File, shared bool) *input {
+	in := &input{s: s, proc: proc, f: f, shared: shared}
 	in.cond.L = &in.mu
 	return in
 }
@@ -267,8 +267,8 @@ func (in *input) push(data []byte, eof bool) {
 }
 
 // run writes what comes until end-of-file, or until the process reads no more;
-// the host then gets no more credit.
-func (in *input) run() {
+// the host then gets no more credit. It returns why it could not write.
+func (in *input) run() (err error) {
 	for {
 		in.mu.Lock()
 		for len(in.pending) == 0 && !in.eof && !in.broken {
@@ -280,7 +280,7 @@ func (in *input) run() {
 		if len(data) == 0 {
 			break
 		}
-		if _, err := in.f.Write(data); err != nil {
+		if _, err = in.f.Write(data); err != nil {
 			break
 		}
 		in.s.send(wire.KindCredit, in.proc, wire.EncodeCredit(wire.Stdin, len(data)))
@@ -289,9 +289,10 @@ func (in *input) run() {
 	in.broken = true
 	in.pending = nil
 	in.mu.Unlock()
-	if !in.terminal {
+	if !in.shared {
 		in.f.Close()
 	}
+	return err
 }
 
 // close ends the stream: its process is dead.
@@ -300,7 +301,7 @@ func (in *input) close() {
 	in.broken = true
 	in.mu.Unlock()
 	in.cond.Signal()
-	if !in.terminal {
+	if !in.shared {
 		in.f.Close()
 	} else {
 		in.f.SetWriteDeadline(time.Unix(1, 0))
