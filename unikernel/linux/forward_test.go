@@ -133,7 +133,9 @@ func breakNext(g *fakeGuest, id uint32) {
 // a byte more, and as many connections as it may, also of those that it never ends.
 func TestForwardBounds(t *testing.T) {
 	s, g := attach(t)
-	s.(*session).procs[99] = &proc{isConnection: true} // one that it never ended
+	endless := newProc(s.(*session), 1<<30, unikernel.Stdio{}, false)
+	endless.isConnection = true
+	s.(*session).procs[endless.id] = endless
 	var results []<-chan error
 	var ids []uint32
 	for range wire.MaxConnections - 1 {
@@ -142,7 +144,7 @@ func TestForwardBounds(t *testing.T) {
 		ids = append(ids, g.acceptDial(wire.Reply{}).ID)
 	}
 	_, result := guesttest.Forward(testContext(t), t, s, server)
-	if err := <-result; !errors.Is(err, unikernel.ErrUnavailable) {
+	if err := <-result; !errors.Is(err, unikernel.ErrUnavailable) || !strings.Contains(err.Error(), "connections already") {
 		t.Errorf("one connection more than the guest may have: %v", err)
 	}
 	breakGuest(g, ids[0], nil, nil)
