@@ -97,7 +97,7 @@ func TestBootDiskRefuses(t *testing.T) {
 	s, base, _ := bootStore(t)
 	dst := filepath.Join(filepath.Dir(base), "d")
 	d := fakeKernel(t)
-	if err := s.BootDisk(t.Context(), rootAt(t.TempDir()), unikernel.BootDisk{Boot: d.Boot, Kernel: "/nonexistent"}, dst); !errors.Is(err, unikernel.ErrNotFound) {
+	if err := s.BootDisk(t.Context(), rootAt(t.TempDir()), unikernel.BootDisk{Boot: d.Boot, Kernel: filepath.Join(t.TempDir(), "absent")}, dst); !errors.Is(err, unikernel.ErrNotFound) {
 		t.Errorf("no kernel: %v", err)
 	}
 	writeFile(t, d.Kernel, []byte("no ELF"))
@@ -159,7 +159,7 @@ func TestConfigureRefuses(t *testing.T) {
 		"directory":         {"/bin", "", unikernel.ErrInvalid},
 		"directory mounted": {"x", filepath.Dir(big), unikernel.ErrNotImplemented},
 		"large file":        {"x", big, unikernel.ErrNotImplemented},
-		"no file":           {"x", "/nonexistent", unikernel.ErrInvalid},
+		"no file":           {"x", filepath.Join(t.TempDir(), "absent"), unikernel.ErrInvalid},
 	} {
 		c := unikernel.BootConfig{Args: strings.Split(tt.arg, " "), Cwd: "/"}
 		if tt.file != "" {

@@ -35,7 +35,7 @@ func TestAdvise(t *testing.T) {
 		{"nanos", nanos, "arm", "linux/amd64"},
 		{"nanos", nanos, "sh", "is a shell"},
 		{"linux", nanos, "x", ""}, // another file system
-		{"linux", rawDisk("/nonexistent"), "x", ""},
+		{"linux", rawDisk(filepath.Join(t.TempDir(), "absent")), "x", ""},
 	} {
 		got := s.Advise(tt.guest, tt.disk, []string{"/bin/" + tt.arg}, nil, "/")
 		if (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) {
@@ -87,7 +87,7 @@ func TestMissing(t *testing.T) {
 			t.Errorf("%q with PATH %q in %s: missing is %v", tt.program, tt.path, tt.cwd, got)
 		}
 	}
-	for _, d := range []unikernel.Disk{rawDisk(base), rawDisk("/nonexistent")} {
+	for _, d := range []unikernel.Disk{rawDisk(base), rawDisk(filepath.Join(t.TempDir(), "absent"))} {
 		if s.Missing(d, []string{"y"}, nil, "/") {
 			t.Errorf("missing on %s, which cannot be read", d.Path)
 		}

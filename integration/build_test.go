@@ -17,7 +17,7 @@ func uniCommand(t *testing.T, user uint32, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), filepath.Join(world.out, "bin/uni"), args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
-	cmd.Env = append(os.Environ(), "HOME=/nonexistent")
+	cmd.Env = append(os.Environ(), "HOME="+t.TempDir())
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

@@ -28,9 +28,10 @@ func (h *host) refused(t *testing.T, c container, want ...string) {
 
 func TestFilesThatAreMissing(t *testing.T) {
 	uniOnly(t)
+	absent := filepath.Join(t.TempDir(), "absent")
 	tests := []struct{ key, path string }{
-		{"linux.kernel", "/nonexistent/vmlinux"},
-		{"linux.initrd", "/nonexistent/initrd.img"},
+		{"linux.kernel", absent + "/vmlinux"},
+		{"linux.initrd", absent + "/initrd.img"},
 	}
 	on(t, func(t *testing.T, h *host) {
 		for _, tt := range tests {

@@ -259,7 +259,7 @@ func TestGrant(t *testing.T) {
 	}{
 		{"all is there", me, func(*unikernel.Machine) {}, nil},
 		{"no kernel", me, func(m *unikernel.Machine) { m.Kernel += "x" }, unikernel.ErrNotFound},
-		{"no initrd", me, func(m *unikernel.Machine) { m.Initrd = "/absent" }, unikernel.ErrNotFound},
+		{"no initrd", me, func(m *unikernel.Machine) { m.Initrd = filepath.Join(t.TempDir(), "absent") }, unikernel.ErrNotFound},
 		{"kernel is a directory", me, func(m *unikernel.Machine) { m.Kernel = dir }, unikernel.ErrInvalid},
 		{"no disk", me, func(m *unikernel.Machine) { m.Disks[0].Path += "x" }, unikernel.ErrNotFound},
 		{"no qcow2", me, func(m *unikernel.Machine) { m.Disks[0].Format = "qcow2" }, unikernel.ErrInvalid},

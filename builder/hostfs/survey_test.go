@@ -22,7 +22,7 @@ func sample(t *testing.T) string {
 	err := errors.Join(os.MkdirAll(filepath.Join(dir, "sub"), 0o755),
 		os.WriteFile(filepath.Join(dir, "sub/f"), []byte("12345"), 0o644),
 		os.Link(filepath.Join(dir, "sub/f"), filepath.Join(dir, "g")),
-		os.Symlink("/nonexistent", filepath.Join(dir, "link")),
+		os.Symlink(filepath.Join(dir, "absent"), filepath.Join(dir, "link")),
 		os.WriteFile(hole, nil, 0o644), os.Truncate(hole, 1<<30),
 		unix.Mkfifo(filepath.Join(dir, "sub/pipe"), 0o644))
 	if err != nil {

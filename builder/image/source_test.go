@@ -347,7 +347,7 @@ func TestOpenErrors(t *testing.T) {
 	defer server.Close()
 	host := strings.TrimPrefix(server.URL, "http://")
 	for source, want := range map[string]error{
-		"/no/such/file": unikernel.ErrNotFound, "./no": unikernel.ErrNotFound, "oci:/no:x": unikernel.ErrNotFound,
+		filepath.Join(t.TempDir(), "absent"): unikernel.ErrNotFound, "./no": unikernel.ErrNotFound, "oci:/no:x": unikernel.ErrNotFound,
 		junk: unikernel.ErrInvalid, t.TempDir(): unikernel.ErrInvalid, "UPPER/case": unikernel.ErrInvalid, "": unikernel.ErrInvalid,
 		"localhost:1/x": ErrUnavailable, host + "/none:v1": unikernel.ErrNotFound, "-": unikernel.ErrInvalid,
 	} {

@@ -44,6 +44,21 @@ func TestScriptsParse(t *testing.T) {
 	}
 }
 
+// TestAbsentFiles: a test that needs a file not to be there makes sure of that. The
+// place that nobody should have is a home directory on some hosts.
+func TestAbsentFiles(t *testing.T) {
+	const place = "/non" + "existent"
+	for name := range strings.FieldsSeq(string(repository(t, false, "git", "ls-files", "*_test.go"))) {
+		text, err := os.ReadFile(filepath.Join("../..", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), `"`+place) || strings.Contains(string(text), "="+place) {
+			t.Errorf("%s takes for granted that the host has no %s: name a file of t.TempDir()", name, place)
+		}
+	}
+}
+
 // pkg is what this test reads of "go list -json".
 type pkg struct {
 	Dir, ImportPath, Name              string

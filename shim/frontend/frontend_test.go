@@ -297,7 +297,7 @@ func TestInfoAndVersion(t *testing.T) {
 // TestStartServeShutdown runs the shim as containerd does.
 func TestStartServeShutdown(t *testing.T) {
 	t.Setenv(envTestShim, "1")
-	t.Setenv(envTTRPCAddress, "/nonexistent")
+	t.Setenv(envTTRPCAddress, filepath.Join(t.TempDir(), "absent"))
 	dir := bundle(t, "")
 	input := marshal(t, &bootstrap.BootstrapParams{InstanceID: "c", Namespace: "ns", SocketDir: proto.String(socketDir(t))})
 	command := []string{"shim", "-namespace", "ns", "-id", "c", "-address", "/a", "-bundle", dir, "start"}

@@ -111,7 +111,8 @@ func TestNoKey(t *testing.T) {
 }
 
 func TestMissingLayer(t *testing.T) {
-	for _, mounts := range [][]*types.Mount{overlay([]string{"/nonexistent/fs"}, ""), overlay(nil, "/nonexistent/fs")} {
+	absent := filepath.Join(t.TempDir(), "absent/fs")
+	for _, mounts := range [][]*types.Mount{overlay([]string{absent}, ""), overlay(nil, absent)} {
 		if _, err := New(mounts, t.TempDir()); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("error %v", err)
 		}

@@ -236,7 +236,7 @@ func TestLostOutput(t *testing.T) {
 
 func TestTerminalHasNoStderr(t *testing.T) {
 	path := fifo(t, "1")
-	s := open(t, Config{Stdout: path, Stderr: "/nonexistent", Terminal: true})
+	s := open(t, Config{Stdout: path, Stderr: filepath.Join(t.TempDir(), "absent"), Terminal: true})
 	if s.Stdio().Stderr != nil {
 		t.Error("there is a standard error")
 	}
@@ -258,7 +258,8 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for name, cfg := range map[string]Config{"stdout": {Stdout: "/nonexistent/1"}, "stdin": {Stdin: "/nonexistent/0"}} {
+	absent := filepath.Join(t.TempDir(), "absent")
+	for name, cfg := range map[string]Config{"stdout": {Stdout: absent + "/1"}, "stdin": {Stdin: absent + "/0"}} {
 		s, err := Open(t.Context(), "ns", "id", cfg)
 		if err == nil {
 			err = s.OpenStdin()
@@ -311,7 +312,7 @@ func TestLoggerNotReady(t *testing.T) {
 	if _, err := Open(ctx, "ns", "silent", Config{Stdout: uri}); !errors.Is(err, context.Canceled) {
 		t.Errorf("silent: %v", err)
 	}
-	if _, err := Open(t.Context(), "ns", "x", Config{Stdout: "binary:///nonexistent"}); !errors.Is(err, os.ErrNotExist) {
+	if _, err := Open(t.Context(), "ns", "x", Config{Stdout: "binary://" + filepath.Join(t.TempDir(), "absent")}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no such program: %v", err)
 	}
 }

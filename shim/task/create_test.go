@@ -142,7 +142,7 @@ func TestStreamsThatCannotBeOpened(t *testing.T) {
 	b.must(false)
 	b.end(b.containers["c"])
 	b.remove()
-	_, err := b.Create(t.Context(), CreateRequest{ID: "c", Bundle: b.bundle, IO: stdio.Config{Stdout: "/nonexistent/fifo"}})
+	_, err := b.Create(t.Context(), CreateRequest{ID: "c", Bundle: b.bundle, IO: stdio.Config{Stdout: filepath.Join(t.TempDir(), "absent/fifo")}})
 	if !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error %v", err)
 	}

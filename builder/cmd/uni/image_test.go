@@ -128,12 +128,12 @@ func TestCheckImageFails(t *testing.T) {
 
 func TestImageCommandErrors(t *testing.T) {
 	source := testLayout(t, "amd64")
-	out := filepath.Join(t.TempDir(), "out")
+	out, absent := filepath.Join(t.TempDir(), "out"), filepath.Join(t.TempDir(), "absent")
 	for _, args := range [][]string{
 		{"build", source}, {"build", "-o", out}, {"build", source, "-o", out, "--guest", "nanos"}, {"build", source, "-o", out, "--format", "vmdk"},
-		{"build", "/no/such", "-o", out}, {"build", source, "-o", filepath.Join(out, "no/dir")}, {"build", source, "-o", out, "--platform", "linux/arm64"},
-		{"inspect", "/no/such"}, {"inspect", source, "-o", "yaml"}, {"check-image", source, "--guest", "x"},
-		{"push", source, "localhost:1/x"}, {"push", "/no/such", "localhost:1/x"}, {"pull", "localhost:1/x", "-o", out}, {"pull", "UPPER", "-o", out},
+		{"build", absent, "-o", out}, {"build", source, "-o", filepath.Join(out, "no/dir")}, {"build", source, "-o", out, "--platform", "linux/arm64"},
+		{"inspect", absent}, {"inspect", source, "-o", "yaml"}, {"check-image", source, "--guest", "x"},
+		{"push", source, "localhost:1/x"}, {"push", absent, "localhost:1/x"}, {"pull", "localhost:1/x", "-o", out}, {"pull", "UPPER", "-o", out},
 	} {
 		if _, _, err := uni(t, args...); err == nil || errors.Is(err, errSilent) {
 			t.Errorf("%q: error %v, want one with a text", args, err)

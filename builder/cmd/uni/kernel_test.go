@@ -17,7 +17,7 @@ import (
 
 func TestKernelCommands(t *testing.T) {
 	dir := t.TempDir()
-	file := write(t, filepath.Join(t.TempDir(), "c.toml"), "storage.data_dir = '"+dir+"'\nlinux.kernel = '/nonexistent'\n", 0o600)
+	file := write(t, filepath.Join(t.TempDir(), "c.toml"), "storage.data_dir = '"+dir+"'\nlinux.kernel = '"+dir+"/absent'\n", 0o600)
 	kernel := func(args ...string) (stdout, stderr string, err error) {
 		t.Helper()
 		return uni(t, append([]string{"--config", file, "kernel"}, args...)...)
