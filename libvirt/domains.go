@@ -67,12 +67,19 @@ func (dom *domain) over() bool {
 	}
 }
 
+// createTimeout bounds Create, which takes a fraction of a second on a host that is
+// not busy. It is a variable for the tests alone.
+var createTimeout = time.Minute
+
 // Create starts the machine's processes with its CPUs paused. The machine is
 // transient: it is nowhere but in the running libvirt. unikernel.ErrInvalid
 // says that the machine cannot be described or its files are closed to QEMU's
 // user, unikernel.ErrNotFound that a file is missing, fs.ErrExist that there
-// is a machine of this name.
+// is a machine of this name, unikernel.ErrUnavailable that libvirt has not done it
+// within createTimeout.
 func (d *Driver) Create(ctx context.Context, m unikernel.Machine) (unikernel.Pids, error) {
+	ctx, cancel := context.WithTimeout(ctx, createTimeout)
+	defer cancel()
 	fail := func(err error) (unikernel.Pids, error) {
 		return unikernel.Pids{}, fmt.Errorf("create machine %s: %w", m.Name, err)
 	}

@@ -68,7 +68,9 @@ func (o Options) identities() string {
 }
 
 // Driver runs machines as libvirt domains. Its methods may be called from many
-// goroutines. A call that is blocked in libvirt returns when its context ends.
+// goroutines. A call that is blocked in libvirt returns when its context ends, which the caller
+// bounds for Resume, Pause and PowerButton: how long a machine may take for them is
+// the caller's to say. The other calls are bounded here.
 type Driver struct {
 	target  target
 	within  func(path string, f func() error) error // nil: not possible
@@ -114,8 +116,8 @@ const (
 
 // Open connects to libvirt. The first start of an embedded driver with an empty
 // cache probes QEMU for seconds, see Warm. It returns unikernel.ErrInvalid for
-// options that are wrong and unikernel.ErrUnavailable when libvirt is not there
-// or KVM is asked for and does not work.
+// options that are wrong and unikernel.ErrUnavailable when libvirt is not there,
+// does not answer within openTimeout, or KVM is asked for and does not work.
 func Open(ctx context.Context, opts Options) (*Driver, error) {
 	t, err := parseTarget(opts.URI, opts.EmbedRoot)
 	if err != nil {
@@ -146,13 +148,7 @@ func Open(ctx context.Context, opts Options) (*Driver, error) {
 	if d.caps = opts.CapsCache; d.caps == "" {
 		d.caps = DefaultCapsCache
 	}
-	if t.embedded() {
-		err = d.openEmbedded(ctx)
-	} else {
-		d.warnOfKVMDevice()
-		err = d.open(ctx)
-	}
-	if err != nil {
+	if err := d.begin(ctx); err != nil {
 		return nil, err
 	}
 	trim()
@@ -164,6 +160,22 @@ func newDriver(t target, log func(string, ...any)) *Driver {
 	d.find = func(name string) *process { return findQEMU(t, name) }
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	return d
+}
+
+// openTimeout bounds connecting, and waiting for another process that does it first.
+// Probing QEMU takes seconds, many on a busy host; a daemon that hangs answers never. It
+// is a variable for the tests alone.
+var openTimeout = 2 * time.Minute
+
+// begin makes the first connection.
+func (d *Driver) begin(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	if d.target.embedded() {
+		return d.openEmbedded(ctx)
+	}
+	d.warnOfKVMDevice()
+	return d.open(ctx)
 }
 
 // openEmbedded starts libvirt's driver in this process.
@@ -272,52 +284,57 @@ func (d *Driver) dial() (conn *lv.Connect, err error) {
 	return conn, err
 }
 
-// connect opens one connection and asks for its events. The embedded driver
-// has no daemon that could go away.
+// connect makes a session, and leaves one that does not come to be in time.
 func (d *Driver) connect(ctx context.Context) (*session, error) {
 	type result struct {
-		conn *lv.Connect
-		err  error
+		s   *session
+		err error
 	}
 	done := make(chan result)
 	go func() {
-		conn, err := d.dial()
+		s, err := d.newSession()
 		select {
-		case done <- result{conn, err}:
+		case done <- result{s, err}:
 		case <-ctx.Done(): // nobody waits for it any more
 			if err == nil {
-				conn.Close()
+				s.conn.Close()
 			}
 		}
 	}()
-	var r result
 	select {
-	case r = <-done:
+	case r := <-done:
+		return r.s, r.err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("connect to %s: %w: %w", d.target.uri, unikernel.ErrUnavailable, ctx.Err())
+		return nil, fmt.Errorf("connect to %s: %w: it does not answer: %w", d.target.uri, unikernel.ErrUnavailable, ctx.Err())
 	}
-	if r.err != nil {
-		return nil, d.unavailable(r.err)
+}
+
+// newSession opens one connection and asks for its events. The embedded driver
+// has no daemon that could go away.
+func (d *Driver) newSession() (*session, error) {
+	conn, err := d.dial()
+	if err != nil {
+		return nil, d.unavailable(err)
 	}
-	s := &session{conn: r.conn, users: 1}
-	if _, err := r.conn.DomainEventLifecycleRegister(nil, d.onLifecycle); err != nil {
-		r.conn.Close()
+	s := &session{conn: conn, users: 1}
+	if _, err := conn.DomainEventLifecycleRegister(nil, d.onLifecycle); err != nil {
+		conn.Close()
 		return nil, wrap(err, "ask %s for events", d.target.uri)
 	}
 	for _, name := range crashEvents {
-		if _, err := r.conn.DomainQemuMonitorEventRegister(nil, name, d.onCrash, 0); err != nil {
+		if _, err := conn.DomainQemuMonitorEventRegister(nil, name, d.onCrash, 0); err != nil {
 			d.log("a guest that crashes may seem to have shut down, since there is no event %s: %v", name, err)
 		}
 	}
 	if !d.target.daemon {
 		return s, nil
 	}
-	err := r.conn.RegisterCloseCallback(func(*lv.Connect, lv.ConnectCloseReason) { d.lost(s) })
+	err = conn.RegisterCloseCallback(func(*lv.Connect, lv.ConnectCloseReason) { d.lost(s) })
 	if err == nil {
-		err = r.conn.SetKeepAlive(keepAliveSeconds, keepAliveCount)
+		err = conn.SetKeepAlive(keepAliveSeconds, keepAliveCount)
 	}
 	if err != nil {
-		r.conn.Close()
+		conn.Close()
 		return nil, wrap(err, "watch the connection to %s", d.target.uri)
 	}
 	return s, nil

@@ -3,14 +3,17 @@ package libvirt
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 	lv "libvirt.org/go/libvirt"
+	"libvirt.org/go/libvirtxml"
 
 	"containerd-shim-uni/unikernel"
 )
@@ -270,6 +273,45 @@ func TestBlockedCall(t *testing.T) {
 		t.Errorf("got %v, want canceled and ErrUnavailable", err)
 	}
 	close(release)
+}
+
+// shorten makes a timeout short for a test.
+func shorten(t *testing.T, timeout *time.Duration) {
+	t.Helper()
+	old := *timeout
+	*timeout = 50 * time.Millisecond
+	t.Cleanup(func() { *timeout = old })
+}
+
+// TestBlockedCreate: a client that waits for ever gets an answer all the same.
+func TestBlockedCreate(t *testing.T) {
+	d, _ := openTest(t)
+	release := make(chan struct{})
+	defer close(release)
+	d.within = func(string, func() error) error { <-release; return nil }
+	d.document = func(unikernel.Machine, Host) (*libvirtxml.Domain, error) { return &libvirtxml.Domain{}, nil }
+	shorten(t, &createTimeout)
+	_, err := d.Create(context.Background(), unikernel.Machine{Name: "m", NetNS: "/n"})
+	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, unikernel.ErrUnavailable) || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("got %v, want that libvirt does not answer", err)
+	}
+}
+
+// TestSilentDaemon: a daemon that takes the connection and says nothing keeps
+// nobody.
+func TestSilentDaemon(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() // before, nothing ends the connections
+	shorten(t, &openTimeout)
+	d := newDriver(target{uri: "qemu+unix:///system?socket=" + path, daemon: true, state: t.TempDir(), logs: t.TempDir()}, t.Logf)
+	err = d.begin(context.Background())
+	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, unikernel.ErrUnavailable) || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("got %v, want that the daemon does not answer", err)
+	}
 }
 
 func TestLostConnection(t *testing.T) {

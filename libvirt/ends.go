@@ -37,6 +37,8 @@ func (d *Driver) Wait(ctx context.Context, name string) (unikernel.End, error) {
 
 // attach makes the record of a machine that another process started.
 func (d *Driver) attach(ctx context.Context, name string) (*domain, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	err := d.do(ctx, func(c *lv.Connect) error {
 		dom, err := c.LookupDomainByName(name)
 		if err != nil {
@@ -200,7 +202,7 @@ func endOf(event lv.DomainEventType, detail int) (reason unikernel.EndReason, te
 }
 
 const (
-	// askTimeout bounds the question what state a machine is in.
+	// askTimeout bounds the question whether there is a machine, and in what state.
 	askTimeout = 5 * time.Second
 	// eventTimeout is how long the event of an end may be later than the end.
 	eventTimeout = 2 * time.Second
