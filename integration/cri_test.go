@@ -1,0 +1,404 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"containerd-shim-uni/integration/conformance"
+	"containerd-shim-uni/integration/image"
+	"containerd-shim-uni/integration/peer"
+)
+
+// pause is the image of sandboxes.
+const pause = "uni.local/pause:latest"
+
+// node is a containerd as a kubelet has it, in a network namespace of its own and
+// driven by crictl.
+type node struct {
+	*host
+	netns  netns
+	crictl string
+	made   int // pods, for their names
+}
+
+// onNodes runs a test against the service of each containerd version, and
+// afterwards looks for what it left behind.
+func onNodes(t *testing.T, test func(*testing.T, *node)) {
+	t.Helper()
+	for _, v := range versions {
+		t.Run(v, func(t *testing.T) { test(t, newNode(t, v)) })
+	}
+}
+
+// newNode starts a containerd for one test.
+func newNode(t *testing.T, version string) *node {
+	t.Helper()
+	tool := func(pattern string) string {
+		found, err := filepath.Glob(filepath.Join(world.cache, "peers", pattern))
+		if err != nil || len(found) != 1 {
+			t.Fatalf("%s is missing (%v): make peers", pattern, err)
+		}
+		return found[0]
+	}
+	n := &node{netns: newNetns(t, "node"), crictl: tool("cri-*/crictl")}
+	plugins := filepath.Dir(tool("tools-*/bridge"))
+	deploy, err := filepath.Abs("../deploy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.host, err = newHost(t.Context(), version, fmt.Sprintf("k%d", sites.Add(1)), []string{"nsenter", "--net=" + string(n.netns)}, func(o *peer.Options) {
+		o.Namespace = "k8s.io" // of every pod
+		o.CRI = &peer.CRI{Plugins: plugins, Network: conformance.PodNetwork(o.Dir), Pause: pause, Deploy: deploy}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.end(); err != nil {
+			t.Error(err)
+		}
+	})
+	n.cgroup = filepath.Base(world.dir) + filepath.Base(n.Dir)
+	t.Cleanup(func() { // as a kubelet removes it
+		made, _ := filepath.Glob("/sys/fs/cgroup/*/" + n.cgroup) // the pattern is well formed
+		for _, dir := range append(made, "/sys/fs/cgroup/"+n.cgroup) {
+			if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Error(err)
+			}
+		}
+	})
+	n.loadPause(t)
+	n.load(t, busybox)
+	n.watch(t)
+	return n
+}
+
+// loadPause imports the image of sandboxes.
+func (n *node) loadPause(t *testing.T) {
+	t.Helper()
+	if !exists(archive(pause)) {
+		box, err := exec.LookPath("busybox")
+		if err != nil {
+			t.Fatal(err)
+		}
+		i, err := image.Pause(pause, box)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := i.WriteFile(archive(pause)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.load(t, pause)
+}
+
+// command is a call of crictl that is not started.
+func (n *node) command(ctx context.Context, args ...string) *exec.Cmd {
+	socket := "unix://" + n.Address()
+	args = append([]string{"--net=" + string(n.netns), n.crictl, "--config", os.DevNull, "-r", socket, "-i", socket, "-t", callTimeout.String()}, args...)
+	return exec.CommandContext(ctx, "nsenter", args...)
+}
+
+// cri is a call of crictl to its end, with an input.
+func (n *node) cri(t *testing.T, stdin string, args ...string) peer.Result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	cmd := n.command(ctx, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
+	code := peer.Code(cmd, cmd.Run())
+	return peer.Result{Stdout: stdout.String(), Stderr: stderr.String(), Code: code}
+}
+
+// do is a call of crictl that must succeed; it returns stdout without its last
+// newline.
+func (n *node) do(t *testing.T, args ...string) string {
+	t.Helper()
+	r := n.cri(t, "", args...)
+	if r.Code != 0 {
+		t.Fatalf("crictl %s: %+v", strings.Join(args, " "), r)
+	}
+	return strings.TrimSuffix(r.Stdout, "\n")
+}
+
+// object is a JSON document.
+type object = map[string]any
+
+// ownProcesses is a security context in which each container sees its processes
+// alone, as a kubelet asks for it (CONTAINER); CRI's own default is the pod.
+var ownProcesses = object{"namespace_options": object{"pid": 1}}
+
+// write writes a document where crictl reads it.
+func (n *node) write(t *testing.T, name string, o object) string {
+	t.Helper()
+	text, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(n.Dir, name+".json")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// handler is the name of the runtime under test in containerd's configuration.
+func handler() string {
+	if world.runtime == uniRuntime {
+		return "uni"
+	}
+	return "runc"
+}
+
+// sandbox is a pod that runs.
+type sandbox struct {
+	*node
+	id, config, dir string
+	made            int // containers
+}
+
+// podConfig is what a kubelet asks for, with changes of the part "linux".
+func (n *node) podConfig(t *testing.T, linux object) (config, dir string) {
+	t.Helper()
+	n.made++
+	name := fmt.Sprintf("pod%d", n.made)
+	dir = filepath.Join(n.Dir, "pods", name)
+	if err := os.MkdirAll(filepath.Join(dir, "log"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if linux == nil {
+		linux = object{}
+	}
+	linux["cgroup_parent"] = "/" + n.cgroup
+	if linux["security_context"] == nil {
+		linux["security_context"] = ownProcesses
+	}
+	return n.write(t, name, object{
+		"metadata": object{"name": name, "namespace": "default", "uid": name + "-uid", "attempt": 0},
+		"hostname": name + "-host", "log_directory": filepath.Join(dir, "log"),
+		"dns_config": object{"servers": []string{"192.0.2.53"}, "searches": []string{"pods.example"}},
+		"linux":      linux,
+	}), dir
+}
+
+// runPod runs a sandbox, which is removed with the test if it is still there.
+func (n *node) runPod(t *testing.T, linux object) *sandbox {
+	t.Helper()
+	p := &sandbox{node: n}
+	p.config, p.dir = n.podConfig(t, linux)
+	p.id = n.do(t, "runp", "--runtime", handler(), p.config)
+	t.Cleanup(func() { n.cri(t, "", "rmp", "-f", p.id) }) // the test may have done it
+	return p
+}
+
+// emptyDir is a mount of the pod's volume of a name, as a kubelet makes it.
+func (p *sandbox) emptyDir(t *testing.T, name, at string) object {
+	t.Helper()
+	dir := filepath.Join(p.dir, "volumes/kubernetes.io~empty-dir", name)
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	return object{"container_path": at, "host_path": dir}
+}
+
+// create creates a container of busybox; changes are fields of its configuration.
+func (p *sandbox) create(t *testing.T, changes object, script string) (id string) {
+	t.Helper()
+	p.made++
+	name := fmt.Sprintf("c%d", p.made)
+	config := object{
+		"metadata": object{"name": name, "attempt": 0}, "image": object{"image": busybox},
+		"command": []string{"sh", "-c", script}, "log_path": name + ".log", "linux": object{"security_context": ownProcesses},
+	}
+	for k, v := range changes {
+		config[k] = v
+	}
+	return p.do(t, "create", p.id, p.write(t, fmt.Sprintf("pod%d-%s", p.node.made, name), config), p.config)
+}
+
+// run creates a container and starts it.
+func (p *sandbox) run(t *testing.T, changes object, script string) (id string) {
+	t.Helper()
+	id = p.create(t, changes, script)
+	p.do(t, "start", id)
+	return id
+}
+
+// status is what CRI says of a container.
+type status struct {
+	State    string
+	ExitCode int
+	Reason   string
+}
+
+func (n *node) status(t *testing.T, id string) status {
+	t.Helper()
+	var s struct{ Status status }
+	if err := json.Unmarshal([]byte(n.do(t, "inspect", "-o", "json", id)), &s); err != nil {
+		t.Fatal(err)
+	}
+	return s.Status
+}
+
+// exited waits for the end of a container.
+func (n *node) exited(t *testing.T, id string) (s status) {
+	t.Helper()
+	eventually(t, "the container has exited", func() bool {
+		s = n.status(t, id)
+		return s.State == "CONTAINER_EXITED"
+	})
+	return s
+}
+
+// TestCRIPod: the containers of a pod share its network, name and volumes; each
+// has files, processes, limits, logs and an end of its own.
+func TestCRIPod(t *testing.T) {
+	onNodes(t, func(t *testing.T, n *node) {
+		p := n.runPod(t, nil)
+		shared := []object{p.emptyDir(t, "shared", "/shared")}
+		server := p.run(t, object{"mounts": shared}, `
+			trap 'echo told to end; exit 0' TERM
+			echo to out; echo to err >&2; echo page >/shared/index.html
+			httpd -p 127.0.0.1:8080 -h /shared; echo mine >/file
+			while :; do sleep 0.1; done`)
+
+		t.Run("neighbours", func(t *testing.T) {
+			id := p.run(t, object{"mounts": shared}, `
+				for i in $(seq 50); do wget -q -O - http://127.0.0.1:8080/ && break; sleep 0.2; done
+				hostname; cat /shared/index.html; grep 192.0.2.53 /etc/resolv.conf; ls /file; grep -lx httpd /proc/[0-9]*/comm || echo no httpd
+				echo more >/shared/more; exit 3`)
+			if s := n.exited(t, id); s.ExitCode != 3 || s.Reason != "Error" {
+				t.Errorf("%+v", s)
+			}
+			got := n.do(t, "logs", id)
+			if want := fmt.Sprintf("page\npod%d-host\npage\nnameserver 192.0.2.53\nno httpd", n.made); got != want {
+				t.Errorf("log %q, want %q", got, want)
+			}
+			if got := n.do(t, "exec", "-s", server, "cat", "/shared/more"); strings.TrimSpace(got) != "more" {
+				t.Errorf("%q in the volume", got)
+			}
+			n.do(t, "rm", id)
+		})
+		t.Run("exec", func(t *testing.T) {
+			if r := n.cri(t, "", "exec", "-s", server, "sh", "-c", "echo out; echo err >&2; exit 5"); !strings.Contains(r.Stderr, "exited with 5: err") {
+				t.Errorf("synchronous: %+v", r)
+			}
+			if r := n.cri(t, "through\n", "exec", "-i", server, "sh", "-c", "cat; cat /file; exit 5"); r.Stdout != "through\nmine\n" || r.Code == 0 {
+				t.Errorf("streaming: %+v", r)
+			}
+			if r := n.cri(t, "", "exec", "-s", "--timeout", "1", server, "sleep", "1000"); r.Code == 0 {
+				t.Errorf("beyond its time: %+v", r)
+			}
+		})
+		t.Run("attach", func(t *testing.T) {
+			id := p.run(t, object{"stdin": true, "stdin_once": true}, "read line; echo got $line; exit 4")
+			n.cri(t, "a line\n", "attach", "-i", id)
+			if s := n.exited(t, id); s.ExitCode != 4 || n.do(t, "logs", id) != "got a line" {
+				t.Errorf("%+v, %q", s, n.do(t, "logs", id))
+			}
+		})
+		t.Run("logs", func(t *testing.T) {
+			r := n.cri(t, "", "logs", server)
+			if r.Stdout != "to out\n" || r.Stderr != "to err\n" {
+				t.Errorf("%+v", r)
+			}
+		})
+		t.Run("stats", func(t *testing.T) { p.stats(t, server) })
+		t.Run("limits", func(t *testing.T) { p.limits(t, server) })
+		t.Run("port-forward", func(t *testing.T) { p.forward(t, "8080", "page\n") })
+
+		n.do(t, "stop", "-t", "10", server)
+		if s := n.status(t, server); s.State != "CONTAINER_EXITED" || s.ExitCode != 0 || !strings.HasSuffix(n.do(t, "logs", server), "told to end") {
+			t.Errorf("stopped: %+v", s)
+		}
+		again := p.run(t, object{"mounts": shared, "metadata": object{"name": "c1", "attempt": 1}}, "cat /shared/more; ls /file")
+		if s := n.exited(t, again); s.ExitCode == 0 || n.do(t, "logs", again) != "more" {
+			t.Errorf("again: %+v, %q", s, n.do(t, "logs", again))
+		}
+		last := p.run(t, nil, "sleep 1000")
+		n.do(t, "stopp", p.id)
+		if s := n.status(t, last); s.State != "CONTAINER_EXITED" || s.ExitCode != 137 {
+			t.Errorf("with the pod stopped: %+v", s)
+		}
+		n.do(t, "rmp", p.id)
+	})
+}
+
+// stats compares what CRI says of a container with what it does.
+func (p *sandbox) stats(t *testing.T, id string) {
+	t.Helper()
+	p.do(t, "exec", "-s", id, "sh", "-c", "head -c 16777216 /dev/urandom >/dev/shm/16M")
+	type value struct{ Value string }
+	var s struct {
+		Stats []struct {
+			CPU    struct{ UsageCoreNanoSeconds value }
+			Memory struct{ WorkingSetBytes value }
+		}
+	}
+	eventually(t, "the statistics count 16 MiB", func() bool {
+		if err := json.Unmarshal([]byte(p.do(t, "stats", "-o", "json", "--id", id)), &s); err != nil || len(s.Stats) != 1 {
+			t.Fatalf("%+v, %v", s, err)
+		}
+		bytes, _ := strconv.Atoi(s.Stats[0].Memory.WorkingSetBytes.Value)
+		used, _ := strconv.Atoi(s.Stats[0].CPU.UsageCoreNanoSeconds.Value)
+		return bytes > 16<<20 && bytes < 64<<20 && used > 0 && used < int(time.Hour)
+	})
+	p.do(t, "exec", "-s", id, "rm", "/dev/shm/16M")
+}
+
+// limits: one container that exceeds its memory is killed, alone, also when the
+// limit came later.
+func (p *sandbox) limits(t *testing.T, other string) {
+	t.Helper()
+	fill := "dd if=/dev/zero of=/dev/null bs=64M count=1"
+	limited := object{"linux": object{"security_context": ownProcesses, "resources": object{"memory_limit_in_bytes": 48 << 20}}}
+	id := p.run(t, limited, "exec "+fill)
+	if s := p.exited(t, id); s.Reason != "OOMKilled" || s.ExitCode != 137 {
+		t.Errorf("beyond the limit: %+v", s)
+	}
+	id = p.run(t, nil, "sleep 1000")
+	if r := p.cri(t, "", "exec", "-s", id, "sh", "-c", fill+" 2>/dev/null"); r.Code != 0 {
+		t.Errorf("without a limit: %+v", r)
+	}
+	p.do(t, "update", "--memory", strconv.Itoa(48<<20), id)
+	if r := p.cri(t, "", "exec", "-s", id, "sh", "-c", fill+" 2>/dev/null"); r.Code == 0 {
+		t.Errorf("beyond a limit that came later: %+v", r)
+	}
+	p.do(t, "rm", "-f", id)
+	if s := p.status(t, other); s.State != "CONTAINER_RUNNING" {
+		t.Errorf("the other container: %+v", s)
+	}
+}
+
+// forward reads a page of a server that listens on 127.0.0.1 in the pod.
+func (p *sandbox) forward(t *testing.T, port, page string) {
+	t.Helper()
+	cmd := p.command(t.Context(), "port-forward", p.id, "9090:"+port)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer stop(cmd)
+	for range 2 {
+		var got []byte
+		eventually(t, "the forwarded port answers", func() bool {
+			got, _ = exec.CommandContext(t.Context(), "nsenter", "--net="+string(p.netns), "busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:9090/").Output()
+			return len(got) > 0
+		})
+		if string(got) != page {
+			t.Errorf("page %q, want %q; it said %s", got, page, said.String())
+		}
+	}
+}
