@@ -47,8 +47,8 @@ uninstall: ## remove what install put there, but not the configuration
 demo: install ## from nothing to a container in a VM, with every step shown
 	@deploy/demo.sh
 
-test: build guest peers ## every test: unit, QEMU, against containerd 1.6, 1.7 and 2.x, and on Debian 13 (root)
-	@integration/run.sh house unit qemu integration distro
+test: build guest peers ## every test: unit, QEMU, against containerd 1.6, 1.7 and 2.x, on Debian 13, under KVM (root)
+	@integration/run.sh house unit qemu integration distro kvm
 
 unit: go deps ## format, vet, lint and unit tests (no root, no QEMU)
 	@integration/run.sh house unit

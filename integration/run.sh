@@ -5,12 +5,13 @@
 #   unit         every package's unit tests, with -race
 #   qemu         the packages' own tests that boot machines or mount (root)
 #   integration  the built programs against real containerd, libvirt, QEMU (root)
+#   kvm          a few of them under KVM, in a machine that has it by emulation (root)
 #   distro       the built programs on Debian 13, in a tree that is made once (root)
 #
 # All stages run, also after a failure. What "go test -json" said is in out/test.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || set -- house unit qemu integration distro
+[ $# -gt 0 ] || set -- house unit qemu integration distro kvm
 
 results=out/test
 mkdir -p "$results"
@@ -35,6 +36,7 @@ for s in "$@"; do
 		UNI_QEMU_TESTS=1 stage qemu -count=1 -p 1 $folders
 		;;
 	distro) UNI_DISTRO_TESTS=1 stage distro -count=1 -timeout 30m ./integration/distro ;;
+	kvm) UNI_KVM_TESTS=1 stage kvm -count=1 -timeout 30m ./integration/cmd/kvm ;;
 	integration) stage integration -count=1 -timeout 40m ./integration ;;
 	*) echo "run.sh: no stage $s" >&2; exit 2 ;;
 	esac

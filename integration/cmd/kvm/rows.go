@@ -41,6 +41,16 @@ var rows = []row{
 	{name: "invariant TSC", pkg: "./integration", run: names([]string{"TestContainerClock"}), env: on("2.4.2"), invariantTSC: true},
 }
 
+// short are the rows of "make test": that the runtime works under KVM at all,
+// and with cgroup version 2.
+var short = []row{
+	{name: "probe", pkg: "./libvirt/kvm", run: "."},
+	{name: "cgroup v2", pkg: "./shim/cgroup", run: "^TestUnified"},
+	{name: "distro", pkg: "./integration/distro", run: "^TestInside$", env: []string{"UNI_DISTRO_TESTS=1"}},
+	{name: "machine", pkg: "./libvirt", run: "^(TestQEMUBootAndPowerOff)$"},
+	{name: "containers", pkg: "./integration", run: names([]string{"TestStreamsAndExitStatus", "TestExec", "TestPauseAndResume"}), env: on("2.4.2")},
+}
+
 // Tests of package integration, by what they are about. New ones that depend on
 // how the processor is virtualized are added here.
 var (

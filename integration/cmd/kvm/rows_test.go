@@ -11,6 +11,12 @@ import (
 
 // A test that was renamed would be left out without a word.
 func TestRowsNameTests(t *testing.T) {
+	t.Run("all", func(t *testing.T) { rowsNameTests(t, rows) })
+	t.Run("short", func(t *testing.T) { rowsNameTests(t, short) })
+}
+
+func rowsNameTests(t *testing.T, rows []row) {
+	t.Helper()
 	seen := map[string]bool{}
 	for _, r := range rows {
 		if seen[r.name] {
