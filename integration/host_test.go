@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,12 +14,22 @@ import (
 	"containerd-shim-uni/integration/peer"
 )
 
-const (
+var (
 	// leakTimeout bounds the wait for what ends a moment after the container.
-	leakTimeout = 20 * time.Second
+	leakTimeout = patience * 20 * time.Second
 	// callTimeout bounds each call of ctr: a boot takes seconds without KVM.
-	callTimeout = time.Minute
+	callTimeout = patience * time.Minute
 )
+
+// patience is how many times longer than usual the tests wait on a slow host.
+// The runtime's own deadlines stay as they are.
+var patience = func() time.Duration {
+	n, err := strconv.Atoi(os.Getenv("UNI_TEST_PATIENCE"))
+	if err != nil || n < 1 {
+		return 1
+	}
+	return time.Duration(n)
+}()
 
 // host is a running containerd with the images imported.
 type host struct {

@@ -41,6 +41,7 @@ func (p Payload) Env() []string {
 		image.ProgramsVariable + "=" + Mount + "/programs",
 		"UNI_QEMU_TESTS=1",
 		"UNI_TEST_ACCEL=kvm",
+		"UNI_TEST_PATIENCE=4", // five machines at once take more than a minute
 		"UNI_TEST_PEERS=" + strings.Join(p.Peers, ","),
 	}
 	if p.Nanos != "" {
@@ -112,6 +113,15 @@ func (p Payload) copy(ctx context.Context, tree string) error {
 	}
 	if p.Nanos != "" {
 		from["nanos"] = p.Nanos
+		// Some of its tests serve with Python, made of packages that L1 cannot get.
+		python := filepath.Join(p.Cache, "images/python")
+		if err := os.MkdirAll(filepath.Dir(python), 0o755); err != nil {
+			return err
+		}
+		if _, err := image.Python("python", python); err != nil {
+			return err
+		}
+		from["cache/containerd-shim-uni/images/python"] = python
 	}
 	for to, source := range from {
 		to = filepath.Join(tree, to)
