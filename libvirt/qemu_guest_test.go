@@ -153,6 +153,7 @@ type transcript struct {
 	mu   sync.Mutex
 	text []byte
 	more chan struct{}
+	done chan struct{} // closed when QEMU is gone, or the test is over
 }
 
 func readConsole(t *testing.T, socket string) *transcript {
@@ -161,11 +162,10 @@ func readConsole(t *testing.T, socket string) *transcript {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := &transcript{more: make(chan struct{}, 1)}
-	done := make(chan struct{})
-	t.Cleanup(func() { conn.Close(); <-done })
+	tr := &transcript{more: make(chan struct{}, 1), done: make(chan struct{})}
+	t.Cleanup(func() { conn.Close(); <-tr.done })
 	go func() {
-		defer close(done)
+		defer close(tr.done)
 		buf := make([]byte, 4096)
 		for {
 			n, err := conn.Read(buf)

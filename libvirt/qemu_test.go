@@ -91,8 +91,10 @@ func TestQEMUReboot(t *testing.T) {
 	onEachKind(t, "reboot", func(t *testing.T, d *Driver, g *guest) {
 		_, console := run(t, d, g)
 		ended(t, d, g.machine.Name, unikernel.EndShutdown)
+		destroyed(t, d, g)
+		<-console.done // what the guest wrote last may come after the news of its end
 		if n := strings.Count(console.String(), "init reboot"); n != 1 {
-			t.Errorf("the guest booted %d times", n)
+			t.Errorf("the guest booted %d times:\n%s", n, console)
 		}
 	})
 }

@@ -123,6 +123,13 @@ func (s *Service) rest() {
 	}
 }
 
+// expire ends a service that had no container for IdleTimeout. A client that asks
+// after that is told that the connection was closed; the log says why.
+func (s *Service) expire() {
+	log.L.Infof("the shim ends: nobody asked it for a container within %v", IdleTimeout)
+	s.Shutdown()
+}
+
 // errGivenUp says that a container was deleted before it was there.
 var errGivenUp = errors.New("it was deleted while it was being created")
 

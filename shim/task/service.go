@@ -44,7 +44,7 @@ func NewService(namespace string, host Host, events Events, release func()) *Ser
 		namespace: namespace, host: host, events: events, release: release,
 		shutdown: make(chan struct{}), containers: map[string]*Container{}, creations: map[string]*creating{},
 	}
-	s.idle = time.AfterFunc(IdleTimeout, s.Shutdown)
+	s.idle = time.AfterFunc(IdleTimeout, s.expire)
 	return s
 }
 
