@@ -17,9 +17,10 @@ import (
 // With the daemon it is Destroy; without it QEMU is killed, and the daemon
 // finds out when it starts. An embedded driver died with its process, and
 // nothing but the processes and the files below its root is left of it: they
-// are found by libvirt's pid files and their own command lines, killed and
-// removed, without starting libvirt again. The root must be this machine's
-// alone, or the machine the last one in it; else only the machine is ended.
+// are found by libvirt's pid files, their own command lines and the machine's
+// user, killed and removed, without starting libvirt again. The root must be
+// this machine's alone, or the machine the last one in it; else only the machine
+// is ended.
 func CleanUp(ctx context.Context, opts Options, name string) error {
 	t, err := parseTarget(opts.URI, opts.EmbedRoot)
 	if err != nil {
@@ -33,7 +34,7 @@ func CleanUp(ctx context.Context, opts Options, name string) error {
 	opts.Accel = AccelTCG // no need to know
 	d, err := Open(ctx, opts)
 	if errors.Is(err, unikernel.ErrUnavailable) {
-		err = errors.Join(kill(ctx, findQEMU(t, name)), killHelpers(ctx, t, name))
+		err = errors.Join(kill(ctx, findQEMU(t, name)), killUser(ctx, opts.identities(), t.owner(name)), killHelpers(ctx, t, name))
 		return errors.Join(err, returnIdentity(opts.identities(), t.owner(name)))
 	}
 	if err != nil {
@@ -44,6 +45,9 @@ func CleanUp(ctx context.Context, opts Options, name string) error {
 
 func cleanUpEmbedded(ctx context.Context, t target, identities, name string) error {
 	if err := kill(ctx, findQEMU(t, name)); err != nil {
+		return err
+	}
+	if err := killUser(ctx, identities, t.owner(name)); err != nil {
 		return err
 	}
 	if err := killHelpers(ctx, t, name); err != nil {

@@ -1,6 +1,7 @@
 package libvirt
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -240,26 +241,83 @@ func takeBack(path string, uid int) error {
 	return os.Lchown(path, 0, 0)
 }
 
-// runsAs tells whether a process has the user, which the kernel knows at once.
-// One that has ended and waits for its parent does not count.
+// killUser ends what runs as a machine's user, for one whose owner is dead. That
+// is QEMU, also before it is QEMU: libvirt's child takes the user first, and has
+// the name of what forked it until then.
+func killUser(ctx context.Context, dir, owner string) error {
+	if dir == "" {
+		return nil
+	}
+	for _, uid := range candidates(owner) {
+		id, err := readIdentity(dir, uid)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && id.Machine != owner {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := killAllOf(ctx, uid); err != nil {
+			return fmt.Errorf("user %d of machine %s: %w", uid, owner, err)
+		}
+	}
+	return nil
+}
+
+// killAllOf ends the processes of a user, also those that come meanwhile.
+func killAllOf(ctx context.Context, uid int) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		pids, err := processesOf(uid)
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		for _, pid := range pids {
+			p, err := openProcess(pid)
+			if errors.Is(err, unix.ESRCH) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if !aliveAs(pid, uid) { // it ended, and the number may be another's by now
+				p.close()
+				continue
+			}
+			if err := kill(ctx, p); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// runsAs tells whether a process has the user.
 func runsAs(uid int) (bool, error) {
-	_, err := unix.Getpriority(unix.PRIO_USER, uid)
+	pids, err := processesOf(uid)
+	return len(pids) > 0, err
+}
+
+// processesOf finds the processes of a user; that there are none the kernel knows
+// at once. One that has ended and waits for its parent does not count.
+func processesOf(uid int) (pids []int, err error) {
+	_, err = unix.Getpriority(unix.PRIO_USER, uid)
 	if errors.Is(err, unix.ESRCH) {
-		return false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("processes of user %d: %w", uid, err)
+		return nil, fmt.Errorf("processes of user %d: %w", uid, err)
 	}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	for _, e := range entries {
 		if pid := number(e.Name()); pid > 0 && aliveAs(pid, uid) {
-			return true, nil
+			pids = append(pids, pid)
 		}
 	}
-	return false, nil
+	return pids, nil
 }
 
 // aliveAs tells whether a process has the user as its real one and is no zombie.

@@ -153,6 +153,42 @@ func TestIdentityIsKeptWhileAnythingIsLeft(t *testing.T) {
 	}
 }
 
+// An owner that was killed leaves a process that is not QEMU yet: libvirt's child
+// takes the user, and then becomes QEMU. It goes with the machine, others stay.
+func TestKillUser(t *testing.T) {
+	asRoot(t)
+	dir := t.TempDir()
+	started := map[string]*exec.Cmd{}
+	for _, owner := range []string{"mine", "other's"} {
+		id, err := takeIdentity(dir, owner, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("sleep", "600")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(id.uid), Gid: 1}}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+		started[owner] = cmd
+	}
+	if err := killUser(t.Context(), dir, "mine"); err != nil {
+		t.Error(err)
+	}
+	if err := returnIdentity(dir, "mine"); err != nil {
+		t.Error(err)
+	}
+	if arguments(started["mine"].Process.Pid) != nil {
+		t.Error("the machine's process runs on")
+	}
+	if arguments(started["other's"].Process.Pid) == nil {
+		t.Error("another machine's process is gone")
+	}
+	if err := returnIdentity(dir, "other's"); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("another machine's user is given back: %v", err)
+	}
+}
+
 func fileOwner(t *testing.T, path string) int {
 	t.Helper()
 	var st unix.Stat_t
