@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -401,4 +402,58 @@ func (p *sandbox) forward(t *testing.T, port, page string) {
 			t.Errorf("page %q, want %q; it said %s", got, page, said.String())
 		}
 	}
+}
+
+// TestCRIMachineDies: with its machine, or its shim, every container of a pod ends,
+// then the pod; it is removed like any other.
+func TestCRIMachineDies(t *testing.T) {
+	uniOnly(t)
+	onNodes(t, func(t *testing.T, n *node) {
+		for what, find := range map[string]func() []int{
+			"machine": func() []int { return n.find(t, "qemu-system") },
+			"shim":    func() []int { return n.shims(t) },
+		} {
+			p := n.runPod(t, nil)
+			ids := []string{p.run(t, nil, "sleep 1000"), p.run(t, nil, "sleep 1000")}
+			pids := find()
+			if len(pids) != 1 {
+				t.Fatalf("%s: processes %v, want one", what, pids)
+			}
+			if err := syscall.Kill(pids[0], syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			for _, id := range ids {
+				if s := n.exited(t, id); s.ExitCode == 0 {
+					t.Errorf("%s killed: %+v", what, s)
+				}
+			}
+			eventually(t, "the pod is not ready", func() bool {
+				return strings.Contains(n.do(t, "inspectp", "-o", "json", p.id), "SANDBOX_NOTREADY")
+			})
+			n.do(t, "stopp", p.id)
+			n.do(t, "rmp", p.id)
+		}
+	})
+}
+
+// TestCRIRefuses: what a machine cannot have is refused when the pod is made, and
+// the answer says why.
+func TestCRIRefuses(t *testing.T) {
+	uniOnly(t)
+	n := newNode(t, newest())
+	for what, test := range map[string]struct {
+		options object
+		say     string
+	}{
+		"host's network":   {object{"network": 2}, "the host's network"},
+		"host's processes": {object{"pid": 2}, "the host's pid"},
+		"host's IPC":       {object{"ipc": 2}, "the host's ipc"},
+	} {
+		config, _ := n.podConfig(t, object{"security_context": object{"namespace_options": test.options}})
+		if r := n.cri(t, "", "runp", "--runtime", handler(), config); r.Code == 0 || !strings.Contains(r.Stderr, test.say) {
+			t.Errorf("%s: %+v", what, r)
+		}
+	}
+	// What failed may be there as a pod that is not ready: a kubelet removes it.
+	n.do(t, "rmp", "-f", "-a")
 }
