@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"net"
@@ -33,6 +34,9 @@ func TestWallsBetweenMachines(t *testing.T) {
 	uniOnly(t)
 	on(t, func(t *testing.T, h *host) {
 		shared := t.TempDir()
+		if err := os.WriteFile(filepath.Join(shared, "shared"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
 		defer func() { h.RemoveAll(context.WithoutCancel(t.Context())) }()
 		mine := h.neighbour(t, container{id: "mine"})
 		theirs := h.neighbour(t, container{id: "theirs", flags: mount(shared, "/shared", "rbind:rw")})
@@ -41,6 +45,7 @@ func TestWallsBetweenMachines(t *testing.T) {
 		}
 		mine.confined(t)
 		theirs.confined(t)
+		h.served(t, theirs)
 
 		tries := slices.Concat(own(mine), processes(theirs, h), files(t, mine, theirs, h), secrets(h), hosts(t))
 		ask(t, mine, tries)
@@ -154,6 +159,46 @@ func (m machine) confined(t *testing.T) {
 	if !slices.Contains(slices.Collect(maps.Values(m.disks)), true) {
 		t.Errorf("QEMU writes none of %v", m.disks)
 	}
+}
+
+// served checks the virtiofsd of a machine: the process that serves, which is the
+// one in a PID namespace, is in namespaces of its own at the shared directory, behind
+// a filter, and in the machine's cgroup.
+func (h *host) served(t *testing.T, m machine) {
+	t.Helper()
+	serving := slices.DeleteFunc(h.find(t, "virtiofsd"), func(pid int) bool { return readLink(t, pid, "ns/pid") == readLink(t, os.Getpid(), "ns/pid") })
+	if len(serving) != 1 {
+		t.Fatalf("processes that serve a directory: %v", serving)
+	}
+	pid := serving[0]
+	for _, ns := range []string{"ns/mnt", "ns/net"} {
+		if its := readLink(t, pid, ns); its == readLink(t, os.Getpid(), ns) || its == readLink(t, m.pid, ns) {
+			t.Errorf("virtiofsd shares %s", ns)
+		}
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil || !strings.Contains(string(status), "Seccomp:\t2\n") {
+		t.Errorf("virtiofsd has no filter: %v", err)
+	}
+	its, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	qemus, qerr := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", m.pid))
+	if err := errors.Join(err, qerr); err != nil || string(its) != string(qemus) {
+		t.Errorf("virtiofsd is in the cgroups\n%sand QEMU in\n%s%v", its, qemus, err)
+	}
+	for _, path := range seenFiles(t, pid) {
+		if filepath.Base(path) != "shared" {
+			t.Errorf("virtiofsd has the file %s", path)
+		}
+	}
+}
+
+func readLink(t *testing.T, pid int, name string) string {
+	t.Helper()
+	link, err := os.Readlink(fmt.Sprintf("/proc/%d/%s", pid, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return link
 }
 
 // seenFiles are all that is below a process's root but for directories.
@@ -300,7 +345,8 @@ func hosts(t *testing.T) []try {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { l.Close() })
-		tries = append(tries, try{About: "a service of the host", Kind: "connect", Target: l.Addr().String()})
+		go greet(l)
+		tries = append(tries, try{About: "a service of the host", Kind: "greeted", Target: l.Addr().String()})
 	}
 	for _, try := range tries {
 		if err := attempts[try.Kind](try.Target); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENXIO) && try.Kind != "create" {
@@ -308,6 +354,21 @@ func hosts(t *testing.T) []try {
 		}
 	}
 	return tries
+}
+
+// greeting is what a service of the host says: a connection alone says nothing, since
+// those to a container's own addresses reach the machine.
+const greeting = "the host\n"
+
+func greet(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, greeting)
+		c.Close()
+	}
 }
 
 // sharedMemory makes System V shared memory that is open to everybody.
@@ -436,7 +497,26 @@ var attempts = map[string]func(target string) error{
 		}
 		return errors.Join(f.Close(), os.Remove(f.Name()))
 	},
-	"connect": connects,
+	"connect": func(path string) error {
+		fd, err := connects(path)
+		if err == nil {
+			unix.Close(fd)
+		}
+		return err
+	},
+	"greeted": func(address string) error {
+		fd, err := connects(address)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 2})
+		said := make([]byte, len(greeting))
+		if n, _ := unix.Read(fd, said); n < 0 || string(said[:n]) != greeting {
+			return fs.ErrNotExist // somebody else
+		}
+		return nil
+	},
 	"shm": func(id string) error {
 		_, err := unix.SysvShmAttach(number(id), 0, unix.SHM_RDONLY)
 		if errors.Is(err, unix.EINVAL) { // shmat(2): no such number
@@ -464,17 +544,18 @@ var attempts = map[string]func(target string) error{
 }
 
 // connects calls a Unix socket, or a port, on the calling thread.
-func connects(address string) error {
+func connects(address string) (fd int, err error) {
 	domain, to := unix.AF_UNIX, unix.Sockaddr(&unix.SockaddrUnix{Name: address})
 	if at, err := netip.ParseAddrPort(address); err == nil {
 		domain, to = unix.AF_INET, &unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}
 	}
-	fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
+	if fd, err = unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return -1, err
 	}
-	defer unix.Close(fd)
-	return unix.Connect(fd, to)
+	if err = unix.Connect(fd, to); err != nil {
+		unix.Close(fd)
+	}
+	return fd, err
 }
 
 // forks makes a process that ends at once. Only system calls that are made without

@@ -35,7 +35,8 @@ type File struct {
 
 // Possible says why QEMU cannot be kept from the host's files, nil if it can:
 // libvirt makes a mount namespace, and in it devices for QEMU. Root of some
-// containers may not.
+// containers may not; and who enters a namespace is at its root, so that in a
+// chroot(2) libvirt would make the devices elsewhere.
 func Possible() error {
 	return thread.Discard(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
@@ -56,9 +57,28 @@ func Possible() error {
 		if err != nil {
 			return err
 		}
-		return f.Close()
+		f.Close()
+		here, err := os.Stat(at)
+		if err != nil {
+			return err
+		}
+		ns, err := os.Open("/proc/thread-self/ns/mnt")
+		if err != nil {
+			return err
+		}
+		defer ns.Close()
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("enter the mount namespace: %w", err)
+		}
+		again, err := os.Stat(at)
+		if err != nil || !os.SameFile(here, again) {
+			return errChroot
+		}
+		return nil
 	})
 }
+
+var errChroot = errors.New("this process is in a chroot: enter the tree with pivot_root(8) instead")
 
 // To makes some files all that a QEMU has of the host's. It is ErrShared for
 // one in our mount namespace; that of others the caller has ruled out.
