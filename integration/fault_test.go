@@ -150,8 +150,8 @@ func TestGuestThatPanics(t *testing.T) {
 func TestGuestThatFloodsItsConsole(t *testing.T) {
 	uniOnly(t)
 	on(t, func(t *testing.T, h *host) {
-		got := h.run(t, container{}, "sh", "-c",
-			`mknod /kmsg c 1 11; i=0; while [ $i -lt 3000 ]; do echo "<0>flood flood flood flood flood flood flood flood $i"; i=$((i+1)); done >/kmsg; echo done; exit 5`)
+		got := h.run(t, container{flags: []string{"--device", "/dev/kmsg"}}, "sh", "-c",
+			`i=0; while [ $i -lt 3000 ]; do echo "<0>flood flood flood flood flood flood flood flood $i"; i=$((i+1)); done >/dev/kmsg; echo done; exit 5`)
 		if got.Code != 5 || got.Stdout != "done\n" {
 			t.Errorf("got %+v, want status 5", got)
 		}

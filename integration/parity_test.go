@@ -11,11 +11,13 @@ func TestSameAsRunc(t *testing.T) {
 	uniOnly(t)
 	tests := []struct{ name, script string }{
 		{"capabilities", "grep -E '^(Cap|NoNewPrivs)' /proc/self/status"},
+		{"system calls", "grep ^Seccomp: /proc/self/status; dmesg 2>&1 | grep -o 'not permitted'; unshare -r true 2>&1 | grep -o 'not permitted'"},
 		{"environment", "env | sort"},
 		{"identity", "id; umask; pwd; hostname | wc -w"},
 		{"limits", "ulimit -n; ulimit -u >/dev/null && echo nproc"},
 		{"devices", "cd /dev; ls -d null zero full random urandom tty ptmx pts shm mqueue fd stdin stdout stderr"},
 		{"device nodes", "for d in null zero full random urandom; do stat -c '%n %a %t:%T %F' /dev/$d; done"},
+		{"nodes of other devices", "mknod /null c 1 3 && echo x >/null && echo null; mknod /kmsg c 1 11 && echo made; (echo x >/kmsg) 2>&1 | grep -o 'not permitted'; mknod /disk b 254 0; head -c 1 /disk 2>&1 | grep -o 'not permitted'"},
 		{"links", "for l in fd stdin stdout stderr ptmx; do readlink /dev/$l; done"},
 		{"file systems", "awk '{print $5, $9}' /proc/self/mountinfo | grep -E '^/(proc|dev|dev/pts|dev/shm|dev/mqueue|sys) ' | sort"},
 		// A kernel may be built without any of these: what counts is that nothing can be read.
@@ -33,7 +35,7 @@ func TestSameAsRunc(t *testing.T) {
 		}
 		var sections [2]map[string]string
 		for i, runtime := range []string{"io.containerd.runc.v2", uniRuntime} {
-			r := h.ctr(t, "run", "--rm", "--runtime", runtime, busybox, "c1", "sh", "-c", script.String())
+			r := h.ctr(t, "run", "--rm", "--seccomp", "--runtime", runtime, busybox, "c1", "sh", "-c", script.String())
 			if r.Code != 0 {
 				t.Fatalf("%s: %+v", runtime, r)
 			}

@@ -25,7 +25,7 @@ func runtimeFeatures() (*anypb.Any, error) {
 		Linux: &features.Linux{
 			Namespaces: []string{"cgroup", "ipc", "mount", "network", "pid", "uts"},
 			Cgroup:     &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &no},
-			Seccomp:    &features.Seccomp{Enabled: &no},
+			Seccomp:    &features.Seccomp{Enabled: &yes},
 			Apparmor:   &features.Apparmor{Enabled: &no},
 			Selinux:    &features.Selinux{Enabled: &no},
 			IntelRdt:   &features.IntelRdt{Enabled: &no},

@@ -40,8 +40,9 @@
 //
 // # What is not applied
 //
-// Seccomp, AppArmor, SELinux and Intel RDT settings of the specification have
-// no effect in the machine, which is the boundary. Memory and CPU limits shape
+// AppArmor, SELinux and Intel RDT settings of the specification have no effect in the
+// machine, which is the boundary. A seccomp profile has; one that asks a program of
+// the host is refused. Memory and CPU limits shape
 // the machine; the limit on processes is enforced inside. What the guest cannot
 // honour at all (a namespace shared with the host, a host device) is refused by
 // Plan.

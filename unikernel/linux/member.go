@@ -175,6 +175,14 @@ func (m *member) Exec(ctx context.Context, id string, p *specs.Process, io unike
 }
 
 func (m *member) start(ctx context.Context, kind wire.Kind, io unikernel.Stdio, w wire.Process) (unikernel.Process, error) {
+	m.s.mu.Lock()
+	spec := m.spec
+	m.s.mu.Unlock()
+	filter, flags, err := seccompFilter(spec.Linux.Seccomp)
+	if err != nil {
+		return nil, err
+	}
+	w.Filter, w.FilterFlags = string(filter), flags
 	p, err := m.s.start(ctx, kind, io, w.Terminal, func(id uint32) []byte {
 		return wire.Start{Container: m.id, ID: id, Process: w}.Encode()
 	})

@@ -129,6 +129,9 @@ func check(s *specs.Spec) error {
 			return err
 		}
 	}
+	if _, _, err := seccompFilter(s.Linux.Seccomp); err != nil {
+		return err
+	}
 	return checkDevices(s.Linux.Devices)
 }
 

@@ -27,6 +27,9 @@ func TestExec(t *testing.T) {
 		specs.Mount{Destination: "/links/out/up", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=1m", "noexec"}})
 	a.Spec.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1"}
 	a.Spec.Linux.MaskedPaths = append(a.Spec.Linux.MaskedPaths, "/proc/meminfo")
+	readOnly := uint(syscall.EROFS)
+	a.Spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{
+		{Names: []string{"umount2"}, Action: specs.ActErrno, ErrnoRet: &readOnly}}}
 	limit := int64(200)
 	a.Spec.Linux.Resources = &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}}
 	m := bootWith(t, "microvm", unikernel.Resources{MemoryMiB: 192, VCPUs: 2}, image(t), a)
@@ -44,6 +47,7 @@ func TestExec(t *testing.T) {
 		}
 	})
 	t.Run("environment", func(t *testing.T) { testEnvironment(t, m) })
+	t.Run("walls", func(t *testing.T) { testWalls(t, m) })
 	t.Run("user", func(t *testing.T) { testUser(t, m) })
 	t.Run("errors", func(t *testing.T) { testErrors(t, m) })
 	t.Run("streams", func(t *testing.T) { testStreams(t, m) })
@@ -128,6 +132,31 @@ func waitOutput(t *testing.T, b *lockedBuffer, want string) {
 	t.Fatalf("%q did not appear in %q", want, b.String())
 }
 
+// checkConditions runs shell conditions, all of which must hold.
+func checkConditions(t *testing.T, m *machine, conditions []string) {
+	t.Helper()
+	for _, c := range conditions {
+		if r := m.sh(c); r.status != 0 {
+			t.Errorf("%s: status %d, stdout %q, stderr %q", c, r.status, r.out, r.errOut)
+		}
+	}
+}
+
+// testWalls checks what root of a container cannot do, which may make nodes of devices.
+func testWalls(t *testing.T, m *machine) {
+	checkConditions(t, m, []string{
+		// The first process has no new privileges, this one may have: both are filtered.
+		`[ "$(cat /proc/1/status /proc/self/status | grep -c '^Seccomp:.2')" = 2 ]`,
+		`umount /nothing 2>&1 | grep -q 'Read-only file system'`,
+		`mknod /raw b $(tr : ' ' </sys/block/vda/dev) && ! head -c 1 /raw 2>/raw.err && grep -q 'not permitted' /raw.err`,
+		`mknod /serial c 4 64 && ! (echo x >/serial) 2>/serial.err && grep -q 'not permitted' /serial.err`,
+		`mknod /kmsg c 1 11 && ! (echo x >/kmsg) 2>/kmsg.err && grep -q 'not permitted' /kmsg.err`,
+		`mknod /own c 1 3 && echo x >/own && echo x >/dev/null && head -c 1 /dev/urandom >/own`,
+		`dmesg 2>&1 | grep -q 'not permitted'`,
+		`[ "$(cat /proc/self/cgroup | grep devices)" = 1:devices:/ ]`,
+	})
+}
+
 // testEnvironment checks what a process finds around it. Each line of the
 // table is one shell condition.
 func testEnvironment(t *testing.T, m *machine) {
@@ -161,11 +190,7 @@ func testEnvironment(t *testing.T, m *machine) {
 		`touch /dev/shm/x /run/x /tmp/x`,
 		`[ "$(stat -c %U:%G:%a /)" = root:root:755 ]`,
 	}
-	for _, c := range conditions {
-		if r := m.sh(c); r.status != 0 {
-			t.Errorf("%s: status %d, stdout %q, stderr %q", c, r.status, r.out, r.errOut)
-		}
-	}
+	checkConditions(t, m, conditions)
 	// Without a shell in between, which ignores signals of its own.
 	r := m.exec(process("grep", "^Sig[BI]", "/proc/self/status"), nil)
 	if r.out != "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n" {

@@ -115,7 +115,7 @@ func TestPod(t *testing.T) {
 
 	t.Run("each has its own", func(t *testing.T) {
 		for name, s := range map[string]*member{"a": one, "b": two, "c": c} {
-			got := s.sh("cat /mark; hostname; tr '\\0' ' ' </proc/1/cmdline | head -c 12; echo; cat /proc/self/cgroup; ls -d /proc/[0-9]* | wc -l; touch /only-" + name + "; ls -d /only-*")
+			got := s.sh("cat /mark; hostname; tr '\\0' ' ' </proc/1/cmdline | head -c 12; echo; grep ^0: /proc/self/cgroup; ls -d /proc/[0-9]* | wc -l; touch /only-" + name + "; ls -d /only-*")
 			lines := strings.Split(got.out, "\n")
 			if len(lines) < 6 || lines[0] != name || lines[1] != "the-pod" || !strings.HasPrefix(lines[2], "sh -c trap") || lines[3] != "0::/" || lines[5] != "/only-"+name {
 				t.Errorf("in %s: %q %s", name, lines, got.errOut)

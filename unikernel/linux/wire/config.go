@@ -106,7 +106,11 @@ type Process struct {
 	// Caps are bit sets, bit n being capability number n.
 	Caps            Caps
 	NoNewPrivileges bool
-	Rlimits         []Rlimit
+	// Filter is the program of a seccomp filter, as seccomp(2) takes it on x86-64,
+	// and FilterFlags are that call's; without one there is no filter.
+	Filter      string
+	FilterFlags uint64
+	Rlimits     []Rlimit
 	// OOMScoreAdj is applied if SetOOMScoreAdj.
 	SetOOMScoreAdj bool
 	OOMScoreAdj    int64
@@ -246,6 +250,8 @@ func (p Process) encode(e *Encoder) {
 		e.Uint(c)
 	}
 	e.Bool(p.NoNewPrivileges)
+	e.String(p.Filter)
+	e.Uint(p.FilterFlags)
 	e.Uint(uint64(len(p.Rlimits)))
 	for _, r := range p.Rlimits {
 		e.Uint(uint64(r.Resource))
@@ -268,7 +274,7 @@ func decodeProcess(d *Decoder) Process {
 		UID: d.Uint32(), GID: d.Uint32(), Groups: list(d, d.Uint32), Umask: d.Uint32(),
 		Caps: Caps{Bounding: d.Uint(), Effective: d.Uint(), Permitted: d.Uint(),
 			Inheritable: d.Uint(), Ambient: d.Uint()},
-		NoNewPrivileges: d.Bool(),
+		NoNewPrivileges: d.Bool(), Filter: d.String(), FilterFlags: d.Uint(),
 		Rlimits: list(d, func() Rlimit {
 			return Rlimit{Resource: d.Uint32(), Soft: d.Uint(), Hard: d.Uint()}
 		}),

@@ -8,7 +8,7 @@ import (
 
 // Version is the protocol's version, sent in Hello. The two sides must have
 // the same one.
-const Version = 8
+const Version = 9
 
 // Magic starts the payload of Hello.
 const Magic = "uni-guest"

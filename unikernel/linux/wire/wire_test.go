@@ -110,7 +110,7 @@ func sampleStart() Start { return Start{2, 9, sampleProcess()} }
 func sampleProcess() Process {
 	return Process{
 		Args: []string{"sh", "-c", ""}, Env: []string{"A=1"}, Cwd: "/", UID: 1<<32 - 1, GID: 2, Groups: []uint32{5, 6}, Umask: 0o22,
-		Caps: Caps{1, 2, 3, 4, 1<<64 - 1}, NoNewPrivileges: true, Rlimits: []Rlimit{{7, 1024, 1<<64 - 1}},
+		Caps: Caps{1, 2, 3, 4, 1<<64 - 1}, NoNewPrivileges: true, Filter: "\x06\x00\x00\x00\x00\x00\xff\x7f", FilterFlags: 2, Rlimits: []Rlimit{{7, 1024, 1<<64 - 1}},
 		SetOOMScoreAdj: true, OOMScoreAdj: -999, Terminal: true, Width: 80, Height: 1<<16 - 1,
 		Stdin: true, Stdout: true, Stderr: true,
 	}
@@ -137,7 +137,7 @@ func TestVersion(t *testing.T) {
 	} {
 		h.Write(b)
 	}
-	const version, sum = 8, "b4f83c1d990182180890ea87120120dec5798cc99e8accbead9ce0cbce1214b1"
+	const version, sum = 9, "16bbc166de8868c2f83434c718097b9e03526df42df550ff81bfa424a3f87f4c"
 	if got := hex.EncodeToString(h.Sum(nil)); Version != version || got != sum {
 		t.Errorf("version %d with sum %s, want %d with %s: has what is sent changed, and the version not?", Version, got, version, sum)
 	}

@@ -116,7 +116,10 @@ func (c *container) setup() error {
 		if err := c.mountRoot(); err != nil {
 			return err
 		}
-		return c.sp.open(c.Upper != "")
+		if err := c.sp.open(c.Upper != ""); err != nil {
+			return err
+		}
+		return wrap("the container's devices", allowDevices(&c.Container))
 	})
 	if err != nil {
 		return err
@@ -172,6 +175,9 @@ func (c *container) release() error {
 		c.spaceMu.Unlock()
 		c.sp.end()
 		c.sp = nil
+	}
+	if err := removeDevices(c.ID); err != nil {
+		return err
 	}
 	for serial, node := range c.disks {
 		if err := awaitFree(serial, node); err != nil {

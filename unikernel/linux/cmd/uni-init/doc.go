@@ -26,7 +26,7 @@
 // up the process from within and then becomes it.
 //
 // The program is linked without fmt, net and os/exec: it boots in each machine.
-// Nothing in the machine confines the application further than the
-// specification's capabilities, user and mounts: seccomp, AppArmor and SELinux
-// are not applied, for the machine is the boundary.
+// Containers are apart by what the specification says: capabilities, user, mounts,
+// devices, seccomp. AppArmor and SELinux are not applied, for the machine is the
+// boundary.
 package main

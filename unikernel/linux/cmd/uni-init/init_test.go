@@ -348,3 +348,12 @@ func TestContainersOnce(t *testing.T) {
 		t.Errorf("remove of no container: %v", err)
 	}
 }
+
+func TestDeviceRules(t *testing.T) {
+	got := strings.Join(deviceRules([]wire.Device{{Path: "/dev/fuse", Type: 'c', Major: 10, Minor: 229}, {Path: "/p", Type: 'p'},
+		{Path: "/u", Type: 'u', Major: 1, Minor: 11}, {Path: "/b", Type: 'b', Major: 7}}), "|")
+	want := "c *:* m|b *:* m|c 5:1 rwm|c 5:2 rwm|c 136:* rwm|c 1:3 rwm|c 1:5 rwm|c 1:7 rwm|c 1:8 rwm|c 1:9 rwm|c 5:0 rwm|c 10:229 rwm|c 1:11 rwm|b 7:0 rwm"
+	if got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+}

@@ -29,6 +29,9 @@ func (s *server) setupSandbox(b *wire.Sandbox) error {
 			return pathError("mount shared directory", b.ShareTag, err)
 		}
 	}
+	if err := mountDevices(); err != nil {
+		return err
+	}
 	return mountCgroups()
 }
 

@@ -4,6 +4,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"containerd-shim-uni/unikernel/linux/wire"
 
@@ -204,6 +205,8 @@ func execute(p *wire.Process) error {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			return os.NewSyscallError("set no_new_privs", err)
 		}
+	} else if err := loadFilter(p); err != nil { // while it may: the filter must let it become the user
+		return err
 	}
 	if err := becomeUser(p); err != nil {
 		return err
@@ -213,8 +216,37 @@ func execute(p *wire.Process) error {
 		return err
 	}
 	say([]byte{sayReady})
+	if p.NoNewPrivileges { // as late as can be
+		if err := loadFilter(p); err != nil {
+			return err
+		}
+	}
 	err = syscall.Exec(path, p.Args, env)
 	return &failure{wire.CodeInvalid, "exec " + path + ": " + err.Error() + whyNotExecuted(path, err)}
+}
+
+// loadFilter applies the container's seccomp profile to the calling thread, which is
+// the one that executes.
+func loadFilter(p *wire.Process) error {
+	const size = 8 // of struct sock_filter
+	n := len(p.Filter) / size
+	if n == 0 {
+		return nil
+	}
+	program := make([]unix.SockFilter, n)
+	for i := range program {
+		f := p.Filter[i*size:]
+		program[i] = unix.SockFilter{
+			Code: uint16(f[0]) | uint16(f[1])<<8, Jt: f[2], Jf: f[3],
+			K: uint32(f[4]) | uint32(f[5])<<8 | uint32(f[6])<<16 | uint32(f[7])<<24,
+		}
+	}
+	all := unix.SockFprog{Len: uint16(n), Filter: &program[0]}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(p.FilterFlags), uintptr(unsafe.Pointer(&all)))
+	if errno != 0 {
+		return wrap("the container's seccomp profile", os.NewSyscallError("seccomp", errno))
+	}
+	return nil
 }
 
 // whyNotExecuted explains errors of execve(2) that a file which is there gives.
