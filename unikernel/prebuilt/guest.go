@@ -58,7 +58,7 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 		return unikernel.Plan{}, err
 	}
 	plan := unikernel.Plan{
-		Boot: unikernel.Boot{Resources: r}, Without: watch.Without(app.Spec),
+		Boot: unikernel.Boot{Resources: r}, Without: append(watch.Without(app.Spec), exposed(g.cfg.Cmdline, app.Spec)...),
 		Image: &unikernel.ImageBoot{
 			ImageFiles: unikernel.ImageFiles{Kernel: g.cfg.Kernel, Initrd: g.cfg.Initrd, Disk: g.cfg.Disk},
 			Complete:   g.Complete,
@@ -83,6 +83,14 @@ func (g *Guest) Complete(kernel io.ReaderAt) (machine string, board unikernel.Bo
 		machine = machines[p]
 	}
 	return machine, unikernel.Board{BIOS: p != Linux, DebugExit: true}, nil
+}
+
+// exposed says what a command line shows: it is QEMU's as well.
+func exposed(cmdline string, s *specs.Spec) []string {
+	if !strings.Contains(cmdline, "{env}") || len(s.Process.Env) == 0 {
+		return nil
+	}
+	return []string{"an environment that only it can read: by {env} it is in QEMU's command line, which everybody on the host can read"}
 }
 
 // machines are the types on which kernels find what they expect.

@@ -29,6 +29,13 @@ func TestPlan(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v", got)
 	}
+	a.Spec.Process.Env = []string{"SECRET=1"}
+	for cmdline, warned := range map[string]bool{"": false, "{args}": false, "{env} -- {args}": true} {
+		got, err := New(Config{Kernel: "/k", Cmdline: cmdline}).Plan(a, size)
+		if err != nil || warned != (len(got.Without) == 2 && strings.Contains(got.Without[1], "everybody on the host")) {
+			t.Errorf("%q: %q, %v", cmdline, got.Without, err)
+		}
+	}
 	a.Spec.Root = &specs.Root{Readonly: true}
 	got, err = New(Config{Kernel: "/k", Disk: "/d"}).Plan(a, size)
 	if err != nil || len(got.Disks) != 1 || !got.Disks[0].ReadOnly {
