@@ -45,7 +45,7 @@ func (d *Driver) tryConfine(pid int, disks []unikernel.Disk) error {
 		err = confine.Alone(pid)
 	}
 	if err == nil {
-		err = confine.To(pid, files)
+		err = d.enclose(pid, files)
 	}
 	if err != nil {
 		return fmt.Errorf("keep the host's files from QEMU: %w", err)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"containerd-shim-uni/libvirt/confine"
 	"containerd-shim-uni/unikernel"
 )
 
@@ -26,6 +27,40 @@ func view(t *testing.T, pid int) string {
 		t.Fatal(err)
 	}
 	return strings.Join(found, " ")
+}
+
+func TestStrictWantsUsers(t *testing.T) {
+	_, err := Open(t.Context(), Options{EmbedRoot: "/run/x", Accel: AccelTCG, User: "root", Strict: true})
+	if !errors.Is(err, unikernel.ErrUnavailable) {
+		t.Errorf("a strict driver that runs every QEMU as root: %v", err)
+	}
+}
+
+// TestQEMUNoView: where the host's files cannot be taken from a QEMU, the log says so
+// once; with a strict driver there is no machine, and nothing is left of it.
+func TestQEMUNoView(t *testing.T) {
+	embedded(t, func(t *testing.T, d *Driver) {
+		g := newGuest(t, "uni-test--no-view", "microvm", "hang")
+		g.disk(t, "writable", "", false)
+		said := make(chan string, 100)
+		d.log = func(format string, args ...any) { said <- fmt.Sprintf(format, args...) }
+		d.enclose = func(int, []confine.File) error { return confine.ErrShared }
+		for range 2 {
+			create(t, d, g)
+			destroyed(t, d, g)
+		}
+		if text := <-said; len(said) > 0 || !strings.Contains(text, "open to everybody") {
+			t.Errorf("the log says %q, and %d more", text, len(said))
+		}
+		d.strict = true
+		if _, err := d.Create(t.Context(), g.machine); !errors.Is(err, confine.ErrShared) {
+			t.Errorf("create: %v", err)
+		}
+		destroyed(t, d, g)
+		if fileOwner(t, g.machine.Disks[0].Path) != 0 {
+			t.Error("the disk is not root's again")
+		}
+	})
 }
 
 // TestQEMUView: a QEMU has its machine's disks, those that come and go too, and

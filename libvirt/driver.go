@@ -15,6 +15,7 @@ import (
 	lv "libvirt.org/go/libvirt"
 	"libvirt.org/go/libvirtxml"
 
+	"containerd-shim-uni/libvirt/confine"
 	"containerd-shim-uni/libvirt/kvm"
 	"containerd-shim-uni/unikernel"
 )
@@ -84,10 +85,11 @@ type Driver struct {
 	strict     bool
 	unconfined sync.Once // that it is so was logged
 	log        func(format string, args ...any)
-	// document turns a machine into a domain, find takes hold of its QEMU. Only
-	// tests change them.
+	// document turns a machine into a domain, find takes hold of its QEMU, enclose
+	// takes the host's files from that. Only tests change them.
 	document func(unikernel.Machine, Host) (*libvirtxml.Domain, error)
 	find     func(name string) *process
+	enclose  func(pid int, files []confine.File) error
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -156,7 +158,7 @@ func Open(ctx context.Context, opts Options) (*Driver, error) {
 }
 
 func newDriver(t target, log func(string, ...any)) *Driver {
-	d := &Driver{target: t, log: log, document: Domain, domains: map[string]*domain{}}
+	d := &Driver{target: t, log: log, document: Domain, enclose: confine.To, domains: map[string]*domain{}}
 	d.find = func(name string) *process { return findQEMU(t, name) }
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	return d
