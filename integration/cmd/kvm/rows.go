@@ -37,6 +37,7 @@ var rows = []row{
 	{name: "machines", pkg: "./integration", run: names(machines), env: on("2.4.2")},
 	{name: "networks", pkg: "./integration", run: names(networks), env: on("2.4.2")},
 	{name: "kills", pkg: "./integration", run: names(kills), env: on("2.4.2")},
+	{name: "walls", pkg: "./integration", run: names([]string{"TestWallsBetweenMachines"}), env: on("2.4.2")},
 	{name: "nanos", pkg: "./integration", run: names(nanos), env: on("2.4.2")},
 	{name: "invariant TSC", pkg: "./integration", run: names([]string{"TestContainerClock"}), env: on("2.4.2"), invariantTSC: true},
 }
