@@ -149,6 +149,9 @@ func TestQEMUSystem(t *testing.T) {
 			g.disk(t, "root", "root", true)
 			pids, console := run(t, d, g)
 			checkUser(t, d, pids.VM)
+			if got := view(t, pids.VM); got != g.machine.Disks[0].Path {
+				t.Errorf("QEMU has %q", got)
+			}
 			ended(t, d, g.machine.Name, unikernel.EndShutdown)
 			console.await(t, "disk root ro=1", "init poweroff")
 		})
