@@ -13,11 +13,11 @@ export PATH := $(shell deploy/go.sh 2>/dev/null || echo /nonexistent):$(PATH)
 export GOFLAGS := $(GOFLAGS) -tags=libvirt_dlopen
 
 .DEFAULT_GOAL := help
-.PHONY: help deps go build guest peers install uninstall demo test unit integration distro kvm bench soak conformance clean
+.PHONY: help deps go build guest peers install uninstall demo test unit integration distro kvm bench soak conformance k8s clean
 
 help: ## show this list
 	@echo "containerd-shim-uni: containers as unikernel VMs. Targets:"
-	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 15
+	@sed -n 's/^\([a-z0-9]*\):.*## /  \1\t/p' Makefile | expand -t 15
 
 deps: ## install the Debian packages that are missing (root)
 	@deploy/deps.sh
@@ -70,6 +70,10 @@ soak: build guest peers ## let many containers live, some die, and count what go
 
 conformance: build guest peers ## tests that others wrote for runtimes, on runc and on this one: SUITE=client,critest RUN=REGEXP (root, an hour)
 	@go run -buildvcs=false ./integration/cmd/conformance $(if $(SUITE),-suite "$(SUITE)") $(if $(RUN),-run "$(RUN)")
+
+k8s: build guest peers ## a Kubernetes node, built once, and what pods do on runc and on this runtime: RUN=REGEXP (root, half an hour)
+	@integration/k8s.sh
+	@go run -buildvcs=false ./integration/cmd/k8s $(if $(RUN),-run "$(RUN)")
 
 clean: ## remove out/ (the kernel's cache under ~/.cache/containerd-shim-uni stays)
 	@rm -rf $(OUT)

@@ -29,12 +29,12 @@ func PodNetwork(dir string) string { return fmt.Sprintf(podNetwork, filepath.Joi
 
 // Prepare asks for the program, which "make peers" builds.
 func (critest) Prepare(_ context.Context, cache string) error {
-	_, err := one(cache, "cri-*", "critest")
+	_, err := Tool(cache, "cri-*", "critest")
 	return err
 }
 
-// one is a program in the only directory of the peers that a pattern names.
-func one(cache, pattern, program string) (string, error) {
+// Tool is a program in the only directory of the peers that a pattern names.
+func Tool(cache, pattern, program string) (string, error) {
 	found, err := filepath.Glob(filepath.Join(cache, "peers", pattern, program))
 	if err == nil && len(found) != 1 {
 		err = fmt.Errorf("%s is missing: make peers", program)
@@ -47,11 +47,11 @@ func one(cache, pattern, program string) (string, error) {
 
 // Run runs the tests on a containerd of their own.
 func (critest) Run(ctx context.Context, p Place) (all Results, err error) {
-	program, err := one(p.Cache, "cri-*", "critest")
+	program, err := Tool(p.Cache, "cri-*", "critest")
 	if err != nil {
 		return nil, err
 	}
-	plugin, err := one(p.Cache, "tools-*", "bridge")
+	plugin, err := Tool(p.Cache, "tools-*", "bridge")
 	if err != nil {
 		return nil, err
 	}

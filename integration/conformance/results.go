@@ -3,6 +3,7 @@ package conformance
 import (
 	"bufio"
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -125,6 +126,18 @@ func Compare(theirs, ours Results, reasons map[string]string) Compared {
 	slices.Sort(c.Unexpected)
 	slices.Sort(c.Mended)
 	return c
+}
+
+// Findings are the differences between a suite's runs and the file of reasons.
+func (c Compared) Findings(suite, file string) error {
+	var found []error
+	for _, t := range c.Unexpected {
+		found = append(found, fmt.Errorf("%s: runc passes %s", suite, t))
+	}
+	for _, t := range c.Mended {
+		found = append(found, fmt.Errorf("%s: %s passes: remove it from %s", suite, t, file))
+	}
+	return errors.Join(found...)
 }
 
 // hasParent says whether a test that runs this one is in a list.

@@ -69,7 +69,7 @@ func single(name, program string, mode int64) Image {
 const ProgramsVariable = "UNI_TEST_PROGRAMS"
 
 // programs are those that Build knows, each a folder of this one.
-var programs = []string{"euid", "hello", "probe", "shares"}
+var programs = []string{"euid", "hello", "pod", "probe", "shares"}
 
 // BuildAll builds every program that Build and BuildProgram can, below dir;
 // source is the folder program.

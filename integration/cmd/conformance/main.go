@@ -15,25 +15,17 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/vishvananda/netlink"
-
 	"containerd-shim-uni/integration/conformance"
 )
 
-const (
-	// expectedFile is below the checkout.
-	expectedFile = "integration/conformance/expected.txt"
-	// inside is set for the part of the program that runs tests.
-	inside = "UNI_CONFORMANCE_INSIDE"
-)
+// expectedFile is below the checkout.
+const expectedFile = "integration/conformance/expected.txt"
 
 // options are the flags.
 type options struct {
@@ -53,13 +45,13 @@ func main() {
 	o.suites = strings.Split(*suites, ",")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	part := prepare
-	if os.Getenv(inside) != "" {
+	if conformance.Inside() {
 		part = run
 	}
 	err := part(ctx, o)
 	stop()
-	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
-		os.Exit(1) // it has said why
+	if errors.Is(err, conformance.ErrSaid) {
+		os.Exit(1)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "conformance:", err)
@@ -70,9 +62,6 @@ func main() {
 // prepare builds what is missing and runs this program once more in a network
 // namespace of its own.
 func prepare(ctx context.Context, o options) error {
-	if os.Geteuid() != 0 {
-		return errors.New("root is needed")
-	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return err
@@ -86,21 +75,12 @@ func prepare(ctx context.Context, o options) error {
 			return fmt.Errorf("build %s: %w", name, err)
 		}
 	}
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inside+"=1")
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	return cmd.Run()
+	return conformance.GoInside(ctx)
 }
 
 // run runs the suites and compares.
 func run(ctx context.Context, o options) error {
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	if err := netlink.LinkSetUp(lo); err != nil {
+	if err := conformance.Loopback(); err != nil {
 		return err
 	}
 	caches, err := os.UserCacheDir()
@@ -141,12 +121,7 @@ func run(ctx context.Context, o options) error {
 		}
 		c := conformance.Compare(results[0], results[1], expected[name])
 		fmt.Printf("%-10s %14d %6d %6d %14d %6d %6d\n", name, c.Theirs.Passed, c.Theirs.Failed, c.Theirs.Skipped, c.Ours.Passed, c.Ours.Failed, c.Ours.Skipped)
-		for _, t := range c.Unexpected {
-			found = append(found, fmt.Errorf("%s: runc passes %s", name, t))
-		}
-		for _, t := range c.Mended {
-			found = append(found, fmt.Errorf("%s: %s passes: remove it from %s", name, t, expectedFile))
-		}
+		found = append(found, c.Findings(name, expectedFile))
 	}
 	return errors.Join(found...)
 }
@@ -161,7 +136,7 @@ func both(ctx context.Context, o options, name, dir string) (results []conforman
 	if err := os.Chmod(work, 0o755); err != nil {
 		return nil, err
 	}
-	host, err := environment(dir, o.cache)
+	host, err := conformance.Environment(dir, o.cache, "2.4.2")
 	if err != nil {
 		return nil, err
 	}
@@ -180,31 +155,11 @@ func both(ctx context.Context, o options, name, dir string) (results []conforman
 			return nil, err
 		}
 		r, err := s.Run(ctx, conformance.Place{Runtime: runtime, Only: o.only, Timeout: o.timeout, Env: host,
-			Log: where, Cache: o.cache, Dir: work, Deploy: "deploy", State: stateDir(dir)})
+			Log: where, Cache: o.cache, Dir: work, Deploy: "deploy", State: conformance.StateDir(dir)})
 		if err != nil {
 			return nil, fmt.Errorf("%s on %s: %w; its output is %s", name, runtime, err, where)
 		}
 		results = append(results, r)
 	}
 	return results, nil
-}
-
-// stateDir is the runtime's, for a run below a directory.
-func stateDir(dir string) string { return "/run/" + filepath.Base(dir) }
-
-// environment is what a suite's containerd and its shims run with.
-func environment(dir, cache string) ([]string, error) {
-	out, err := filepath.Abs("out")
-	if err != nil {
-		return nil, err
-	}
-	config := filepath.Join(dir, "uni.toml")
-	text := fmt.Sprintf("[linux]\nkernel = %q\ninitrd = %q\n[storage]\nstate_dir = %q\ndata_dir = %q\n",
-		out+"/guest/vmlinux", out+"/guest/initrd.img", stateDir(dir), filepath.Join(dir, "lib"))
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-		return nil, err
-	}
-	path := strings.Join([]string{filepath.Join(out, "bin"), filepath.Join(cache, "peers/2.4.2"), os.Getenv("PATH")}, ":")
-	env := slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "PATH=") })
-	return append(env, "PATH="+path, "UNI_CONFIG="+config), nil
 }
