@@ -13,7 +13,7 @@ export PATH := $(shell deploy/go.sh 2>/dev/null || echo /nonexistent):$(PATH)
 export GOFLAGS := $(GOFLAGS) -tags=libvirt_dlopen
 
 .DEFAULT_GOAL := help
-.PHONY: help deps go build guest peers install uninstall demo test unit integration distro kvm bench soak conformance k8s clean
+.PHONY: help deps go build guest peers install uninstall demo test unit integration distro kvm bench soak conformance k8s overhead clean
 
 help: ## show this list
 	@echo "containerd-shim-uni: containers as unikernel VMs. Targets:"
@@ -74,6 +74,10 @@ conformance: build guest peers ## tests that others wrote for runtimes, on runc 
 k8s: build guest peers ## a Kubernetes node, built once, and what pods do on runc and on this runtime: RUN=REGEXP (root, half an hour)
 	@integration/k8s.sh
 	@go run -buildvcs=false ./integration/cmd/k8s $(if $(RUN),-run "$(RUN)")
+
+overhead: build guest peers ## what an idle pod takes on the host: the overhead of deploy/kubernetes/runtimeclass.yaml (root)
+	@integration/k8s.sh
+	@go run -buildvcs=false ./integration/cmd/k8s -overhead
 
 clean: ## remove out/ (the kernel's cache under ~/.cache/containerd-shim-uni stays)
 	@rm -rf $(OUT)

@@ -137,7 +137,8 @@ func (c *Cluster) prepare() error {
 	for _, args := range [][]string{
 		{"ip", "link", "add", "node0", "type", "veth", "peer", "name", "nowhere"}, {"ip", "link", "set", "nowhere", "up"}, {"ip", "addr", "add", address + "/24", "dev", "node0"},
 		{"ip", "link", "set", "node0", "up"}, {"ip", "route", "add", "default", "dev", "node0"},
-		{"sysctl", "-q", "-w", "net.ipv4.ip_forward=1"},
+		// Pods on one bridge reach each other by a Service, too.
+		{"sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.bridge.bridge-nf-call-iptables=1"},
 		{"openssl", "genrsa", "-out", c.file("sa.key"), "2048"},
 	} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
@@ -319,7 +320,8 @@ enforceNodeAllocatable: []
 featureGates: {KubeletInUserNamespace: true}
 authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
 authorization: {mode: AlwaysAllow}
-evictionHard: {memory.available: 100Mi}
+evictionHard: {memory.available: 100Mi, nodefs.available: 0%, imagefs.available: 0%}
+imageGCHighThresholdPercent: 100
 syncFrequency: 5s
 fileCheckFrequency: 2s
 configMapAndSecretChangeDetectionStrategy: Watch

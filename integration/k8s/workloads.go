@@ -3,8 +3,10 @@ package k8s
 import (
 	"context"
 	"fmt"
-	"os/exec"
+	"io"
+	"net/http"
 	"strings"
+	"time"
 )
 
 // serve is a web server's command for manifests; its page says the pod's name.
@@ -188,7 +190,7 @@ spec:
 			func() error { return t.ready("p") },
 			func() error {
 				_, err := t.kubectl("debug", "p", "--image="+Busybox, "--target=c", "--container=d", "--profile=general",
-					"--", "sh", "-c", "tr '\\0' ' ' </proc/1/cmdline; sleep 1000")
+					"--", "sh", "-c", "tr '\\0' ' ' </proc/1/cmdline; echo; sleep 1000")
 				return joined(err, t.says("p", "d", "sleep 4321"))
 			},
 		)
@@ -244,7 +246,13 @@ spec:
 // answers asks a server from the node until its answer begins with a text.
 func (t *try) answers(url, want string) error {
 	return t.until(url+" answers", func() (bool, string) {
-		got, err := exec.CommandContext(t, "busybox", "wget", "-q", "-T", "5", "-O", "-", url).Output()
+		client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+		answer, err := client.Get(url)
+		if err != nil {
+			return false, err.Error()
+		}
+		defer answer.Body.Close()
+		got, err := io.ReadAll(io.LimitReader(answer.Body, 64<<10))
 		return err == nil && strings.HasPrefix(string(got), want), string(got)
 	})
 }

@@ -1,7 +1,7 @@
 // K8s builds and starts a Kubernetes of one node, runs the checks of
 // integration/k8s on runc and on this runtime, prints a table and stops it:
 //
-//	k8s [-run REGEXP] [-runtime runc,uni] [-keep]
+//	k8s [-run REGEXP] [-runtime runc,uni] [-overhead] [-keep]
 //
 // It needs root and what "make build guest peers" and integration/k8s.sh prepare.
 // Everything runs in a network namespace of its own. It ends with status 1 where the
@@ -38,6 +38,7 @@ const (
 type options struct {
 	only     *regexp.Regexp
 	runtimes []string
+	overhead bool
 	keep     bool
 }
 
@@ -45,6 +46,7 @@ func main() {
 	only := flag.String("run", "", "checks, a regular expression")
 	runtimes := flag.String("runtime", "runc,uni", "runtimes, separated by commas")
 	var o options
+	flag.BoolVar(&o.overhead, "overhead", false, "measure what an idle pod takes on the host, in place of checks")
 	flag.BoolVar(&o.keep, "keep", false, "keep the directory with all logs")
 	flag.Parse()
 	o.runtimes = strings.Split(*runtimes, ",")
@@ -88,6 +90,13 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Stop()) }()
+	if o.overhead {
+		var errs []error
+		for _, r := range o.runtimes {
+			errs = append(errs, c.Overhead(ctx, os.Stdout, r))
+		}
+		return errors.Join(errs...)
+	}
 	results := map[string]conformance.Results{}
 	for _, r := range o.runtimes {
 		results[r] = c.Run(ctx, os.Stdout, r, o.only)
