@@ -320,7 +320,7 @@ enforceNodeAllocatable: []
 featureGates: {KubeletInUserNamespace: true}
 authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
 authorization: {mode: AlwaysAllow}
-evictionHard: {memory.available: 100Mi, nodefs.available: 0%, imagefs.available: 0%}
+evictionHard: {memory.available: 100Mi, nodefs.available: 0%%, imagefs.available: 0%%}
 imageGCHighThresholdPercent: 100
 syncFrequency: 5s
 fileCheckFrequency: 2s
