@@ -30,7 +30,8 @@ type Payload struct {
 	Cache    string   // the runtime's cache directory
 	Tests    []string // packages whose tests are built, such as "./libvirt"
 	Programs []string // packages that are built as programs
-	Peers    []string // folders of Cache/peers
+	Peers    []string // containerd versions, folders of Cache/peers
+	Tools    []string // patterns of further folders there, one folder each
 	Nanos    string   // a directory with a kernel of Nanos, or empty
 }
 
@@ -107,6 +108,14 @@ func (p Payload) copy(ctx context.Context, tree string) error {
 	from := map[string]string{
 		"out/bin":   filepath.Join(p.Checkout, "out/bin"),
 		"out/guest": filepath.Join(p.Checkout, "out/guest"),
+		"deploy":    filepath.Join(p.Checkout, "deploy"),
+	}
+	for _, pattern := range p.Tools {
+		found, err := filepath.Glob(filepath.Join(p.Cache, "peers", pattern))
+		if err != nil || len(found) != 1 {
+			return fmt.Errorf("one of %s is wanted below %s/peers, there are %d (%v): make peers", pattern, p.Cache, len(found), err)
+		}
+		from["cache/containerd-shim-uni/peers/"+filepath.Base(found[0])] = found[0]
 	}
 	for _, peer := range p.Peers {
 		from["cache/containerd-shim-uni/peers/"+peer] = filepath.Join(p.Cache, "peers", peer)

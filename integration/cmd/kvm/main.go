@@ -94,7 +94,7 @@ func run(ctx context.Context, chosen []row, keep bool) (ok bool, err error) {
 	}
 	b := bench{out: filepath.Join(checkout, "out/kvm"), payload: kvm.Payload{
 		Checkout: checkout, Cache: filepath.Join(cache, "containerd-shim-uni"),
-		Tests: packages(chosen), Peers: peers, Nanos: os.Getenv("UNI_NANOS_DIR"),
+		Tests: each(chosen, packages), Peers: peers, Tools: each(chosen, tools), Nanos: os.Getenv("UNI_NANOS_DIR"),
 	}}
 	if err := errors.Join(os.RemoveAll(b.out), os.MkdirAll(b.out, 0o755)); err != nil {
 		return false, err

@@ -18,6 +18,8 @@ type row struct {
 	pkg  string
 	run  string // pattern of go test -run
 	env  []string
+	// tools are what the tests need of what make peers builds, see kvm.Payload.
+	tools []string
 	// minutes bound the row, 20 when 0: a test that hangs is a failure with
 	// its name, not a machine that is killed.
 	minutes int
@@ -38,6 +40,7 @@ var rows = []row{
 	{name: "networks", pkg: "./integration", run: names(networks), env: on("2.4.2")},
 	{name: "kills", pkg: "./integration", run: names(kills), env: on("2.4.2")},
 	{name: "walls", pkg: "./integration", run: names([]string{"TestWallsBetweenMachines"}), env: on("2.4.2")},
+	{name: "pods", pkg: "./integration", run: names([]string{"TestCRIPod"}), env: on("2.4.2"), tools: []string{"cri-*", "tools-*"}},
 	{name: "nanos", pkg: "./integration", run: names(nanos), env: on("2.4.2")},
 	{name: "invariant TSC", pkg: "./integration", run: names([]string{"TestContainerClock"}), env: on("2.4.2"), invariantTSC: true},
 }
@@ -100,13 +103,15 @@ func split(rows []row) [][]row {
 	return slices.DeleteFunc([][]row{plain, invariant}, func(rows []row) bool { return len(rows) == 0 })
 }
 
-// packages are those of the rows, each once.
-func packages(rows []row) []string {
+// each is what the rows want, each once.
+func each(rows []row, of func(row) []string) []string {
 	var all []string
 	for _, r := range rows {
-		if !slices.Contains(all, r.pkg) {
-			all = append(all, r.pkg)
-		}
+		all = append(all, of(r)...)
 	}
-	return all
+	slices.Sort(all)
+	return slices.Compact(all)
 }
+
+func packages(r row) []string { return []string{r.pkg} }
+func tools(r row) []string    { return r.tools }
