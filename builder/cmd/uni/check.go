@@ -53,6 +53,7 @@ var checks = []struct {
 	{"isolation", checkIsolation},
 	{"shim", checkShim},
 	{"containerd", checkContainerd},
+	{"pods", checkPods},
 	{"kernel", checkKernel},
 	{"initrd", checkInitrd},
 	{"nanos", checkNanos},
