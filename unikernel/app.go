@@ -20,6 +20,9 @@ type App struct {
 	// Shares lists the bind mounts of the specification that the host shares
 	// into the machine, in the order of Spec.Mounts.
 	Shares []SharedMount
+	// Volumes lists those of the bind mounts that show a volume of the machine, and
+	// are not among Shares.
+	Volumes []VolumeMount
 	// Network is what the guest configures beside its loopback interface.
 	Network Network
 }

@@ -59,6 +59,9 @@ type Plan struct {
 	// Without lists what the container asks for and does without, because the
 	// guest has no such thing and the program may not notice. It is for the log.
 	Without []string
+	// Volumes says that the guest's session is a VolumeKeeper: what App.Volumes shows
+	// need not be shared.
+	Volumes bool
 	// OneProcess says that a program which starts another fails, and that this
 	// is not known before: advice is worth looking for when one has failed.
 	OneProcess bool

@@ -25,7 +25,7 @@ func Plan(mounts []specs.Mount) ([]unikernel.SharedMount, error) {
 		return nil, fmt.Errorf("mounts of the host: %w", err)
 	}
 	for _, m := range mounts {
-		if !isBind(m) {
+		if !IsBind(m) {
 			continue
 		}
 		s, err := look(m)
@@ -40,7 +40,9 @@ func Plan(mounts []specs.Mount) ([]unikernel.SharedMount, error) {
 	return name(sources), nil
 }
 
-func isBind(m specs.Mount) bool {
+// IsBind says whether a mount of a specification is a bind mount: the type or an
+// option says so.
+func IsBind(m specs.Mount) bool {
 	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
 }
 

@@ -157,14 +157,14 @@ func TestOwnMemory(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "part"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	got, err := Normalize([]specs.Mount{
+	got, err := OwnMemory([]specs.Mount{
 		{Destination: "/dev/shm", Type: "bind", Source: dir, Options: []string{"rbind", "ro"}},
 		{Destination: "/dev/shm", Type: "bind", Source: filepath.Join(dir, "part"), Options: []string{"rbind"}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m, want := got[0], "nosuid nodev noexec ro mode=1777 size=67108864"; m.Type != "tmpfs" || strings.Join(m.Options, " ") != want {
+	if m, want := got[0], "mode=1777 uid=0 gid=0 size=67108864 nosuid nodev noexec ro"; m.Type != "tmpfs" || strings.Join(m.Options, " ") != want {
 		t.Errorf("%+v, want a tmpfs with %s", m, want)
 	}
 	if got[1].Type != "bind" {

@@ -34,6 +34,11 @@ func (c *Container) filesElsewhere() bool {
 			return true
 		}
 	}
+	for _, v := range c.app.Volumes {
+		if !strings.HasPrefix(v.Mount.Destination, "/etc/") {
+			return true
+		}
+	}
 	return c.disks.layered()
 }
 

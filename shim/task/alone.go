@@ -129,6 +129,9 @@ func (a alone) enter(ctx context.Context) (inGuest, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := a.c.fillVolumes(ctx, session); err != nil {
+		return nil, err
+	}
 	app := a.c.app
 	app.Network = a.c.sandbox.Network()
 	return sole{session, app}, nil
@@ -137,6 +140,7 @@ func (a alone) enter(ctx context.Context) (inGuest, error) {
 // settle implements place. The machine ends first, so that nothing of what the
 // container wrote is lost.
 func (a alone) settle(reported bool) {
+	a.c.volumes.Close()
 	if a.c.disks == nil || !a.c.disks.writes() {
 		return
 	}

@@ -11,6 +11,7 @@ import (
 	"containerd-shim-uni/config"
 	"containerd-shim-uni/shim/sandbox"
 	"containerd-shim-uni/shim/stdio"
+	"containerd-shim-uni/shim/volume"
 	"containerd-shim-uni/unikernel"
 
 	"github.com/containerd/containerd/api/events"
@@ -47,10 +48,13 @@ type Container struct {
 	sandbox    *sandbox.Sandbox
 	standIn    *sandbox.StandIn
 	disks      *diskSet // nil without a root
-	guest      unikernel.Guest
-	events     Events
-	streams    *stdio.Streams
-	asker      asker
+	// volumes are its machine's, mounted what it has of them; nil if nothing.
+	volumes *volume.Set
+	mounted *volume.Group
+	guest   unikernel.Guest
+	events  Events
+	streams *stdio.Streams
+	asker   asker
 
 	// booted gets the outcome of the one attempt to start, and is closed.
 	booted chan boot

@@ -13,6 +13,7 @@ import (
 	"containerd-shim-uni/shim/sandbox"
 	"containerd-shim-uni/shim/share"
 	"containerd-shim-uni/shim/stdio"
+	"containerd-shim-uni/shim/volume"
 	"containerd-shim-uni/unikernel"
 
 	"github.com/containerd/containerd/api/events"
@@ -124,6 +125,11 @@ func (cr *creation) read(namespace string, r CreateRequest) error {
 	if spec.Mounts, err = share.Normalize(spec.Mounts); err != nil {
 		return err
 	}
+	if pod == "" { // else it is the pod's
+		if spec.Mounts, err = share.OwnMemory(spec.Mounts); err != nil {
+			return err
+		}
+	}
 	if cr.app.Shares, err = share.Plan(spec.Mounts); err != nil {
 		return err
 	}
@@ -134,6 +140,7 @@ func (cr *creation) read(namespace string, r CreateRequest) error {
 func newPlace(c *Container, pod string) place {
 	switch pod {
 	case "":
+		c.volumes = volume.NewSet()
 		return alone{founder{c}}
 	case c.names.ID:
 		return newKeeper(c)
@@ -281,6 +288,9 @@ func (cr *creation) plans(ctx context.Context) error {
 		return err
 	}
 	cr.doesWithout(cr.plan.Without)
+	if err := cr.takeVolumes(); err != nil {
+		return err
+	}
 	return cr.makeDisks(ctx)
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"containerd-shim-uni/shim/sandbox"
+	"containerd-shim-uni/shim/volume"
 	"containerd-shim-uni/unikernel"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -24,7 +25,7 @@ type keeper struct {
 var _ place = (*keeper)(nil)
 
 func newKeeper(c *Container) *keeper {
-	return &keeper{founder: founder{c}, pod: &pod{keeper: c, members: map[*Container]bool{}}}
+	return &keeper{founder: founder{c}, pod: &pod{keeper: c, volumes: volume.NewSet(), members: map[*Container]bool{}}}
 }
 
 // read implements place. What the specification mounts is for a program.
@@ -95,6 +96,7 @@ func (k *keeper) enter(ctx context.Context) (inGuest, error) {
 func (k *keeper) settle(bool) {
 	k.pod.end()
 	k.c.sandbox.Leave(k.c.names.ID)
+	k.pod.volumes.Close()
 }
 
 // freezable implements place.

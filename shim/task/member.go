@@ -48,7 +48,7 @@ func (m *member) read(cr *creation) (err error) {
 	if m.pod, err = cr.pods(c.names.Sandbox.ID); err != nil {
 		return err
 	}
-	c.sandbox = m.pod.keeper.sandbox
+	c.sandbox, c.volumes = m.pod.keeper.sandbox, m.pod.volumes
 	if cpu := cpuLimits(spec); cpu != nil {
 		m.cpu = *cpu
 	}
@@ -115,7 +115,7 @@ func (m *member) enter(ctx context.Context) (inGuest, error) {
 	}
 	ctx, cancel := m.untilLeaving(ctx)
 	defer cancel()
-	app, err := m.plug(ctx)
+	app, err := m.plug(ctx, session)
 	if err != nil {
 		return nil, err
 	}
@@ -135,11 +135,12 @@ func (m *member) enter(ctx context.Context) (inGuest, error) {
 }
 
 // plug gives the machine what the container brings: disks, and at the same time what
-// is shared.
-func (m *member) plug(ctx context.Context) (unikernel.App, error) {
+// is shared and its volumes.
+func (m *member) plug(ctx context.Context, session unikernel.Session) (unikernel.App, error) {
 	app := m.c.app
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return m.c.sandbox.Attach(ctx, m.c.disks.list()...) })
+	group.Go(func() error { return m.c.fillVolumes(ctx, session) })
 	group.Go(func() (err error) {
 		if len(app.Shares) == 0 {
 			return nil
@@ -160,6 +161,7 @@ func (m *member) unplug() (disks error) {
 			m.c.log().WithError(err).Warn("what was shared with the container stays mounted until the pod is deleted")
 		}
 	}
+	m.c.dropVolumes()
 	return m.c.sandbox.Detach(context.Background(), m.c.disks.list()...)
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"containerd-shim-uni/shim/share"
+	"containerd-shim-uni/shim/volume"
 	"containerd-shim-uni/unikernel"
 
 	"github.com/containerd/errdefs"
@@ -46,8 +47,9 @@ func podOf(annotations map[string]string) (string, error) {
 // pod is what the containers of a pod have in common: the machine, which their own
 // container keeps, and the order in which they end.
 type pod struct {
-	keeper *Container
-	shares *share.Tree
+	keeper  *Container
+	shares  *share.Tree
+	volumes *volume.Set
 
 	mu      sync.Mutex
 	ending  bool

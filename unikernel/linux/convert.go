@@ -43,7 +43,7 @@ func container(app unikernel.App, disks []unikernel.DiskRequest) (wire.Container
 	if c.Root == "" {
 		return c, fmt.Errorf("%w: the container has no disk with a root", unikernel.ErrInvalid)
 	}
-	return c, bindShares(&c, app.Shares)
+	return c, bindSources(&c, app.Volumes, app.Shares)
 }
 
 // describe makes what is in the specification. The sources of bind mounts are the
@@ -141,12 +141,12 @@ func device(d specs.LinuxDevice) wire.Device {
 	return w
 }
 
-// bindShares names the source of each bind mount in the shared directory.
-// Shares come in the order of the specification's mounts.
-func bindShares(c *wire.Container, shares []unikernel.SharedMount) error {
+// bindSources names the source of each bind mount in a volume or the shared
+// directory. Shares come in the order of the specification's mounts.
+func bindSources(c *wire.Container, volumes []unikernel.VolumeMount, shares []unikernel.SharedMount) error {
 	for i := range c.Mounts {
 		m := &c.Mounts[i]
-		if m.Type != "bind" {
+		if m.Type != "bind" || inVolume(m, volumes) {
 			continue
 		}
 		at := slices.IndexFunc(shares, func(s unikernel.SharedMount) bool {

@@ -25,6 +25,7 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 		Boot:    boot,
 		Without: unikernel.UnlimitedResources(app.Spec.Linux.Resources),
 		Disks:   disks(app.Spec),
+		Volumes: true,
 	}, nil
 }
 

@@ -26,7 +26,8 @@ func TestPlan(t *testing.T) {
 			Cmdline: []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t",
 				"sysctl.vm.overcommit_memory=1", "virtio_blk.queue_depth=128",
 				"uni.lapic_hz=1000000000", "no_timer_check", "tsc_early_khz=2445428", "tsc=reliable", "a=b"}},
-		Disks: []unikernel.DiskRequest{{Kind: unikernel.DiskRoot, Serial: "root"}, {Kind: unikernel.DiskWritable, Serial: "writable"}},
+		Disks:   []unikernel.DiskRequest{{Kind: unikernel.DiskRoot, Serial: "root"}, {Kind: unikernel.DiskWritable, Serial: "writable"}},
+		Volumes: true,
 	}
 	if !reflect.DeepEqual(plan, want) {
 		t.Errorf("plan %+v\nwant %+v", plan, want)
@@ -154,7 +155,9 @@ func TestBindShares(t *testing.T) {
 	a := testApp()
 	hosts := specs.Mount{Destination: "/etc/hosts", Type: "bind", Source: "/h", Options: []string{"ro"}}
 	data := specs.Mount{Destination: "/data", Source: "/d", Options: []string{"rbind"}}
-	a.Spec.Mounts = []specs.Mount{hosts, {Destination: "/proc", Type: "proc", Source: "proc"}, data}
+	key, top := specs.Mount{Destination: "/key", Type: "bind", Source: "/v/key"}, specs.Mount{Destination: "/v", Type: "bind", Source: "/v"}
+	a.Spec.Mounts = []specs.Mount{hosts, {Destination: "/proc", Type: "proc", Source: "proc"}, key, data, top}
+	a.Volumes = []unikernel.VolumeMount{{Mount: top, Volume: "1"}, {Mount: key, Volume: "1", Path: "key"}}
 	shares := []unikernel.SharedMount{{Mount: hosts, Name: "0"}, {Mount: data, Name: "1"}}
 	a.Shares = shares
 	c, err := container(a, disks(a.Spec))
@@ -164,7 +167,9 @@ func TestBindShares(t *testing.T) {
 	for i, want := range []wire.Mount{
 		{Destination: "/etc/hosts", Type: "bind", Source: "0", Options: []string{"ro"}},
 		{Destination: "/proc", Type: "proc", Source: "proc"},
+		{Destination: "/key", Type: "volume", Source: "1/key"},
 		{Destination: "/data", Type: "bind", Source: "1", Options: []string{"rbind"}},
+		{Destination: "/v", Type: "volume", Source: "1"},
 	} {
 		if !reflect.DeepEqual(c.Mounts[i], want) {
 			t.Errorf("mount %d is %+v", i, c.Mounts[i])

@@ -8,7 +8,7 @@ import (
 
 // Version is the protocol's version, sent in Hello. The two sides must have
 // the same one.
-const Version = 9
+const Version = 10
 
 // Magic starts the payload of Hello.
 const Magic = "uni-guest"
@@ -60,6 +60,7 @@ const (
 	KindContainer                 // host: Container; id of the request
 	KindRemove                    // host: Target; id of the request, answered when its disks are free
 	KindDial                      // host: Dial; id of the request, answered when the server took the connection
+	KindVolume                    // host: Volume; id of the request
 	kindEnd
 )
 

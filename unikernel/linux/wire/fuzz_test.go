@@ -67,6 +67,10 @@ func FuzzSpace(f *testing.F) {
 	fuzzDecoder(f, DecodeSetSpace, SetSpace.Encode, SetSpace{4, Space{1 << 40, 1 << 20}})
 }
 
+func FuzzVolume(f *testing.F) {
+	fuzzDecoder(f, DecodeVolume, Volume.Encode, sampleVolume(), Volume{})
+}
+
 func FuzzTarget(f *testing.F) { fuzzDecoder(f, DecodeTarget, Target.Encode, Target{7}) }
 
 func FuzzDial(f *testing.F) { fuzzDecoder(f, DecodeDial, Dial.Encode, sampleDial()) }

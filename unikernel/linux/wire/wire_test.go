@@ -125,6 +125,11 @@ func sampleLimits() SetLimits {
 	return SetLimits{3, Limits{Memory: &memory, CPU: &CPU{50_000, 100_000, 100}}}
 }
 
+func sampleVolume() Volume {
+	return Volume{Name: "v", Kind: VolumeMemory, Options: []string{"size=1m"},
+		Files: []VolumeFile{{Path: "dir", Mode: 0o42777, GID: 2}, {Path: "dir/file", Mode: 0o100600, UID: 1, GID: 2, Data: "x\x00"}}}
+}
+
 // TestVersion: a guest of another build must be told by its version. When what
 // is sent changes, Version does, and the sum here.
 func TestVersion(t *testing.T) {
@@ -133,11 +138,11 @@ func TestVersion(t *testing.T) {
 		Hello{0, "k"}.Encode(), Reply{CodeInvalid, "no", "data"}.Encode(), Exit{255}.Encode(), Signal{1, 15, true}.Encode(),
 		Resize{1, 80, 24}.Encode(), sampleSandbox().Encode(), sampleContainer().Encode(), sampleStart().Encode(), OOM{5, 2}.Encode(),
 		Clock{-5}.Encode(), []byte(Time{1 << 60}.Encode()), []byte(sampleStats().Encode()), sampleLimits().Encode(),
-		SetSpace{4, Space{1 << 40, 1 << 20}}.Encode(), Target{7}.Encode(), sampleDial().Encode(),
+		SetSpace{4, Space{1 << 40, 1 << 20}}.Encode(), Target{7}.Encode(), sampleDial().Encode(), sampleVolume().Encode(),
 	} {
 		h.Write(b)
 	}
-	const version, sum = 9, "16bbc166de8868c2f83434c718097b9e03526df42df550ff81bfa424a3f87f4c"
+	const version, sum = 10, "dde4422cbb7c754be796dbe17ff7428d6525e40f40c0e5d1f1daba26009e730e"
 	if got := hex.EncodeToString(h.Sum(nil)); Version != version || got != sum {
 		t.Errorf("version %d with sum %s, want %d with %s: has what is sent changed, and the version not?", Version, got, version, sum)
 	}
@@ -169,6 +174,7 @@ func TestMessages(t *testing.T) {
 	check(space, space.Encode(), func(b []byte) (any, error) { return DecodeSetSpace(b) })
 	check(Target{7}, Target{7}.Encode(), func(b []byte) (any, error) { return DecodeTarget(b) })
 	check(sampleDial(), sampleDial().Encode(), func(b []byte) (any, error) { return DecodeDial(b) })
+	check(sampleVolume(), sampleVolume().Encode(), func(b []byte) (any, error) { return DecodeVolume(b) })
 	check(Resize{1, 80, 24}, Resize{1, 80, 24}.Encode(), func(b []byte) (any, error) { return DecodeResize(b) })
 	check(sampleSandbox(), sampleSandbox().Encode(), func(b []byte) (any, error) { return DecodeSandbox(b) })
 	check(sampleContainer(), sampleContainer().Encode(), func(b []byte) (any, error) { return DecodeContainer(b) })
@@ -199,6 +205,9 @@ func TestOutOfRange(t *testing.T) {
 	}
 	if _, err := DecodeDial([]byte{1, 4, 127, 0, 0, 1, 0x80, 0x80, 4}); err == nil { // a varint
 		t.Error("port 65536 is accepted")
+	}
+	if _, err := DecodeVolume(Volume{Kind: VolumeGone + 1}.Encode()); err == nil {
+		t.Error("an unknown kind of volume is accepted")
 	}
 	if _, _, err := DecodeCredit(EncodeCredit(Stdout, OutWindow+ExitBurst+1)); err == nil {
 		t.Error("a credit beyond all windows is accepted")

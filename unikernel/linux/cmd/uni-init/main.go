@@ -16,13 +16,14 @@ import (
 )
 
 // Where uni-init's own root (the initramfs) holds things. The application
-// cannot see any of it. All but the last are each container's own, for they are
+// cannot see any of it. All but the last two are each container's own, for they are
 // mounted in its mount namespace.
 const (
-	lowerDir = "/lower" // the image
-	upperDir = "/upper" // the writable layer's file system
-	rootDir  = "/root"  // the overlay of both
-	shareDir = "/share" // sources of bind mounts
+	lowerDir   = "/lower"   // the image
+	upperDir   = "/upper"   // the writable layer's file system
+	rootDir    = "/root"    // the overlay of both
+	shareDir   = "/share"   // sources of bind mounts
+	volumesDir = "/volumes" // others, in memory: see volumes.go
 )
 
 // portName is the name of the virtio-serial port to the host.

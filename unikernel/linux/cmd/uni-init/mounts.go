@@ -15,7 +15,7 @@ func mountAll(c *wire.Container) error {
 		m := &c.Mounts[i]
 		if err := mountOne(m); err != nil {
 			what := quote(m.Source)
-			if m.Type == "bind" { // its source is a name of the share's, which means nothing to a person
+			if m.Type == "bind" || m.Type == wire.TypeVolume { // its source is a name of ours, which means nothing to a person
 				what = "the bind mount"
 			}
 			return &failure{codeOf(err), "error mounting " + what + " to rootfs at " + quote(m.Destination) + ": " + err.Error()}
@@ -26,8 +26,11 @@ func mountAll(c *wire.Container) error {
 
 func mountOne(m *wire.Mount) error {
 	o := parseOptions(m.Options)
-	if m.Type == "bind" {
-		return mountBind(m, o)
+	switch m.Type {
+	case "bind":
+		return mountBind(shareDir, m, o)
+	case wire.TypeVolume:
+		return mountBind(volumesDir, m, o)
 	}
 	data := strings.Join(o.data, ",")
 	fstype := m.Type
@@ -81,10 +84,10 @@ func formatOctal(mode uint32) string {
 	return string(b[:])
 }
 
-// mountBind binds an entry of the shared directory. Flags other than bind take
-// a second call.
-func mountBind(m *wire.Mount, o mountOptions) error {
-	source, err := openShared(m.Source)
+// mountBind binds what is in a directory of the machine's. Flags other than bind
+// take a second call.
+func mountBind(dir string, m *wire.Mount, o mountOptions) error {
+	source, err := openSource(dir, m.Source)
 	if err != nil {
 		return wrap("open what the host shares for it", err)
 	}
@@ -130,10 +133,10 @@ func mountBelow(destination string, paths []string) {
 	}
 }
 
-// openShared opens a path of the shared directory. What is a mount on the host
-// is a mount here, which is made when a path leads through it.
-func openShared(path string) (int, error) {
-	root, err := unix.Open(shareDir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// openSource opens a path of a directory of the machine's. What is a mount on the
+// host is a mount here, which is made when a path leads through it.
+func openSource(dir, path string) (int, error) {
+	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}

@@ -12,9 +12,10 @@ import (
 
 // server is the guest's side of the control channel.
 type server struct {
-	port  *os.File
-	clock clock
-	slots chan struct{} // full with as many connections as there may be
+	port    *os.File
+	clock   clock
+	slots   chan struct{} // full with as many connections as there may be
+	volumes volumes
 
 	wmu  sync.Mutex // guards wbuf and the order of frames
 	wbuf []byte
@@ -169,6 +170,12 @@ func (s *server) handle(f wire.Frame) error {
 			}
 			s.reply(f.ID, err)
 		}()
+	case wire.KindVolume:
+		req, err := wire.DecodeVolume(f.Payload)
+		if err != nil {
+			return err
+		}
+		go func() { s.reply(f.ID, s.volumes.set(&req)) }()
 	case wire.KindShutdown:
 		go func() {
 			s.reply(f.ID, s.quiesce())
