@@ -18,6 +18,8 @@ import (
 	"containerd-shim-uni/integration/conformance"
 	"containerd-shim-uni/integration/image"
 	"containerd-shim-uni/integration/peer"
+
+	"golang.org/x/sys/unix"
 )
 
 // pause is the image of sandboxes.
@@ -402,6 +404,72 @@ func (p *sandbox) forward(t *testing.T, port, page string) {
 			t.Errorf("page %q, want %q; it said %s", got, page, said.String())
 		}
 	}
+}
+
+// TestCRIVolumes: what a kubelet mounts is what it shall be in each container, and
+// changes with it.
+func TestCRIVolumes(t *testing.T) {
+	onNodes(t, func(t *testing.T, n *node) {
+		p := n.runPod(t, nil)
+		kubelet := filepath.Join(p.dir, "pods/u")
+		config, memory, part := filepath.Join(kubelet, "volumes/kubernetes.io~configmap/c"), filepath.Join(kubelet, "volumes/kubernetes.io~empty-dir/m"), filepath.Join(kubelet, "volume-subpaths/c/ctr/0")
+		hosts, path := filepath.Join(kubelet, "etc-hosts"), filepath.Join(p.dir, "host")
+		write := func(path, data string) {
+			t.Helper()
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(data), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		project := func(version string) { // as a kubelet does
+			t.Helper()
+			write(filepath.Join(config, ".."+version, "key"), version+"\n")
+			if err := errors.Join(os.Symlink(".."+version, config+"/..data_tmp"), os.Rename(config+"/..data_tmp", config+"/..data")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		project("one")
+		write(hosts, "192.0.2.1 one\n")
+		write(part, "part\n")
+		write(filepath.Join(path, "file"), "host\n")
+		if err := errors.Join(os.Symlink("..data/key", config+"/key"), os.MkdirAll(memory, 0o777), unix.Mount("tmpfs", memory, "tmpfs", 0, "size=1m,mode=2777,gid=7")); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(memory, unix.MNT_DETACH) })
+		mounts := []object{
+			{"container_path": "/etc/hosts", "host_path": hosts}, {"container_path": "/config", "host_path": config, "readonly": true},
+			{"container_path": "/part", "host_path": part, "readonly": true}, {"container_path": "/memory", "host_path": memory},
+			{"container_path": "/host", "host_path": path}, {"container_path": "/ro", "host_path": path, "readonly": true},
+		}
+		one, two := p.run(t, object{"mounts": mounts}, "sleep 1000"), p.run(t, object{"mounts": mounts}, "sleep 1000")
+		sh := func(id, script string) string {
+			t.Helper()
+			return strings.TrimSuffix(n.cri(t, "", "exec", "-s", id, "sh", "-c", script+" 2>&1; true").Stdout, "\n") // which crictl adds
+		}
+		for _, c := range []struct{ id, script, want string }{
+			{one, "cat /config/key /etc/hosts /part /host/file; stat -c '%g %a' /memory", "one\n192.0.2.1 one\npart\nhost\n7 2777\n"},
+			{one, "touch /config/x /ro/x || echo refused; echo x >/host/new; echo y >/memory/file; echo z >/dev/shm/file", "refused"},
+			{one, "dd if=/dev/zero of=/memory/big bs=1M count=2 || rm /memory/big", "No space left on device"},
+			{two, "cat /host/new /memory/file /dev/shm/file", "x\ny\nz\n"},
+		} {
+			if got := sh(c.id, c.script); !strings.Contains(got, c.want) {
+				t.Errorf("%s: %q, want %q", c.script, got, c.want)
+			}
+		}
+		write(hosts, "192.0.2.2 two\n")
+		project("two")
+		for _, id := range []string{one, two} {
+			eventually(t, "the changes are seen", func() bool { return sh(id, "cat /config/key /etc/hosts") == "two\n192.0.2.2 two\n" })
+		}
+		n.do(t, "rm", "-f", one)
+		again := p.run(t, object{"mounts": mounts, "metadata": object{"name": "c1", "attempt": 1}}, "sleep 1000")
+		if got, want := sh(again, "cat /config/key /part /memory/file /host/new"), "two\npart\ny\nx\n"; got != want {
+			t.Errorf("started again: %q, want %q", got, want)
+		}
+		if got := sh(two, "cat /config/key"); got != "two\n" {
+			t.Errorf("the other one: %q", got)
+		}
+		n.do(t, "rmp", "-f", p.id)
+	})
 }
 
 // TestCRIMachineDies: with its machine, or its shim, every container of a pod ends,
