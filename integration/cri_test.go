@@ -443,7 +443,8 @@ func TestCRIVolumes(t *testing.T) {
 		one, two := p.run(t, object{"mounts": mounts}, "sleep 1000"), p.run(t, object{"mounts": mounts}, "sleep 1000")
 		sh := func(id, script string) string {
 			t.Helper()
-			return strings.TrimSuffix(n.cri(t, "", "exec", "-s", id, "sh", "-c", script+" 2>&1; true").Stdout, "\n") // which crictl adds
+			// crictl adds newlines.
+			return strings.TrimSpace(n.cri(t, "", "exec", "-s", id, "sh", "-c", script+" 2>&1; true").Stdout) + "\n"
 		}
 		for _, c := range []struct{ id, script, want string }{
 			{one, "cat /config/key /etc/hosts /part /host/file; stat -c '%g %a' /memory", "one\n192.0.2.1 one\npart\nhost\n7 2777\n"},
