@@ -78,6 +78,51 @@ func TestAccessLists(t *testing.T) {
 	})
 }
 
+// TestOwnFiles: files that a client makes for a container need no virtiofsd, and
+// what it changes there is seen.
+func TestOwnFiles(t *testing.T) {
+	uniOnly(t)
+	onNewest(t, func(t *testing.T, h *host) {
+		hosts := filepath.Join(t.TempDir(), "c1", "hosts")
+		write := func(data string) {
+			if err := errors.Join(os.MkdirAll(filepath.Dir(hosts), 0o755), os.WriteFile(hosts, []byte(data), 0o640)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write("192.0.2.1 one\n")
+		for _, tt := range []struct {
+			name, source string
+			daemons      int
+		}{{"made for it", hosts, 0}, {"another", "/etc/hosts", 2}} {
+			flags := append(mount(tt.source, "/etc/hosts", "rbind:rw"), mount(tt.source, "/etc/resolv.conf", "rbind:ro")...)
+			h.run(t, container{flags: flags}, "true") // so that the next finds all in caches
+			began := time.Now()
+			for range 3 {
+				if r := h.run(t, container{flags: flags}, "true"); r.Code != 0 {
+					t.Fatalf("%+v", r)
+				}
+			}
+			t.Logf("%s: %d ms", tt.name, time.Since(began).Milliseconds()/3)
+			h.detach(t, container{flags: flags}, "sleep", "1000")
+			if found := h.find(t, "virtiofsd"); len(found) != tt.daemons {
+				t.Errorf("%s: virtiofsd processes %v, want %d", tt.name, found, tt.daemons)
+			}
+			exec := func(script string) string {
+				t.Helper()
+				return h.ctr(t, "tasks", "exec", "--exec-id", fmt.Sprint("x", sites.Add(1)), "c1", "sh", "-c", script).Stdout
+			}
+			if tt.daemons == 0 {
+				if got, want := exec("cat /etc/hosts; stat -c %a /etc/hosts; echo x 2>/dev/null >>/etc/resolv.conf || echo refused"), "192.0.2.1 one\n640\nrefused\n"; got != want {
+					t.Errorf("%q, want %q", got, want)
+				}
+				write("192.0.2.2 two\n")
+				eventually(t, "the change is seen", func() bool { return exec("cat /etc/hosts") == "192.0.2.2 two\n" })
+			}
+			h.RemoveAll(t.Context())
+		}
+	})
+}
+
 // TestVirtiofsdIsTheContainers: what a container's reads and writes cost on the
 // host counts as its own.
 func TestVirtiofsdIsTheContainers(t *testing.T) {
