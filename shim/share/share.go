@@ -97,6 +97,11 @@ func look(m specs.Mount) (source, error) {
 		return source{}, fmt.Errorf("%w: source %s is %s: it works only on the host's kernel, and a machine has its own; leave the mount out",
 			unikernel.ErrNotImplemented, m.Source, what)
 	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err == nil && fs.Type == unix.HUGETLBFS_MAGIC {
+		return source{}, fmt.Errorf("%w: source %s is memory of the host in huge pages, which a machine cannot share: leave the mount out, or use a tmpfs (medium Memory)",
+			unikernel.ErrNotImplemented, m.Source)
+	}
 	s := source{Mount: m, path: path, info: info}
 	var stat unix.Statx_t
 	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_MNT_ID, &stat); err != nil {

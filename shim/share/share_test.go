@@ -287,6 +287,22 @@ func TestLateMounts(t *testing.T) {
 	}
 }
 
+// TestHugePages: they are refused by name.
+func TestHugePages(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "hugetlbfs", 0, ""); errors.Is(err, unix.ENODEV) {
+		t.Skip("the kernel has no huge pages")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	_, err := Plan([]specs.Mount{{Destination: "/x", Type: "bind", Source: dir}})
+	if !errors.Is(err, unikernel.ErrNotImplemented) || !strings.Contains(err.Error(), "huge pages") {
+		t.Error(err)
+	}
+}
+
 // TestMounts: what is mounted below a source, now and later, can be written and
 // is seen as the options say.
 func TestMounts(t *testing.T) {
