@@ -317,6 +317,7 @@ func TestCRIPod(t *testing.T) {
 				t.Errorf("%+v", r)
 			}
 		})
+		t.Run("processes", func(t *testing.T) { p.processes(t, server) })
 		t.Run("stats", func(t *testing.T) { p.stats(t, server) })
 		t.Run("limits", func(t *testing.T) { p.limits(t, server) })
 		t.Run("port-forward", func(t *testing.T) { p.forward(t, "8080", "page\n") })
@@ -336,6 +337,31 @@ func TestCRIPod(t *testing.T) {
 		}
 		n.do(t, "rmp", p.id)
 	})
+}
+
+// processes: containers that share the pod's processes, and one that is in another
+// container's, see them; a container with its own does not.
+func (p *sandbox) processes(t *testing.T, server string) {
+	t.Helper()
+	in := func(options object) object {
+		return object{"linux": object{"security_context": object{"namespace_options": options}}}
+	}
+	ofPod := object{"pid": 0}
+	sleeper := p.run(t, in(ofPod), "exec sleep 4321")
+	beside := p.run(t, in(ofPod), "exec sleep 1000")
+	debugger := p.run(t, in(object{"pid": 3, "target_id": server}), "exec sleep 1000")
+	for id, want := range map[string][2]bool{beside: {true, false}, debugger: {false, true}, server: {false, true}} {
+		got := p.do(t, "exec", "-s", id, "sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '")
+		if saw := [2]bool{strings.Contains(got, "sleep 4321"), strings.Contains(got, "httpd -p")}; saw != want {
+			t.Errorf("sees the pod's and the server's processes: %v, want %v: %s", saw, want, got)
+		}
+	}
+	for _, id := range []string{sleeper, debugger, beside} {
+		p.do(t, "rm", "-f", id)
+	}
+	if s := p.status(t, server); s.State != "CONTAINER_RUNNING" {
+		t.Errorf("the server: %+v", s)
+	}
 }
 
 // stats compares what CRI says of a container with what it does.

@@ -25,6 +25,18 @@ type App struct {
 	Volumes []VolumeMount
 	// Network is what the guest configures beside its loopback interface.
 	Network Network
+	// PIDs is for a container of a pod.
+	PIDs PIDNamespace
+}
+
+// PIDNamespace says in which PID namespace a container's processes are: with neither
+// field in one of its own.
+type PIDNamespace struct {
+	// Pod is one of all containers that ask for it.
+	Pod bool
+	// Of is another container's of the same PodSession, which runs. With its end the
+	// processes in its namespace end.
+	Of ContainerSession
 }
 
 // SharedMount is one bind mount of the specification. Its source, a file or a

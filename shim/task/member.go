@@ -20,6 +20,8 @@ import (
 type member struct {
 	c   *Container
 	pod *pod
+	// pids is the container whose PID namespace is shared, or nil.
+	pids *Container
 	// over is closed when the container ends without its machine.
 	over chan struct{}
 	// remove takes the container out of the guest, once; a second caller waits.
@@ -53,7 +55,7 @@ func (m *member) read(cr *creation) (err error) {
 		m.cpu = *cpu
 	}
 	if spec.Linux != nil {
-		spec.Linux.Namespaces, err = sharedNamespaces(spec.Linux.Namespaces, m.pod.keeper.standIn.Pid())
+		spec.Linux.Namespaces, m.pids, err = m.pod.namespaces(spec.Linux.Namespaces)
 	}
 	return err
 }
@@ -119,6 +121,9 @@ func (m *member) enter(ctx context.Context) (inGuest, error) {
 	if err != nil {
 		return nil, err
 	}
+	if app.PIDs, err = m.pidNamespace(); err != nil {
+		return nil, err
+	}
 	in, err := session.Container(ctx, app, c.plan.Disks)
 	if err != nil {
 		return nil, &programError{err}
@@ -132,6 +137,23 @@ func (m *member) enter(ctx context.Context) (inGuest, error) {
 		return nil, errKilled
 	}
 	return in, nil
+}
+
+// pidNamespace is that of the guest's containers to be in.
+func (m *member) pidNamespace() (unikernel.PIDNamespace, error) {
+	if m.pids == nil {
+		return unikernel.PIDNamespace{}, nil
+	}
+	if m.pids == m.pod.keeper {
+		return unikernel.PIDNamespace{Pod: true}, nil
+	}
+	m.pids.mu.Lock()
+	defer m.pids.mu.Unlock()
+	of, ok := m.pids.in.(unikernel.ContainerSession)
+	if !ok || m.pids.state != Running {
+		return unikernel.PIDNamespace{}, fmt.Errorf("container %s, whose processes are to be seen, is %s: %w", m.pids.names.ID, m.pids.state, errdefs.ErrFailedPrecondition)
+	}
+	return unikernel.PIDNamespace{Of: of}, nil
 }
 
 // plug gives the machine what the container brings: disks, and at the same time what

@@ -110,25 +110,44 @@ var namespaceFiles = map[specs.LinuxNamespaceType]string{
 	specs.NetworkNamespace: "net", specs.IPCNamespace: "ipc", specs.UTSNamespace: "uts",
 }
 
-// sharedNamespaces takes the paths out of a container's namespaces that mean its
-// pod's, by the process that stands for the pod: the guest has all its containers in
-// them. Others are no namespaces that a machine can join.
-func sharedNamespaces(list []specs.LinuxNamespace, pod int) ([]specs.LinuxNamespace, error) {
-	var own []specs.LinuxNamespace
-	for _, ns := range list {
+// namespaceOf says what a namespace is of which a container has the path: of the pod,
+// or of one of its other containers, as their stand-ins are named in it.
+func (p *pod) namespaceOf(ns specs.LinuxNamespace) (of *Container, ok bool) {
+	means := func(c *Container, file string) bool {
+		return filepath.Clean(ns.Path) == fmt.Sprintf("/proc/%d/ns/%s", c.standIn.Pid(), file)
+	}
+	if ns.Type != specs.PIDNamespace {
 		file, shared := namespaceFiles[ns.Type]
-		switch {
-		case ns.Path == "":
-		case shared && filepath.Clean(ns.Path) == fmt.Sprintf("/proc/%d/ns/%s", pod, file):
+		return p.keeper, shared && means(p.keeper, file)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.members {
+		if means(c, "pid") {
+			return c, true
+		}
+	}
+	return p.keeper, means(p.keeper, "pid")
+}
+
+// namespaces takes the paths out of a container's namespaces that mean its pod's:
+// the guest has all its containers in them. Others are no namespaces that a machine
+// can join. It returns the container whose PID namespace is to be shared: the pod's
+// own, another, or nil.
+func (p *pod) namespaces(list []specs.LinuxNamespace) (own []specs.LinuxNamespace, pids *Container, err error) {
+	for _, ns := range list {
+		if ns.Path != "" {
+			of, ok := p.namespaceOf(ns)
+			if !ok {
+				return nil, nil, fmt.Errorf("%w: the container is to join the %s namespace %s, which is not its pod's: a machine has a kernel of its own and cannot join a namespace of the host",
+					unikernel.ErrNotImplemented, ns.Type, ns.Path)
+			}
+			if ns.Type == specs.PIDNamespace {
+				pids = of
+			}
 			ns.Path = ""
-		case ns.Type == specs.PIDNamespace:
-			return nil, fmt.Errorf("%w: the container is to be in the PID namespace of its pod or of another container (%s), and each has its own here: leave shareProcessNamespace and the target of a debug container out",
-				unikernel.ErrNotImplemented, ns.Path)
-		default:
-			return nil, fmt.Errorf("%w: the container is to join the %s namespace %s, which is not its pod's: a machine has a kernel of its own and cannot join a namespace of the host",
-				unikernel.ErrNotImplemented, ns.Type, ns.Path)
 		}
 		own = append(own, ns)
 	}
-	return own, nil
+	return own, pids, nil
 }

@@ -78,11 +78,30 @@ func (s *session) Container(ctx context.Context, app unikernel.App, disks []unik
 		return nil, err
 	}
 	c.Limits = limits(app.Spec)
+	if c.PIDs, err = s.pids(app.PIDs); err != nil {
+		return nil, err
+	}
 	m := s.newMember()
 	if err := m.make(ctx, app.Spec, c); err != nil {
 		return nil, err
 	}
 	return m, nil
+}
+
+// pids makes the wire's form of a PID namespace.
+func (s *session) pids(ns unikernel.PIDNamespace) (wire.PIDNamespace, error) {
+	switch {
+	case ns.Of != nil:
+		m, ok := ns.Of.(*member)
+		if !ok || m.s != s {
+			return wire.PIDNamespace{}, fmt.Errorf("%w: the PID namespace of a container that is in another machine", unikernel.ErrInvalid)
+		}
+		return wire.PIDNamespace{Kind: wire.PIDContainer, Container: m.id}, nil
+	case ns.Pod:
+		return wire.PIDNamespace{Kind: wire.PIDSandbox}, nil
+	default:
+		return wire.PIDNamespace{}, nil
+	}
 }
 
 // make has the guest make the container. If it does so after ctx ended, it shall

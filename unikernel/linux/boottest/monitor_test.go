@@ -58,6 +58,7 @@ func (q *monitor) do(command string, args arguments) {
 	if args != nil {
 		message["arguments"] = args
 	}
+	q.conn.SetDeadline(time.Now().Add(bootTimeout)) // the last one may be long past
 	if err := json.NewEncoder(q.conn).Encode(message); err != nil {
 		q.t.Fatalf("%s: %v", command, err)
 	}

@@ -246,10 +246,63 @@ func TestPod(t *testing.T) {
 			t.Error("a container that failed took others with it")
 		}
 	})
+	t.Run("one PID namespace", func(t *testing.T) { sharedPIDs(t, m, q, root, named) })
 	m.finish()
 	isComplete(t, upperB, "/only-d", "")
 }
 
 func memoryLimit(bytes int64) *specs.LinuxResources {
 	return &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &bytes}}
+}
+
+// sharedPIDs: two containers that see each other's processes, and one that sees those
+// of a container that has its own.
+func sharedPIDs(t *testing.T, m *machine, q *monitor, root string, named func(string) unikernel.App) {
+	var all []*member
+	for i, name := range []string{"p", "q", "own", "beside"} {
+		a := named(name)
+		a.Spec.Root.Readonly = true
+		a.Spec.Process.Args = []string{"sh", "-c", "trap 'exit 3' USR1; (while :; do sleep 0.05; done) & while :; do sleep 0.05; done", "of-" + name}
+		a.PIDs.Pod = i < 2
+		if name == "beside" {
+			a.PIDs.Of = all[2].ContainerSession
+		}
+		serial := "pids-" + name
+		q.attach(serial, root, 10+i, true)
+		all = append(all, m.add(a, serial, ""))
+	}
+	pod, other, own, beside := all[0], all[1], all[2], all[3]
+	for c, want := range map[*member]string{pod: "2 2 0 0", other: "2 2 0 0", own: "0 0 2 2", beside: "0 0 2 2"} {
+		r := c.sh("for n in p q own beside; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c \"^of-$n$\"; done | tr '\\n' ' '")
+		if strings.TrimSpace(r.out) != want {
+			t.Errorf("%q shells of each are seen, want %q: %+v", r.out, want, r)
+		}
+	}
+	if r := pod.sh("tr '\\0' ' ' </proc/1/cmdline; kill -TERM 1; kill -KILL 1; (sleep 0.1 &); sleep 0.5; grep -l '^State:.Z' /proc/[0-9]*/status"); strings.TrimSpace(r.out) != "/pause" {
+		t.Errorf("PID 1, and what it does not reap: %+v", r)
+	}
+	if err := pod.p.Signal(m.context(), syscall.SIGKILL, true); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.await(pod.p); got != 137 || !other.lives() {
+		t.Errorf("status %d; the other lives: %v", got, other.lives())
+	}
+	if err := other.p.Signal(m.context(), syscall.SIGUSR1, false); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.await(other.p); got != 3 {
+		t.Errorf("status %d, want 3", got)
+	}
+	if err := beside.p.Signal(m.context(), syscall.SIGKILL, true); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.await(beside.p); got != 137 || !own.lives() {
+		t.Errorf("the one beside: status %d; the first lives: %v", got, own.lives())
+	}
+	for i, c := range all {
+		if err := c.Remove(m.context()); err != nil {
+			t.Error(err)
+		}
+		q.detach([]string{"pids-p", "pids-q", "pids-own", "pids-beside"}[i])
+	}
 }

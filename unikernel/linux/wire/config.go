@@ -45,12 +45,11 @@ type PIDNamespace struct {
 // PIDKind tells PID namespaces apart.
 type PIDKind uint64
 
-// Kinds of PID namespaces. The guest of this version makes PIDOwn only and refuses
-// the others.
+// Kinds of PID namespaces.
 const (
 	PIDOwn       PIDKind = iota // its own: the first process is PID 1
-	PIDSandbox                  // one of all containers that ask for it
-	PIDContainer                // another container's
+	PIDSandbox                  // one of all containers that ask for it, which outlasts them
+	PIDContainer                // another container's, which runs
 )
 
 // Start is the host's request to start a process. As KindRun it is the first

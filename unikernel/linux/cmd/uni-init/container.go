@@ -26,7 +26,7 @@ type container struct {
 	main     uint32 // id of its first process; 0 before
 	over     bool   // it has no process, and gets none
 	removing bool
-	pidns    string // its PID namespace, as readlink tells it, once there is a process
+	pidns    string // its own PID namespace, as readlink tells it, once there is a process
 }
 
 // errNoContainer answers a request about a container that is not there.
@@ -41,8 +41,6 @@ func (s *server) addContainer(w wire.Container) (*container, error) {
 		return nil, &failure{wire.CodeInvalid, "the machine is not set up yet"}
 	case s.containers[w.ID] != nil:
 		return nil, &failure{wire.CodeInvalid, "the container exists already"}
-	case w.PIDs.Kind != wire.PIDOwn:
-		return nil, &failure{wire.CodeInvalid, "a PID namespace shared by containers of a machine is not implemented: run the container with one of its own"}
 	}
 	for _, other := range s.containers {
 		for _, serial := range []string{w.Root, w.Upper} {
@@ -109,7 +107,11 @@ func (c *container) setup() error {
 	if err := c.group.limit(c.Limits); err != nil {
 		return err
 	}
-	if c.sp, err = newSpawner(); err != nil {
+	pids, err := c.openPIDs()
+	if err != nil {
+		return err
+	}
+	if c.sp, err = newSpawner(pids); err != nil {
 		return err
 	}
 	err = c.sp.do(func() error {

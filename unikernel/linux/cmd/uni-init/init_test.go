@@ -323,8 +323,11 @@ func TestContainersOnce(t *testing.T) {
 	if _, err := s.addContainer(wire.Container{ID: 1}); err == nil {
 		t.Error("two containers with one id")
 	}
-	if _, err := s.addContainer(wire.Container{ID: 2, PIDs: wire.PIDNamespace{Kind: wire.PIDSandbox}}); err == nil || !strings.Contains(err.Error(), "not implemented") {
-		t.Errorf("a shared PID namespace: %v", err)
+	for id := uint32(1); id < 9; id += 7 { // one that does not run, one that is not there
+		beside := &container{s: s, Container: wire.Container{ID: 2, PIDs: wire.PIDNamespace{Kind: wire.PIDContainer, Container: id}}}
+		if _, err := beside.openPIDs(); err == nil || !strings.Contains(err.Error(), "does not run") {
+			t.Errorf("the PID namespace of container %d: %v", id, err)
+		}
 	}
 	for _, first := range []bool{true, false} {
 		if _, err := s.claim(&wire.Start{Container: 1, ID: 1}, first); err != errStopped {

@@ -40,6 +40,9 @@ func main() {
 		stage2()
 		return
 	}
+	if os.Args[0] == keeperName {
+		keeper()
+	}
 	if os.Getpid() != 1 {
 		os.Stderr.WriteString("uni-init: must be PID 1 of a virtual machine\n")
 		os.Exit(1)

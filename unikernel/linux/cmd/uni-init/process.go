@@ -133,7 +133,7 @@ func (p *process) fork(pp *pipes) (sock int, err error) {
 		return -1, err
 	}
 	p.s.procs[p.id], p.s.byPid[p.pid] = p, p
-	if p.c.pidns == "" { // it cannot be reaped meanwhile
+	if p.c.pidns == "" && p.c.ownPIDs() { // it cannot be reaped meanwhile
 		p.c.pidns, _ = os.Readlink("/proc/" + formatUint(uint64(p.pid)) + "/ns/pid")
 	}
 	return fds[0], nil

@@ -27,6 +27,8 @@ type server struct {
 	byPid      map[int]*process // started and not yet reaped
 	asked      bool             // to set the machine up
 	ready      bool             // it is
+
+	podPIDs podPIDs
 }
 
 func newServer(port *os.File) *server {
@@ -298,6 +300,11 @@ func (s *server) start(req uint32, r *wire.Start, first bool) {
 	}
 	p.carry()
 	<-p.dead
+	if first && !c.ownPIDs() {
+		if err := c.group.empty(); err != nil {
+			console("the end of a container: " + err.Error())
+		}
+	}
 	p.flush(first)
 	c.oom.look()
 	s.send(wire.KindExit, r.ID, wire.Exit{Status: p.status}.Encode())

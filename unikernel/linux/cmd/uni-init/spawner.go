@@ -18,7 +18,7 @@ const (
 )
 
 // spawner is the thread that lives in a container's mount namespace and whose
-// children are born in its PID namespace: the first one is its PID 1. It keeps
+// children are born in its PID namespace: the first one is the PID 1 of its own. It keeps
 // uni-init's root directory, so it still finds uni-init's files. The namespaces end
 // with it and with the last process in them, and so do their mounts.
 type spawner struct {
@@ -28,8 +28,9 @@ type spawner struct {
 	root, upper int
 }
 
-// newSpawner starts the thread in namespaces of its own.
-func newSpawner() (*spawner, error) {
+// newSpawner starts the thread in namespaces of its own; its children are in the PID
+// namespace of a descriptor, which it closes, or with -1 in one of their own.
+func newSpawner(pids int) (*spawner, error) {
 	sp := &spawner{jobs: make(chan func()), root: -1, upper: -1}
 	go func() {
 		runtime.LockOSThread() // for good: the thread ends with the function
@@ -38,7 +39,16 @@ func newSpawner() (*spawner, error) {
 		}
 	}()
 	err := sp.do(func() error {
-		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS | unix.CLONE_NEWPID); err != nil {
+		flags := unix.CLONE_FS | unix.CLONE_NEWNS
+		if pids < 0 {
+			flags |= unix.CLONE_NEWPID
+		} else {
+			defer unix.Close(pids)
+			if err := unix.Setns(pids, unix.CLONE_NEWPID); err != nil {
+				return os.NewSyscallError("setns", err)
+			}
+		}
+		if err := unix.Unshare(flags); err != nil {
 			return os.NewSyscallError("unshare", err)
 		}
 		return pathError("make private", "/", unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
