@@ -43,6 +43,7 @@ func (c *Cluster) Overhead(ctx context.Context, w io.Writer, runtime string) err
 				continue
 			}
 			name, _, _ := strings.Cut(string(line), "\x00")
+			name, _, _ = strings.Cut(name, ":") // what virtiofsd adds
 			kilobytes, err := strconv.Atoi(string(found[1]))
 			if err != nil {
 				return err
