@@ -255,14 +255,21 @@ func memoryLimit(bytes int64) *specs.LinuxResources {
 	return &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &bytes}}
 }
 
-// sharedPIDs: two containers that see each other's processes, and one that sees those
-// of a container that has its own.
-func sharedPIDs(t *testing.T, m *machine, q *monitor, root string, named func(string) unikernel.App) {
+// TestSharedPIDs: two containers that see each other's processes, and one that sees
+// those of a container that has its own.
+func TestSharedPIDs(t *testing.T) {
+	needQEMU(t)
+	root := image(t)
+	socket := filepath.Join(t.TempDir(), "qmp.sock")
+	m := bootWith(t, "microvm", unikernel.Resources{MemoryMiB: 128, VCPUs: 1}, root, app("true"),
+		"-device", "virtio-scsi-device,id=scsi0,num_queues=1", "-qmp", "unix:"+socket+",server=on,wait=off")
+	q := dialMonitor(t, socket)
+	if err := m.session.(unikernel.PodSession).Configure(m.context(), app("true"), ""); err != nil {
+		t.Fatal(err)
+	}
 	var all []*member
 	for i, name := range []string{"p", "q", "own", "beside"} {
-		a := named(name)
-		a.Spec.Root.Readonly = true
-		a.Spec.Process.Args = []string{"sh", "-c", "trap 'exit 3' USR1; (while :; do sleep 0.05; done) & while :; do sleep 0.05; done", "of-" + name}
+		a := app("sh", "-c", "trap 'exit 3' USR1; (while :; do sleep 0.2; done) & while :; do sleep 0.2; done", "of-"+name)
 		a.PIDs.Pod = i < 2
 		if name == "beside" {
 			a.PIDs.Of = all[2].ContainerSession
@@ -305,4 +312,5 @@ func sharedPIDs(t *testing.T, m *machine, q *monitor, root string, named func(st
 		}
 		q.detach([]string{"pids-p", "pids-q", "pids-own", "pids-beside"}[i])
 	}
+	m.finish()
 }
