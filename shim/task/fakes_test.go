@@ -600,6 +600,18 @@ func (e *fakeEvents) names() []string {
 	return names
 }
 
+// exits returns the containers in the order of their exits.
+func (e *fakeEvents) exits() (ids []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, m := range e.all {
+		if m, ok := m.(*events.TaskExit); ok && m.ID == m.ContainerID {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
+}
+
 // bench is a service on fakes, with one bundle.
 type bench struct {
 	*Service

@@ -65,12 +65,15 @@ func (k *keeper) plan(ctx context.Context, cr *creation) (err error) {
 
 // build implements place.
 func (k *keeper) build(ctx context.Context, cr *creation) error {
-	var err error
-	if k.pod.shares, err = k.share(cr); err != nil {
-		return err
+	shares := k.boot.ShareTag != ""
+	if shares {
+		var err error
+		if k.pod.shares, err = k.share(cr); err != nil {
+			return err
+		}
 	}
 	return k.create(ctx, cr, func(context.Context, unikernel.Network) (sandbox.Hardware, error) {
-		return sandbox.Hardware{Boot: k.boot, LUNs: true, Share: true, Submounts: true}, nil
+		return sandbox.Hardware{Boot: k.boot, LUNs: true, Share: shares, Submounts: shares}, nil
 	})
 }
 
