@@ -246,7 +246,6 @@ func TestPod(t *testing.T) {
 			t.Error("a container that failed took others with it")
 		}
 	})
-	t.Run("one PID namespace", func(t *testing.T) { sharedPIDs(t, m, q, root, named) })
 	m.finish()
 	isComplete(t, upperB, "/only-d", "")
 }
