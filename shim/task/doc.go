@@ -28,6 +28,26 @@
 // else is refused with FailedPrecondition naming the state, or NotFound where
 // containerd expects that of a process that has finished.
 //
+// # Pods
+//
+// What a container is in its sandbox is its place: alone in a machine of its own, the
+// keeper of a pod's machine (the container that containerd's CRI calls the sandbox, and
+// Kubernetes pause), or a member of that pod. All else is the same for the three.
+//
+//	         made with        started by            ends by                 on the host until
+//	alone    the machine      boot, Run             the machine's end       it is deleted
+//	keeper   the machine      boot, Configure       the members', then      it is deleted: network,
+//	                                                the machine's end       cgroup, share
+//	member   its disks        disks attached,       Remove in the guest,    it is deleted: its disks
+//	                          Container, Run        disks detached
+//
+// A keeper's program does not run and its root is not looked at: SIGKILL, SIGINT and
+// SIGTERM end the machine. Its exit is published after those of all members, also when
+// the machine ends by itself. A member that cannot be started, or is killed, ends alone;
+// but a guest that does not answer when it is to take one out has its machine destroyed:
+// whoever made the pod can then make it anew. Members leave a record in the pod's
+// directory, by which the keeper's "delete" cleans up after a shim that died (records.go).
+//
 // # Who decides the exit
 //
 // One goroutine a container, watch, waits for whatever comes first: the
