@@ -315,3 +315,33 @@ func TestPodSize(t *testing.T) {
 		t.Errorf("a sum that is none: %v", err)
 	}
 }
+
+// TestCleanupOfAPod: what a shim that died left of a pod is freed with the pod's own
+// container, also of containers for which nobody asks; one of them frees its own alone.
+func TestCleanupOfAPod(t *testing.T) {
+	b := newBench(t)
+	storage := config.Storage{StateDir: b.dir + "/s", DataDir: b.dir + "/d"}
+	keeper := NewNames(storage, "ns", "c", "c")
+	members := []Names{NewNames(storage, "ns", "c1", "c"), NewNames(storage, "ns", "c2", "c")}
+	if err := os.MkdirAll(keeper.Sandbox.State, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range members {
+		if err := errors.Join(recordMember(n, filepath.Join(b.dir, n.ID)), os.MkdirAll(n.Data, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Cleanup(t.Context(), members[0], "", filepath.Join(b.dir, "c1"), b.host.networks, b.host.disks); err != nil {
+		t.Fatal(err)
+	}
+	if members[0].Exists() || !members[1].Exists() || !keeper.Sandbox.Exists() {
+		t.Errorf("after the first: %v, %v, %v", members[0].Exists(), members[1].Exists(), keeper.Sandbox.Exists())
+	}
+	if left, err := recordedMembers(keeper); err != nil || len(left) != 1 || left[0].names != members[1] {
+		t.Errorf("records %+v, %v", left, err)
+	}
+	if err := Cleanup(t.Context(), keeper, "", b.bundle, b.host.networks, b.host.disks); err != nil {
+		t.Fatal(err)
+	}
+	b.wantNothing()
+}
