@@ -64,6 +64,16 @@
 // where a backing file is). Sockets are made by libvirt as root and handed to
 // QEMU; virtiofsd runs as root.
 //
+// # Disks that come later
+//
+// A machine with unikernel.Machine.LUNs has a virtio-scsi controller: the one kind
+// of disk that every machine type takes while it runs, microvm's virtio-mmio
+// included, and with no port reserved for each. Attach and Detach keep its disks as
+// Create keeps others: the same document but for its place, the same access to the
+// file, which the record of the machine's user names before the file is its own.
+// Neither needs the guest, so a paused machine will do. The guest is told by an
+// event of the controller, and one that reads none finds out when it looks.
+//
 // # Time
 //
 // Create takes 60 to 90 ms on two cores of a 2.4 GHz AMD EPYC with libvirt 9.0
@@ -78,6 +88,9 @@
 // if it is there: else libvirt 9.0 takes the cache for outdated at every look,
 // a minute for each start; see qemuConf and Driver.warnOfKVMDevice. Open takes
 // 65 ms with the cache.
+//
+// Attach takes 5 ms and Detach 70 to 100: QEMU frees a device 50 ms after it is
+// asked to. A disk costs QEMU 75 KiB, and up to 0.3 MiB once it was read.
 //
 // Destroy takes 5 to 15 ms: it kills QEMU, and libvirt, which looks every
 // 200 ms, is told afterwards. Wait answers with the event of the guest's end,

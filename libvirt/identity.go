@@ -98,14 +98,14 @@ func takeIdentity(dir, owner string, files []string) (*lease, error) {
 }
 
 // withIdentity does something to a machine's user, which nobody else gives back
-// meanwhile. A machine that has none is fs.ErrNotExist.
+// meanwhile. A machine that has none is unikernel.ErrNotFound and fs.ErrNotExist.
 func withIdentity(dir, owner string, f func(*lease) error) error {
 	unlock, err := lockIdentities(dir)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	none := fmt.Errorf("machine %s has no user: %w", owner, fs.ErrNotExist)
+	none := fmt.Errorf("%w: machine %s has no user: %w", unikernel.ErrNotFound, owner, fs.ErrNotExist)
 	for _, uid := range candidates(owner) {
 		id, err := readIdentity(dir, uid)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && id.Machine != owner {

@@ -6,12 +6,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-uni/unikernel"
 )
 
 func asRoot(t *testing.T) {
@@ -105,6 +108,79 @@ func TestIdentityOfAnEarlierBoot(t *testing.T) {
 	}
 	if got := fileOwner(t, layer); got != 0 {
 		t.Errorf("the layer of before is %d's", got)
+	}
+}
+
+// A file that comes while the machine runs is its user's until it goes, or the
+// machine ends.
+func TestIdentityLendsFiles(t *testing.T) {
+	asRoot(t)
+	dir, work := t.TempDir(), t.TempDir()
+	for above := work; above != "/"; above = filepath.Dir(above) {
+		if info, err := os.Stat(above); err != nil || info.Mode().Perm()&0o001 == 0 {
+			if err := os.Chmod(above, 0o711); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	d := &Driver{apart: true, identities: dir, account: account{name: "qemu", uid: 64055, gid: 64055}}
+	owner := d.target.owner("m")
+	id, err := takeIdentity(dir, owner, []string{"/cold"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := func(name string, readOnly bool) unikernel.Disk {
+		path := filepath.Join(work, name)
+		write(t, path, "x", 0o600)
+		return unikernel.Disk{Path: path, Format: "raw", ReadOnly: readOnly}
+	}
+	lends := func(d2 unikernel.Disk, wantAdded bool) {
+		t.Helper()
+		if added, err := d.lend("m", d2); err != nil || added != wantAdded {
+			t.Errorf("lend %s: added %t, %v", d2.Path, added, err)
+		}
+	}
+	has := func(files ...string) {
+		t.Helper()
+		now, err := readIdentity(dir, id.uid)
+		if err != nil || now.Machine != owner || !slices.Equal(now.Files, files) {
+			t.Errorf("the record is %+v, %v, want files %v", now, err, files)
+		}
+	}
+	image, one, two := disk("image", true), disk("one", false), disk("two", false)
+	lends(image, false)
+	lends(one, true)
+	lends(one, false)
+	lends(two, true)
+	has("/cold", one.Path, two.Path)
+	for _, lent := range []unikernel.Disk{one, two} {
+		if got := fileOwner(t, lent.Path); got != id.uid {
+			t.Errorf("%s is %d's", lent.Path, got)
+		}
+	}
+	if added, err := d.lend("m", unikernel.Disk{Path: filepath.Join(work, "missing"), Format: "raw"}); !added || !errors.Is(err, unikernel.ErrNotFound) {
+		t.Errorf("a missing file: added %t, %v", added, err)
+	}
+	for _, back := range []string{"missing", "one", "one", "image"} {
+		if err := d.takeBack("m", unikernel.Disk{Path: filepath.Join(work, back)}); err != nil {
+			t.Error(err)
+		}
+	}
+	has("/cold", two.Path)
+	rootOwns(t, one.Path)
+	if err := returnIdentity(dir, owner); err != nil {
+		t.Fatal(err)
+	}
+	rootOwns(t, two.Path)
+	if _, err := d.lend("m", one); !errors.Is(err, unikernel.ErrNotFound) {
+		t.Errorf("lent to a machine that has ended: %v", err)
+	}
+	rootOwns(t, one.Path)
+	if err := d.takeBack("m", one); err != nil {
+		t.Errorf("taken back from a machine that has ended: %v", err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 }
 

@@ -51,6 +51,26 @@ panic) exit 3;;
 later) busybox sleep 1; busybox poweroff -f;;
 hang) while :; do busybox sleep 1000; done;;
 count) n=0; while :; do n=$((n+1)); echo "count $n"; busybox usleep 50000; done;;
+luns)	# which disks there are, with their first lines; one that can be written is
+	last=none
+	while :; do
+		now=$(for b in /sys/block/sd*; do
+			[ -e $b/device/vpd_pg80 ] || continue
+			read -r serial <$b/device/vpd_pg80; read -r ro <$b/ro; text=; read -r text </dev/${b##*/}
+			echo "${serial#??} $ro $text ${b##*/}"
+		done | busybox sort)
+		[ "$now" = "$last" ] && busybox usleep 20000 && continue
+		last=$now
+		line=
+		while read -r serial ro text name; do
+			[ "$serial" ] || continue
+			[ "$ro" = 0 ] && echo "guest was here" | busybox dd of=/dev/$name bs=4096 seek=1 conv=notrunc,fsync 2>/dev/null
+			line="$line $serial,$ro,$text"
+		done <<EOF
+$now
+EOF
+		echo "luns$line"
+	done;;
 write) busybox dd if=/dev/urandom of=/dev/vdb bs=4096 count=16 2>/dev/null; busybox sync; echo "wrote"; busybox poweroff -f;;
 esac
 `

@@ -156,6 +156,7 @@ func TestQEMUSystem(t *testing.T) {
 			console.await(t, "disk root ro=1", "init poweroff")
 		})
 	}
+	t.Run("disks", func(t *testing.T) { comeAndGo(t, d, "microvm") })
 	t.Run("killed", func(t *testing.T) { killed(t, d) })
 }
 

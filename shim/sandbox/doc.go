@@ -40,6 +40,15 @@
 // machine end is not asked: the guest, its owner (Leave), Destroy, or
 // something on the host; one goroutine waits for it and records it, once.
 //
+// # Disks that come later
+//
+// Attach gives disks to a machine that is up: not to one that is paused, whose
+// guest could not use them. Detach takes them away in every state, whatever becomes
+// of who asked, since it frees the host; that of a machine that has ended waits for
+// its processes. Each disk has a unit of its own, the lowest that is free, from
+// Attach until Detach has returned without an error. One call is under way at a
+// time.
+//
 // # Members
 //
 //	Join      before anything else. The first to join is the owner; others are

@@ -70,6 +70,8 @@ func (h *fakeHost) Cgroup(record, path string, _ cgroup.Limits) (sandbox.Group, 
 }
 
 type fakeDisks struct {
+	mu sync.Mutex // guards claimed and merged: a pod's containers come and end at once
+
 	rootErr, writableErr, bootErr, configureErr error
 
 	record     []byte
@@ -179,8 +181,13 @@ func (d *fakeDisks) CanKeep(unikernel.Layer, string) bool { return !d.apart }
 
 func (d *fakeDisks) Claim(dir, _ string) (func(), error) {
 	_, err := os.Stat(dir)
-	d.claimed++
-	return func() { d.claimed-- }, err
+	claim := func(n int) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.claimed += n
+	}
+	claim(1)
+	return func() { claim(-1) }, err
 }
 
 func (d *fakeDisks) Pin(string, []string) error { return nil }
@@ -188,6 +195,8 @@ func (d *fakeDisks) Merge(_ context.Context, disk, dir string) error {
 	if _, err := os.Stat(disk); err != nil {
 		return err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.merged = append(d.merged, dir)
 	return d.saveErr
 }

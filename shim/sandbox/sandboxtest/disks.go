@@ -18,9 +18,8 @@ func (f *Machines) Attach(ctx context.Context, name string, d unikernel.Disk, un
 	if err != nil && !f.Doubtful {
 		return err
 	}
-	plugged := f.each(context.WithoutCancel(ctx), name, func() error {
-		luns := f.machines[name].luns
-		if old, taken := luns[unit]; taken {
+	plugged := f.on(name, func(m *machine) error {
+		if old, taken := m.luns[unit]; taken {
 			return fmt.Errorf("unit %d of machine %s has disk %s: %w", unit, name, old.Serial, fs.ErrExist)
 		}
 		if _, err := os.Stat(d.Path); err != nil {
@@ -29,7 +28,7 @@ func (f *Machines) Attach(ctx context.Context, name string, d unikernel.Disk, un
 		if unit < 0 || unit >= unikernel.MaxLUNs || d.Serial == "" {
 			return fmt.Errorf("%w: unit %d, serial %q", unikernel.ErrInvalid, unit, d.Serial)
 		}
-		luns[unit] = d
+		m.luns[unit] = d
 		return nil
 	})
 	if err != nil {
@@ -48,8 +47,8 @@ func (f *Machines) Detach(ctx context.Context, name string, d unikernel.Disk, un
 			return err
 		}
 	}
-	return f.each(ctx, name, func() error {
-		delete(f.machines[name].luns, unit)
+	return f.on(name, func(m *machine) error {
+		delete(m.luns, unit)
 		return nil
 	})
 }

@@ -138,12 +138,18 @@ func (f *Machines) each(ctx context.Context, name string, do func() error) error
 	if err := f.answer(ctx); err != nil {
 		return err
 	}
+	return f.on(name, func(*machine) error { return do() })
+}
+
+// on is each for one whom the hypervisor answered, or who does not wait for that.
+func (f *Machines) on(name string, do func(*machine) error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if m := f.machines[name]; m == nil || m.over() {
+	m := f.machines[name]
+	if m == nil || m.over() {
 		return fmt.Errorf("machine %s: %w", name, unikernel.ErrNotFound)
 	}
-	return do()
+	return do(m)
 }
 
 // Destroy implements sandbox.Machines.

@@ -14,7 +14,7 @@ type container struct {
 	wire.Container // as the host described it
 	sp             *spawner
 	group          *cgroup
-	disks          map[string]string // nodes of its disks by their serials
+	disks          map[string]string // the kernel's names of its disks by their serials; guarded by the server's disksMu
 	oom            oomWatch
 
 	spaceMu sync.Mutex // guards what follows
@@ -181,10 +181,8 @@ func (c *container) release() error {
 	if err := removeDevices(c.ID); err != nil {
 		return err
 	}
-	for serial, node := range c.disks {
-		if err := awaitFree(serial, node); err != nil {
-			return err
-		}
+	if err := c.freeDisks(); err != nil {
+		return err
 	}
 	if c.group == nil {
 		return nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"strings"
 	"time"
@@ -8,8 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diskTimeout is how long a disk may take to appear.
-const diskTimeout = 10 * time.Second
+// diskTimeout is how long a disk may take to appear; after rescanAfter without it
+// the disks are looked for anew.
+const (
+	diskTimeout = 10 * time.Second
+	rescanAfter = 500 * time.Millisecond
+)
 
 // mountRoot mounts the image and the layer above it on rootDir, in the calling
 // thread's mount namespace: every container has one, and these places in it for
@@ -63,23 +68,85 @@ func sameRoot(lower, upper string) error {
 // mountDisk mounts the disk with that serial. A disk that was plugged in just
 // now may answer ENXIO for a moment.
 func (c *container) mountDisk(serial, target, fstype string, flags uintptr, data string) error {
-	var node string
 	var err error
-	found := waitFor(diskTimeout, func() bool {
-		if node == "" {
-			node = diskNode("/sys/block", serial)
+	scanned := time.Now()
+	waitFor(diskTimeout, func() bool {
+		err = c.mountFound(serial, target, fstype, flags, data)
+		if err != unix.ENXIO && err != unix.ENOENT {
+			return true
 		}
-		if node == "" {
-			err = unix.ENOENT
-			return false
+		if time.Since(scanned) > rescanAfter {
+			c.s.rescan()
+			scanned = time.Now()
 		}
-		err = unix.Mount(node, target, fstype, flags, data)
-		return err != unix.ENXIO && err != unix.ENOENT
+		return false
 	})
-	if !found || err != nil {
-		return pathError("mount disk "+quote(serial)+" as "+fstype, target, err)
+	return pathError("mount disk "+quote(serial)+" as "+fstype, target, err)
+}
+
+// mountFound mounts the disk if it is there.
+func (c *container) mountFound(serial, target, fstype string, flags uintptr, data string) error {
+	c.s.disksMu.Lock()
+	defer c.s.disksMu.Unlock()
+	name := diskName(sysBlock, serial)
+	if name == "" {
+		return unix.ENOENT
 	}
-	c.disks[serial] = node
+	err := unix.Mount("/dev/"+name, target, fstype, flags, data)
+	if err == nil {
+		c.disks[serial] = name
+	}
+	return err
+}
+
+// rescan lets go of the SCSI disks that no container has and looks which there are.
+// The controller tells when a disk comes or goes, but says only that something was
+// missed when much happens at once, as while the machine is paused. A disk that
+// went and whose unit another one has looks then as if it were there.
+func (s *server) rescan() {
+	s.disksMu.Lock()
+	defer s.disksMu.Unlock()
+	used := map[string]bool{}
+	s.mu.Lock()
+	for _, c := range s.containers {
+		for _, name := range c.disks {
+			used[name] = true
+		}
+	}
+	s.mu.Unlock()
+	entries, _ := os.ReadDir(sysBlock)
+	for _, e := range entries {
+		if !used[e.Name()] {
+			dropDisk(e.Name())
+		}
+	}
+	hosts, _ := os.ReadDir("/sys/class/scsi_host")
+	for _, h := range hosts { // channel, target and unit
+		os.WriteFile("/sys/class/scsi_host/"+h.Name()+"/scan", []byte("0 0 -"), 0)
+	}
+}
+
+// dropDisk lets the kernel forget a SCSI disk, after it has written what it holds
+// for it. Another kind of disk stays.
+func dropDisk(name string) {
+	os.WriteFile(sysBlock+"/"+name+"/device/delete", []byte("1"), 0)
+}
+
+// freeDisks returns when the container's disks are nobody's, and forgets them: the
+// host may take them away now.
+func (c *container) freeDisks() error {
+	c.s.disksMu.Lock()
+	disks := maps.Clone(c.disks)
+	c.s.disksMu.Unlock()
+	for serial, name := range disks {
+		if err := awaitFree(serial, "/dev/"+name); err != nil {
+			return err
+		}
+		c.s.disksMu.Lock()
+		dropDisk(name)
+		delete(c.disks, serial)
+		c.s.disksMu.Unlock()
+	}
 	return nil
 }
 
@@ -104,13 +171,16 @@ func awaitFree(serial, node string) error {
 	return nil
 }
 
-// diskNode returns the device node of the disk with that serial, or nothing. sys is
-// /sys/block.
-func diskNode(sys, serial string) string {
+// sysBlock has a directory for each disk.
+const sysBlock = "/sys/block"
+
+// diskName returns the kernel's name of the disk with that serial, or nothing. sys
+// is sysBlock.
+func diskName(sys, serial string) string {
 	entries, _ := os.ReadDir(sys)
 	for _, e := range entries {
 		if found := diskSerial(sys + "/" + e.Name()); found != "" && found == serial {
-			return "/dev/" + e.Name()
+			return e.Name()
 		}
 	}
 	return ""

@@ -245,8 +245,8 @@ func TestCounter(t *testing.T) {
 	}
 }
 
-// TestDiskNode finds disks of both kinds by their serials.
-func TestDiskNode(t *testing.T) {
+// TestDiskName finds disks of both kinds by their serials.
+func TestDiskName(t *testing.T) {
 	sys := t.TempDir()
 	for path, text := range map[string]string{
 		"vda/serial": "root\n", "vdb/serial": "",
@@ -261,9 +261,9 @@ func TestDiskNode(t *testing.T) {
 		}
 	}
 	for serial, want := range map[string]string{
-		"root": "/dev/vda", "c1-root": "/dev/sda", "c1-upper": "/dev/sdb", "c2-root": "", "upper": "", "c1": "", "": "",
+		"root": "vda", "c1-root": "sda", "c1-upper": "sdb", "c2-root": "", "upper": "", "c1": "", "": "",
 	} {
-		if got := diskNode(sys, serial); got != want {
+		if got := diskName(sys, serial); got != want {
 			t.Errorf("%q: %q, want %q", serial, got, want)
 		}
 	}

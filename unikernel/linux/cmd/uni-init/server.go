@@ -20,6 +20,8 @@ type server struct {
 	wmu  sync.Mutex // guards wbuf and the order of frames
 	wbuf []byte
 
+	disksMu sync.Mutex // guards which disks are whose; held while one is looked for and mounted
+
 	mu         sync.Mutex // guards what follows; held over each fork and reap
 	containers map[uint32]*container
 	procs      map[uint32]*process // by the host's id
