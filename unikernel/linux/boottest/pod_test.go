@@ -300,6 +300,14 @@ func TestPodMissedDisks(t *testing.T) {
 			t.Fatalf("%+v", s.sh("ls -l /mark; cat /mark"))
 		}
 	}
+	for what, c := range map[string]*member{"a disk": other, "a LUN": s} {
+		if err := c.Space(m.context(), 8<<20, 0); err != nil {
+			t.Errorf("the space on %s cannot be limited: %v", what, err)
+		}
+		if r := c.sh("dd if=/dev/zero of=/big bs=1M count=32; rm /big"); !strings.Contains(r.errOut, "No space left") {
+			t.Errorf("the space on %s is not limited: %+v", what, r)
+		}
+	}
 	if !other.lives() {
 		t.Error("the other container is gone")
 	}

@@ -45,6 +45,6 @@ func (c *container) limitSpace() error {
 			return os.NewSyscallError("syncfs", err)
 		}
 	}
-	node := c.disks[c.Upper]
-	return os.WriteFile("/sys/fs/ext4/"+node[len("/dev/"):]+"/reserved_clusters", []byte(formatUint(uint64(reserve))), 0)
+	name := c.disks[c.Upper]
+	return os.WriteFile("/sys/fs/ext4/"+name+"/reserved_clusters", []byte(formatUint(uint64(reserve))), 0)
 }
