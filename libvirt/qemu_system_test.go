@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"containerd-shim-uni/libvirt/confine/confinetest"
 	"containerd-shim-uni/libvirt/kvm"
 	"containerd-shim-uni/unikernel"
 )
@@ -149,7 +150,7 @@ func TestQEMUSystem(t *testing.T) {
 			g.disk(t, "root", "root", true)
 			pids, console := run(t, d, g)
 			checkUser(t, d, pids.VM)
-			if got := view(t, pids.VM); got != g.machine.Disks[0].Path {
+			if got := confinetest.View(t, pids.VM); got != g.machine.Disks[0].Path {
 				t.Errorf("QEMU has %q", got)
 			}
 			ended(t, d, g.machine.Name, unikernel.EndShutdown)

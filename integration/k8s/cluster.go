@@ -49,7 +49,7 @@ type part struct {
 	name string
 	args []string
 	cmd  *exec.Cmd
-	done chan struct{}
+	done <-chan struct{}
 }
 
 const (
@@ -182,25 +182,12 @@ func cgroupRoots() []string {
 }
 
 // run starts a part; what it says goes to a file.
-func (c *Cluster) run(p *part) error {
-	log, err := os.OpenFile(c.file("log/"+p.name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
+func (c *Cluster) run(p *part) (err error) {
 	p.cmd = exec.Command(filepath.Join(c.Programs, p.name), p.args...)
 	p.cmd.Env = append(os.Environ(), "PATH="+c.Programs+":"+os.Getenv("PATH"))
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := p.cmd.Start(); err != nil {
+	if p.done, err = peer.Daemon(p.cmd, c.file("log/"+p.name)); err != nil {
 		return err
 	}
-	cmd, done := p.cmd, make(chan struct{})
-	p.done = done
-	go func() {
-		_ = cmd.Wait() // its log says why it ended
-		close(done)
-	}()
 	if !slices.Contains(c.parts, p) {
 		c.parts = append(c.parts, p)
 	}

@@ -46,7 +46,7 @@ type Options struct {
 type Peer struct {
 	Options
 	cmd  *exec.Cmd
-	done chan struct{}
+	done <-chan struct{}
 }
 
 // Start writes the configuration, starts containerd and returns when it
@@ -91,27 +91,13 @@ func (p *Peer) environ() []string {
 	return append(append(os.Environ(), "PATH="+path, quiet), p.Env...)
 }
 
-func (p *Peer) start(ctx context.Context) error {
-	log, err := os.OpenFile(p.Log(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
+func (p *Peer) start(ctx context.Context) (err error) {
 	command := append(slices.Clone(p.Wrap), p.program("containerd"), "--config", p.file("config.toml"))
 	p.cmd = exec.Command(command[0], command[1:]...)
 	p.cmd.Env = p.environ()
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	// Of its own session: a signal to the tests' terminal is not for it.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := p.cmd.Start(); err != nil {
+	if p.done, err = Daemon(p.cmd, p.Log()); err != nil {
 		return err
 	}
-	cmd, done := p.cmd, make(chan struct{})
-	p.done = done
-	go func() {
-		_ = cmd.Wait() // the state is read from cmd.ProcessState
-		close(done)
-	}()
 	return p.ready(ctx)
 }
 

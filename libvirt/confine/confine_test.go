@@ -7,9 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
+
+	"containerd-shim-uni/libvirt/confine/confinetest"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,23 +46,6 @@ func prisoner(t *testing.T, flags uintptr) int {
 	return cmd.Process.Pid
 }
 
-// view are the files below a process's root, but for directories.
-func view(t *testing.T, pid int) string {
-	t.Helper()
-	root := fmt.Sprintf("/proc/%d/root/", pid)
-	var found []string
-	err := filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
-		if err == nil && !e.IsDir() {
-			found = append(found, "/"+strings.TrimPrefix(path, root))
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.Join(found, " ")
-}
-
 // TestConfine: a process has the files it is given and no other, before and after
 // one comes and goes; the host's mounts and our own root stay as they are.
 func TestConfine(t *testing.T) {
@@ -84,7 +68,7 @@ func TestConfine(t *testing.T) {
 	if err := To(pid, files); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := view(t, pid), disk+" "+root; got != want {
+	if got, want := confinetest.View(t, pid), disk+" "+root; got != want {
 		t.Errorf("the process has %q, want %q", got, want)
 	}
 	its := func(path string) string { return fmt.Sprintf("/proc/%d/root%s", pid, path) }
@@ -106,7 +90,7 @@ func TestConfine(t *testing.T) {
 		if err := Reveal(pid, one); err != nil {
 			t.Fatal(err)
 		}
-		if got := view(t, pid); got != disk+" "+later+" "+root {
+		if got := confinetest.View(t, pid); got != disk+" "+later+" "+root {
 			t.Errorf("after one came: %s", got)
 		}
 		if err := Conceal(pid, one); err != nil {
@@ -115,12 +99,12 @@ func TestConfine(t *testing.T) {
 		if err := Conceal(pid, one); err != nil {
 			t.Errorf("concealed again: %v", err)
 		}
-		if got := view(t, pid); got != disk+" "+root {
+		if got := confinetest.View(t, pid); got != disk+" "+root {
 			t.Errorf("after it went: %s", got)
 		}
 	}
-	if err := errors.Join(Conceal(pid, files), Reveal(pid, one)); err != nil || view(t, pid) != later {
-		t.Errorf("without the first ones: %v, %s", err, view(t, pid))
+	if err := errors.Join(Conceal(pid, files), Reveal(pid, one)); err != nil || confinetest.View(t, pid) != later {
+		t.Errorf("without the first ones: %v, %s", err, confinetest.View(t, pid))
 	}
 	if after, err := os.ReadFile("/proc/self/mounts"); err != nil || string(after) != string(before) {
 		t.Errorf("our mounts changed to %s, %v", after, err)

@@ -1,0 +1,2 @@
+// Package confinetest helps tests to see what a confined process sees.
+package confinetest
