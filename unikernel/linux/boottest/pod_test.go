@@ -85,14 +85,13 @@ func named(name string) unikernel.App {
 }
 
 // bootPod boots a machine with a controller for disks, and returns it with QEMU's
-// monitor and an image. It has the disks of one container, and one processor: with two
-// an emulator may go on with a translation of what the kernel has patched meanwhile.
+// monitor and an image. It has the disks of one container, and two processors.
 func bootPod(t *testing.T) (*machine, *monitor, string) {
 	t.Helper()
 	needQEMU(t)
 	root := image(t)
 	socket := filepath.Join(t.TempDir(), "qmp.sock")
-	m := bootWith(t, "microvm", unikernel.Resources{MemoryMiB: 256, VCPUs: 1}, root, named("pod"),
+	m := bootWith(t, "microvm", unikernel.Resources{MemoryMiB: 256, VCPUs: 2}, root, named("pod"),
 		"-device", "virtio-scsi-device,id=scsi0,num_queues=1", "-qmp", "unix:"+socket+",server=on,wait=off")
 	return m, dialMonitor(t, socket), root
 }

@@ -29,7 +29,7 @@ func TestVolumes(t *testing.T) {
 	root := image(t)
 	a := app("sh", "-c", "while :; do sleep 0.05; done")
 	socket := filepath.Join(t.TempDir(), "qmp.sock")
-	m := bootWith(t, "microvm", unikernel.Resources{MemoryMiB: 256, VCPUs: 1}, root, a,
+	m := bootWith(t, "microvm", unikernel.Resources{MemoryMiB: 256, VCPUs: 2}, root, a,
 		"-device", "virtio-scsi-device,id=scsi0,num_queues=1", "-qmp", "unix:"+socket+",server=on,wait=off")
 	q := dialMonitor(t, socket)
 	if err := m.session.(unikernel.PodSession).Configure(m.context(), a, ""); err != nil {
