@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"containerd-shim-uni/unikernel"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // TestAccount: the guest counts what the container uses, and holds it to limits
@@ -47,13 +49,19 @@ func TestAccount(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	few, many, memory, none := uint64(12), uint64(100), uint64(32<<20), uint64(0)
-	for _, least := range []uint64{1, 3} { // no process; one that has no threads
-		limit(unikernel.Limits{Pids: &least})
-		_, err := m.session.Exec(m.context(), "x", process("true"), unikernel.Stdio{})
-		if !errors.Is(err, unikernel.ErrInvalid) || !strings.Contains(err.Error(), "limit of processes") {
-			t.Errorf("a process too many, limit %d: %v", least, err)
+	one, two, few, many, memory, none := uint64(1), uint64(2), uint64(12), uint64(100), uint64(32<<20), uint64(0)
+	limit(unikernel.Limits{Pids: &one})
+	if _, err := m.session.Exec(m.context(), "x", process("true"), unikernel.Stdio{}); !errors.Is(err, unikernel.ErrInvalid) || !strings.Contains(err.Error(), "limit of processes") {
+		t.Errorf("a process too many: %v", err)
+	}
+	limit(unikernel.Limits{Pids: &two})
+	for range 10 {
+		if r := m.exec(process("grep", "^0::", "/proc/self/cgroup"), nil); r.status != 0 || r.out != "0::/\n" {
+			t.Errorf("as many processes as the limit: %+v", r)
 		}
+	}
+	if r := m.exec(process("sh", "-c", "sleep 0; exit 7"), nil); r.status == 7 {
+		t.Errorf("a process of an exec beyond the limit: %+v", r)
 	}
 	limit(unikernel.Limits{Pids: &few})
 	if r := m.sh("for i in $(seq 30); do sleep 1 & done; wait"); r.status == 0 {
@@ -72,4 +80,25 @@ func TestAccount(t *testing.T) {
 		t.Errorf("without the limit: %d, %q", r.status, r.errOut)
 	}
 	m.end(p)
+}
+
+// TestFewProcesses: a container may have as many processes as its limit says, one too.
+func TestFewProcesses(t *testing.T) {
+	needQEMU(t)
+	root := image(t)
+	for limit, want := range map[int64]string{1: "0::/\n1 1\n", 2: "0::/\n2 1\nallowed\n"} {
+		a := app("sh", "-c", `
+			while read line; do group=$line; done </proc/self/cgroup; read max </sys/fs/cgroup/pids.max; read now </sys/fs/cgroup/pids.current
+			echo "$group"; echo "$max $now"
+			sleep 0; echo allowed`) // a shell that cannot fork ends; version 2 is the last line
+		a.Spec.Linux.Resources = &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}}
+		m := boot(t, "microvm", root, a)
+		var out lockedBuffer
+		p := m.run(a, unikernel.Stdio{Stdout: &out})
+		m.await(p)
+		if out.String() != want {
+			t.Errorf("limit %d: %q, want %q", limit, out.String(), want)
+		}
+		m.finish()
+	}
 }

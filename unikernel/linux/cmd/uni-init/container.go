@@ -126,6 +126,7 @@ func (c *container) setup() error {
 	if err != nil {
 		return err
 	}
+	limitMemory()
 	c.spaceMu.Lock()
 	defer c.spaceMu.Unlock()
 	c.mounted = true

@@ -245,6 +245,19 @@ func TestCounter(t *testing.T) {
 	}
 }
 
+// TestMemoryLimit: containers may have what is available beside what they have, but for
+// uni-init's share.
+func TestMemoryLimit(t *testing.T) {
+	const mib = 1 << 20
+	stat := []byte("anon 2097152\nfile 99999999\nkernel 4194304\nshmem 1048576\nslab_reclaimable 3145728\nslab_unreclaimable 1\n")
+	for available, want := range map[string]uint64{"20480": 20*mib + 4*mib - 3*mib, "1024": 3 * mib, "0": 3 * mib, "999999999": 999999999<<10 + mib} {
+		meminfo := []byte("MemTotal:       2000 kB\nMemFree:  9 kB\nMemAvailable:   " + available + " kB\n")
+		if got := memoryLimit(meminfo, stat); got != want {
+			t.Errorf("%s KiB available: %d bytes, want %d", available, got, want)
+		}
+	}
+}
+
 // TestDiskName finds disks of both kinds by their serials.
 func TestDiskName(t *testing.T) {
 	sys := t.TempDir()

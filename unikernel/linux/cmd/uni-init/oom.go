@@ -40,15 +40,16 @@ func (w *oomWatch) look() bool {
 	return true
 }
 
-// counter returns the value of a name in lines of name and value; 0 without it.
+// counter returns the value of a name in lines of name, value and maybe a unit; 0
+// without it.
 func counter(text []byte, name string) uint64 {
 	for line := range bytes.Lines(text) {
-		key, value, _ := bytes.Cut(bytes.TrimSpace(line), []byte{' '})
-		if string(key) != name {
+		fields := bytes.Fields(line)
+		if len(fields) < 2 || string(fields[0]) != name {
 			continue
 		}
 		var n uint64
-		for _, c := range value {
+		for _, c := range fields[1] {
 			if c < '0' || c > '9' {
 				return 0
 			}

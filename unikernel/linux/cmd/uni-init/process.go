@@ -88,7 +88,6 @@ func (p *process) start(d *wire.Process, frames []byte) error {
 	if err != nil {
 		return err
 	}
-	refusals := p.c.group.refusals()
 	sock, err := p.fork(pp)
 	pp.closeChild()
 	if err != nil {
@@ -100,7 +99,7 @@ func (p *process) start(d *wire.Process, frames []byte) error {
 	if err != nil {
 		pp.close()
 		if err == errSilent {
-			err = p.whyDied(refusals)
+			err = p.whyDied()
 		}
 		p.s.mu.Lock()
 		delete(p.s.procs, p.id)
@@ -125,7 +124,7 @@ func (p *process) fork(pp *pipes) (sock int, err error) {
 	case !p.c.ready || p.c.over:
 		err = errStopped
 	default:
-		p.pid, err = p.c.sp.fork(pp.child, fds[1], p.c.group)
+		p.pid, err = p.forkInto(pp, fds[1])
 	}
 	unix.Close(fds[1])
 	if err != nil {
@@ -137,6 +136,21 @@ func (p *process) fork(pp *pipes) (sock int, err error) {
 		p.c.pidns, _ = os.Readlink("/proc/" + formatUint(uint64(p.pid)) + "/ns/pid")
 	}
 	return fds[0], nil
+}
+
+// forkInto forks stage2 into the container's cgroup. The caller holds the server's lock.
+func (p *process) forkInto(pp *pipes, sock int) (pid int, err error) {
+	var e entry
+	if main := p.s.procs[p.c.main]; main != nil {
+		e, err = p.c.group.enter(main.pid)
+	} else {
+		e, err = p.c.group.enterFirst(p.c.Limits)
+	}
+	defer e.close()
+	if err != nil {
+		return 0, err
+	}
+	return p.c.sp.fork(pp.child, sock, e)
 }
 
 // attach makes the streams of a process that has started. Nothing moves before

@@ -292,7 +292,12 @@ func (s *server) start(req uint32, r *wire.Start, first bool) {
 		frames = wire.AppendFrame(nil, wire.KindContainer, 0, c.Encode())
 	}
 	p := &process{s: s, c: c, id: r.ID, dead: make(chan struct{})}
-	err = p.start(&r.Process, wire.AppendFrame(frames, wire.KindExec, 0, r.Encode()))
+	if !first {
+		err = c.room()
+	}
+	if err == nil {
+		err = p.start(&r.Process, wire.AppendFrame(frames, wire.KindExec, 0, r.Encode()))
+	}
 	if err != nil && first {
 		c.end()
 	}
@@ -359,9 +364,8 @@ var errFinished = &failure{wire.CodeNotFound, "process already finished"}
 // socket is closed, or of a container whose kernel refuses it further processes.
 const deathTimeout = time.Second
 
-// whyDied says why stage2 is gone that said nothing; refusals is from before its
-// start.
-func (p *process) whyDied(refusals string) error {
+// whyDied says why stage2 is gone that said nothing.
+func (p *process) whyDied() error {
 	t := time.NewTimer(deathTimeout)
 	defer t.Stop()
 	select {
@@ -372,8 +376,6 @@ func (p *process) whyDied(refusals string) error {
 	switch {
 	case p.c.oom.look():
 		return &failure{wire.CodeInvalid, "the machine has not enough memory for one more process: give the container more"}
-	case p.c.group.refusals() != refusals:
-		return errCrowded
 	case p.id == p.c.main: // set before it was forked
 	case p.c.ends():
 		return errStopped
@@ -381,9 +383,21 @@ func (p *process) whyDied(refusals string) error {
 	return &failure{wire.CodeInternal, errSilent.Error() + ", with status " + formatUint(uint64(p.status))}
 }
 
-// errCrowded: a process is several threads of the Go runtime until it becomes the
-// application, and they count as its processes do.
-var errCrowded = &failure{wire.CodeInvalid, "the container may have no more processes: give it a higher limit of processes (pids); one that starts counts as six for a moment"}
+// errCrowded answers a request for a process that the limit leaves no room for. The
+// kernel lets one in that comes from elsewhere, so it is asked before.
+var errCrowded = &failure{wire.CodeInvalid, "the container may have no more processes: give it a higher limit of processes (pids)"}
+
+// crowdedTimeout is how long a process waits for room: one that is about to become the
+// application's counts as six.
+const crowdedTimeout = time.Second
+
+// room returns when the container may have one process more.
+func (c *container) room() error {
+	if !waitFor(crowdedTimeout, func() bool { return !c.group.full() }) {
+		return errCrowded
+	}
+	return nil
+}
 
 // whyNotForked explains an error of fork(2).
 func (c *container) whyNotForked(err error) error {

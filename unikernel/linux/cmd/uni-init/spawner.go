@@ -15,6 +15,8 @@ import (
 const (
 	fdSocket = 3 // to uni-init: description in, errors and terminal out
 	fdRoot   = 4 // the container's root directory
+	fdLast   = 5 // a file of the cgroup that is written to last, see entry
+	fdTop    = 6 // a namespace of cgroups to join; both may be missing
 )
 
 // spawner is the thread that lives in a container's mount namespace and whose
@@ -97,18 +99,26 @@ func (sp *spawner) end() {
 }
 
 // fork starts stage2 with the given standard descriptors and socket.
-func (sp *spawner) fork(std [3]int, sock int, group *cgroup) (pid int, err error) {
+func (sp *spawner) fork(std [3]int, sock int, e entry) (pid int, err error) {
 	attr := &syscall.ProcAttr{
 		Env:   []string{},
-		Files: []uintptr{uintptr(std[0]), uintptr(std[1]), uintptr(std[2]), uintptr(sock), uintptr(sp.root)},
-		Sys:   &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: group.fd},
+		Files: []uintptr{uintptr(std[0]), uintptr(std[1]), uintptr(std[2]), uintptr(sock), uintptr(sp.root), descriptor(e.last), descriptor(e.top)},
+		Sys:   &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: e.group},
 	}
 	err = sp.do(func() error {
 		var err error
-		pid, err = syscall.ForkExec("/proc/self/exe", []string{stage2Name}, attr)
+		pid, err = syscall.ForkExec("/proc/self/exe", []string{stage2Name, e.text}, attr)
 		return err
 	})
 	return pid, err
+}
+
+// descriptor is a file's for a child, in which that of no file is closed.
+func descriptor(f *os.File) uintptr {
+	if f == nil {
+		return ^uintptr(0)
+	}
+	return f.Fd()
 }
 
 func formatUint(n uint64) string {

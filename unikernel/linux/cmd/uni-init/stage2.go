@@ -18,8 +18,9 @@ const stage2Name = "uni-stage2"
 // becomes the process it is told to on its socket. It returns only if that
 // failed, which it has then told.
 func stage2() {
-	unix.CloseOnExec(fdSocket)
-	unix.CloseOnExec(fdRoot)
+	for _, fd := range []int{fdSocket, fdRoot, fdLast, fdTop} {
+		unix.CloseOnExec(fd)
+	}
 	if err := becomeProcess(); err != nil {
 		say(append([]byte{sayError}, replyOf(err).Encode()...))
 	}
@@ -48,9 +49,11 @@ func (socketReader) Read(b []byte) (int, error) {
 }
 
 func becomeProcess() error {
-	// The container's cgroup is what the process sees as the top. It is in it
-	// already; a kernel that cannot show it so shows the machine's.
-	unix.Unshare(unix.CLONE_NEWCGROUP)
+	// The application's cgroup is what the process sees as the top. The first one is in
+	// it already; a kernel that cannot show it so shows the machine's.
+	if unix.Setns(fdTop, unix.CLONE_NEWCGROUP) != nil {
+		unix.Unshare(unix.CLONE_NEWCGROUP)
+	}
 	r := wire.NewReader(socketReader{}, wire.MaxHostPayload)
 	f, err := r.Read()
 	if err != nil {
@@ -216,6 +219,9 @@ func execute(p *wire.Process) error {
 		return err
 	}
 	say([]byte{sayReady})
+	if err := writeLast(); err != nil {
+		return err
+	}
 	if p.NoNewPrivileges { // as late as can be
 		if err := loadFilter(p); err != nil {
 			return err
@@ -245,6 +251,19 @@ func loadFilter(p *wire.Process) error {
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(p.FilterFlags), uintptr(unsafe.Pointer(&all)))
 	if errno != 0 {
 		return wrap("the container's seccomp profile", os.NewSyscallError("seccomp", errno))
+	}
+	return nil
+}
+
+// writeLast does what entry.last is for. From here on a thread more may be refused, so
+// the Go runtime must not see the call, for which it would start one.
+func writeLast() error {
+	if len(os.Args) < 2 || os.Args[1] == "" {
+		return nil
+	}
+	text := []byte(os.Args[1])
+	if _, _, errno := unix.RawSyscall(unix.SYS_WRITE, fdLast, uintptr(unsafe.Pointer(&text[0])), uintptr(len(text))); errno != 0 {
+		return os.NewSyscallError("enter the container's cgroup", errno)
 	}
 	return nil
 }
