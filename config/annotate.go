@@ -33,7 +33,8 @@ func KnownAnnotations() []string { return withPrefix(annotationNames) }
 //
 // The last four are about the guest "image", and it boots if nobody names a
 // guest. They only name what is in the container's own image, which is as little
-// trusted as its program.
+// trusted as its program. What is needed with them is allowed as kernel is: machine
+// of the guest "image".
 //
 // memory and vcpus, like the keys they replace, matter only where the
 // container has no such limit of its own. Annotations without the prefix are
@@ -89,7 +90,7 @@ func (c *Config) annotate(allowed []string, name, value string) error {
 	if !slices.Contains(annotationNames, name) {
 		return fmt.Errorf(" is unknown, known are: %s", strings.Join(KnownAnnotations(), ", "))
 	}
-	if !slices.Contains(allowed, name) {
+	if !slices.Contains(allowed, name) && !(name == "machine" && c.Guest == GuestImage && slices.Contains(allowed, "kernel")) {
 		// The names as that key takes them, without the prefix.
 		return fmt.Errorf(" is not allowed: add %q to the configuration key annotations.allowed, which is [%s]", name, quoted(allowed))
 	}
@@ -116,10 +117,8 @@ func (c *Config) setAnnotation(name, value string) error {
 		return c.setKey("rootfs.writable_size", value)
 	case "kernel-args":
 		return c.addKernelArgs(value)
-	case "kernel", "initrd", "disk", "cmdline":
-		return c.setKey("image."+name, value)
 	default:
-		return fmt.Errorf("cannot be set by an annotation")
+		return c.setKey("image."+name, value) // imageNames
 	}
 }
 

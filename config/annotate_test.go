@@ -257,3 +257,62 @@ func TestImageAnnotations(t *testing.T) {
 		}
 	}
 }
+
+// TestDeclared: what an image says of itself counts as annotations do, after them.
+func TestDeclared(t *testing.T) {
+	image := Image{Kernel: "/k", Cmdline: "{args}", Machine: "pc"}
+	with := func(change func(*Config)) Config {
+		c := Default()
+		change(&c)
+		return c
+	}
+	for name, tt := range map[string]struct {
+		c    Config
+		want func(*Config) // nil for an image whose word is nothing
+		err  string
+	}{
+		"by itself":       {c: Default(), want: func(c *Config) { c.Image = image }},
+		"the guest named": {c: with(func(c *Config) { c.Guest, c.GuestNamed = GuestImage, true }), want: func(c *Config) { c.Image = image }},
+		"annotated": {c: with(func(c *Config) { c.Image.Cmdline, c.Image.Machine = "x", "q35" }),
+			want: func(c *Config) { c.Image = Image{Kernel: "/k", Cmdline: "x", Machine: "q35"} }},
+		"another guest named":  {c: with(func(c *Config) { c.GuestNamed = true })},
+		"another kernel named": {c: with(func(c *Config) { c.Image.Kernel = "/other" })},
+		"a disk named":         {c: with(func(c *Config) { c.Image.Disk = "/other" })},
+		"no guest allowed":     {c: with(func(c *Config) { c.Annotations.Allowed = []string{"kernel"} }), err: `/x asks for the guest "image", and guest is not allowed`},
+		"no kernel allowed": {c: with(func(c *Config) { c.Annotations.Allowed = []string{"guest", "cmdline"} }),
+			err: `the image's /x: machine is not allowed: add "machine" to the configuration key annotations.allowed, which is ["guest", "cmdline"]; kernel is not allowed`},
+	} {
+		got, err := tt.c.Declared("/x", image)
+		if tt.err != "" {
+			if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		want := tt.c.clone()
+		if tt.want != nil {
+			want.Guest, want.GuestNamed = GuestImage, true
+			tt.want(&want)
+		}
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %+v, %v, want %+v", name, got, err, want)
+		}
+	}
+	if _, err := Default().Declared("/x", Image{Kernel: "../k"}); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), `kernel: "../k" must be an absolute path`) {
+		t.Errorf("a path: %v", err)
+	}
+	if !reflect.DeepEqual(*new(Image).fields()["machine"], "") || len(new(Image).fields()) != reflect.TypeFor[Image]().NumField() {
+		t.Error("a field of Image has no annotation")
+	}
+}
+
+// TestMachineOfImage: it is what its kernel needs.
+func TestMachineOfImage(t *testing.T) {
+	c, err := Default().Annotate(map[string]string{AnnotationPrefix + "kernel": "/k", AnnotationPrefix + "machine": "pc"})
+	if err != nil || c.Image.Machine != "pc" {
+		t.Errorf("%+v, %v", c.Image, err)
+	}
+	if _, err := Default().Annotate(map[string]string{AnnotationPrefix + "machine": "pc"}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("of another guest: %v", err)
+	}
+}

@@ -75,6 +75,38 @@ func (c Config) ForGuest(guest string) (Config, error) {
 	return out, nil
 }
 
+// Declared returns the configuration for an image that says itself what the guest
+// "image" boots of it; source says where it does, for errors. It is as if annotations
+// said so: where containers may not choose, it is an error that wraps ErrInvalid. But
+// the file and real annotations have the last word, as each other does: where they
+// name another guest, or what boots, the image's own word is nothing.
+func (c Config) Declared(source string, i Image) (Config, error) {
+	if !c.TakesDeclared() {
+		return c, nil
+	}
+	out := c.clone()
+	if !c.GuestNamed {
+		if err := out.annotate(c.Annotations.Allowed, "guest", GuestImage); err != nil {
+			return Config{}, fmt.Errorf("the image's %s asks for the guest %q, and guest%w: %w", source, GuestImage, err, ErrInvalid)
+		}
+	}
+	said, builtin := i.fields(), Default().Image
+	var problems []string
+	for _, name := range append([]string{"machine"}, imageNames...) {
+		value, now := *said[name], *out.Image.fields()[name]
+		if value == "" || now != *builtin.fields()[name] {
+			continue
+		}
+		if err := out.annotate(c.Annotations.Allowed, name, value); err != nil {
+			problems = append(problems, name+err.Error())
+		}
+	}
+	if len(problems) > 0 {
+		return Config{}, fmt.Errorf("the image's %s: %s: %w", source, strings.Join(problems, "; "), ErrInvalid)
+	}
+	return out, nil
+}
+
 // Guests lists the values Config.Guest can have.
 func Guests() []string { return []string{GuestLinux, GuestNanos, GuestImage} }
 
@@ -118,6 +150,16 @@ type Image struct {
 	// Machine is QEMU's machine type: "microvm", "q35", "pc", or "auto" for what
 	// fits the kernel.
 	Machine string
+}
+
+// TakesDeclared says whether what an image says of what boots counts, see Declared.
+func (c Config) TakesDeclared() bool {
+	return (c.Guest == GuestImage || !c.GuestNamed) && c.Image.Kernel == "" && c.Image.Disk == ""
+}
+
+// fields are the strings of i by the annotations that replace them.
+func (i *Image) fields() map[string]*string {
+	return map[string]*string{"kernel": &i.Kernel, "initrd": &i.Initrd, "disk": &i.Disk, "cmdline": &i.Cmdline, "machine": &i.Machine}
 }
 
 // Machine sizes the virtual machine of a container whose specification does

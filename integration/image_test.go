@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -28,7 +30,7 @@ func onKernels(t *testing.T, test func(*testing.T, *host)) {
 			makeKernels(t)
 		}
 		h.load(t, kernels)
-		h.with(t, settings{"annotations.allowed": `["guest", "memory", "vcpus", "kernel", "initrd", "disk", "cmdline", "machine"]`})
+		h.with(t, settings{"annotations.allowed": `["guest", "memory", "vcpus", "kernel", "initrd", "disk", "cmdline"]`})
 		test(t, h)
 	})
 }
@@ -275,5 +277,78 @@ func TestImageConfigured(t *testing.T) {
 		if got := h.run(t, container{image: kernels}, "exit=3"); got.Stdout != "PVH: -- exit=3\n" || got.Code != 3 {
 			t.Errorf("got %+v", got)
 		}
+	})
+}
+
+// declared makes and loads an image that says itself what boots: the PVH program is
+// where kernel says, and files are beside it.
+func declared(t *testing.T, h *host, kernel string, files map[string]string) container {
+	t.Helper()
+	dir, root := t.TempDir(), t.TempDir()
+	copyTo(t, root, map[string]string{kernel: must[string](t)(image.BuildProgram("image/program", dir, "PVH"))})
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := container{image: "uni.local/declared-" + strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-")) + ":latest"}
+	if err := image.Tree(c.image, root, v1.ImageConfig{Cmd: []string{"/server", "exit=0"}}).WriteFile(archive(c.image)); err != nil {
+		t.Fatal(err)
+	}
+	h.load(t, c.image)
+	return c
+}
+
+// uruncJSON is what urunc reads, of "name=value".
+func uruncJSON(t *testing.T, pairs ...string) string {
+	t.Helper()
+	all := map[string]string{}
+	for _, p := range pairs {
+		name, value, _ := strings.Cut(p, "=")
+		all["com.urunc.unikernel."+name] = base64.StdEncoding.EncodeToString([]byte(value))
+	}
+	return string(must[[]byte](t)(json.Marshal(all)))
+}
+
+// An image that says what boots needs no annotation.
+func TestImageDeclared(t *testing.T) {
+	onKernels(t, func(t *testing.T, h *host) {
+		t.Run("own", func(t *testing.T) {
+			c := declared(t, h, "boot/k", map[string]string{"uni.json": `{"kernel": "/boot/k", "machine": "q35", "cmdline": "name={arg0} -- {rest}"}`})
+			if got := h.run(t, c, "/server", "exit=3"); got.Stdout != "PVH: name=/server -- exit=3\n" || got.Code != 3 {
+				t.Errorf("got %+v", got)
+			}
+			named := c
+			named.flags = append(named.flags, "--annotation", "io.containerd.uni.guest=linux")
+			h.refused(t, named, "executable file not found")
+		})
+		t.Run("urunc", func(t *testing.T) {
+			inside, _ := pod(t, "eth0")
+			inside.sh(t, `ip addr add 10.0.0.2/24 dev eth0; ip route add default via 10.0.0.1`)
+			c := declared(t, h, "unikernel/app", map[string]string{
+				"urunc.json": uruncJSON(t, "unikernelType=unikraft", "unikernelVersion=0.17.0", "hypervisor=qemu", "binary=/unikernel/app")})
+			c.flags = append(c.flags, join(inside)...)
+			got := h.run(t, c, "/server", "exit=4")
+			contains(t, got.Stdout, "PVH: /server env.vars=[ ", " netdev.ip=10.0.0.2/24:10.0.0.1:8.8.8.8 -- exit=4\n")
+			if got.Code != 4 {
+				t.Errorf("got %+v", got)
+			}
+		})
+		t.Run("kraft", func(t *testing.T) {
+			c := declared(t, h, "unikraft/bin/kernel", nil)
+			got := h.run(t, c, "/server", "exit=5")
+			contains(t, got.Stdout, "PVH: /server env.vars=[ ", " -- exit=5\n")
+			if got.Code != 5 {
+				t.Errorf("got %+v", got)
+			}
+		})
+		t.Run("hvt", func(t *testing.T) {
+			h.refused(t, declared(t, h, "m.hvt", map[string]string{
+				"urunc.json": uruncJSON(t, "unikernelType=mirage", "hypervisor=hvt", "binary=/m.hvt")}), "configure it with -t virtio")
+		})
+		t.Run("forbidden", func(t *testing.T) {
+			h.with(t, settings{"annotations.allowed": `["guest", "memory"]`})
+			h.refused(t, declared(t, h, "unikraft/bin/kernel", nil), "the image's /unikraft/bin/kernel: kernel is not allowed")
+		})
 	})
 }

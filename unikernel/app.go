@@ -73,6 +73,11 @@ type Rootfs struct {
 	// Open makes the files readable under a directory of the host until close
 	// is called. It is called at most once and only when a disk must be built.
 	Open func(context.Context) (dir string, close func() error, err error)
+	// Find opens a regular file by its path from the root and says how many bytes it
+	// has, without Open. One that is not there is fs.ErrNotExist; what is something
+	// else, and where a symbolic link leads on, is ErrInvalid. The container's own
+	// layer is not looked at.
+	Find func(name string) (ImageFile, int64, error)
 	// Disk is set when the files are nothing but a disk that was made
 	// beforehand: it is used as it is, and Open is not called.
 	Disk *FinishedDisk
@@ -81,6 +86,12 @@ type Rootfs struct {
 	Layer *Layer
 	// Below is the root file system without Layer.
 	Below *Rootfs
+}
+
+// ImageFile is a regular file of an image that is open.
+type ImageFile interface {
+	io.ReaderAt
+	io.Closer
 }
 
 // Layer is a container's own layer of its root file system on the host. It lives

@@ -28,6 +28,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/ttrpc"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -66,6 +67,9 @@ func (h *fakeHost) Machines(context.Context, config.Config) (sandbox.Machines, e
 	return nil, errNoParts
 }
 func (h *fakeHost) Disks(config.Config) (task.Disks, error) { return nil, errNoParts }
+func (h *fakeHost) Declared(cfg config.Config, _ *specs.Spec, _ unikernel.Rootfs) (config.Config, error) {
+	return cfg, nil
+}
 func (h *fakeHost) Guest(config.Config, bool) (unikernel.Guest, error) {
 	return nil, errNoParts
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -134,6 +135,65 @@ func openDisk(dir string, want int64) (*os.File, error) {
 	return f, nil
 }
 
+// finder finds files in directories, topmost first, as an overlay of them shows
+// them.
+func finder(dirs []string) func(string) (unikernel.ImageFile, int64, error) {
+	return func(name string) (unikernel.ImageFile, int64, error) {
+		name = strings.TrimPrefix(filepath.Clean("/"+name), "/")
+		for _, dir := range dirs {
+			f, size, err := openIn(dir, name)
+			switch {
+			case err == nil:
+				return f, size, nil
+			case errors.Is(err, errHidden), errors.Is(err, unix.ENOTDIR):
+				return nil, 0, &fs.PathError{Op: "open", Path: "/" + name, Err: fs.ErrNotExist}
+			case !errors.Is(err, unix.ENOENT):
+				return nil, 0, err
+			}
+			if closed, err := closesOff(dir, name); err != nil || closed {
+				return nil, 0, errors.Join(err, &fs.PathError{Op: "open", Path: "/" + name, Err: fs.ErrNotExist})
+			}
+		}
+		return nil, 0, &fs.PathError{Op: "open", Path: "/" + name, Err: fs.ErrNotExist}
+	}
+}
+
+// opaque are the attributes of a directory of a layer that takes the place of those
+// below it (the kernel's Documentation/filesystems/overlayfs.rst).
+var opaque = []string{"trusted.overlay.opaque", "user.overlay.opaque"}
+
+// closesOff says whether a directory on the way to a file hides what other layers
+// have there.
+func closesOff(layer, name string) (bool, error) {
+	root, err := unix.Open(layer, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, &os.PathError{Op: "open", Path: layer, Err: err}
+	}
+	defer unix.Close(root)
+	for parent := filepath.Dir(name); parent != "."; parent = filepath.Dir(parent) {
+		at, err := unix.Openat2(root, parent, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: beneath})
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return false, &os.PathError{Op: "open", Path: filepath.Join(layer, parent), Err: err}
+		}
+		var value [2]byte
+		for _, attribute := range opaque {
+			n, _ := unix.Getxattr(fmt.Sprintf("/proc/self/fd/%d", at), attribute, value[:])
+			if n == 1 && value[0] == 'y' {
+				unix.Close(at)
+				return true, nil
+			}
+		}
+		unix.Close(at)
+	}
+	return false, nil
+}
+
+// beneath follows no link of an image's.
+const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
+
 // openIn opens a regular file below a directory, whatever names in it may be.
 // It is opened only when it is known to be one: opening a device of an image's
 // choice could do anything to the host.
@@ -143,10 +203,7 @@ func openIn(dir, name string) (f *os.File, size int64, err error) {
 		return nil, 0, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	defer unix.Close(root)
-	at, err := unix.Openat2(root, name, &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
-	})
+	at, err := unix.Openat2(root, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: beneath})
 	if errors.Is(err, unix.ELOOP) {
 		return nil, 0, fmt.Errorf("/%s: %w: a symbolic link leads there", name, unikernel.ErrInvalid)
 	}

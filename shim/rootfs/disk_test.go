@@ -206,3 +206,55 @@ func TestMountToSee(t *testing.T) {
 		t.Errorf("still mounted: %v, %v", left, err)
 	}
 }
+
+// TestFind: files are found as an overlay shows them, and nothing else is opened.
+func TestFind(t *testing.T) {
+	lowers, upper := snapshots(t, t.TempDir(), 3)
+	at := func(layer int, name string) string { return filepath.Join(lowers[layer], name) }
+	for layer := range lowers {
+		must(t, os.MkdirAll(at(layer, "dir/sub"), 0o755))
+	}
+	for _, f := range []struct {
+		layer      int
+		name, text string
+	}{{0, "top", "0"}, {2, "top", "2"}, {2, "bottom", "2"}, {2, "dir/deep", "2"}, {2, "dir/sub/deep", "2"}, {2, "gone", "2"}, {2, "file", "2"}, {2, "file2/x", "2"}} {
+		must(t, os.MkdirAll(filepath.Dir(at(f.layer, f.name)), 0o755))
+		must(t, os.WriteFile(at(f.layer, f.name), []byte(f.text), 0o600))
+	}
+	must(t, os.WriteFile(filepath.Join(upper, "own"), nil, 0o600))
+	must(t, os.WriteFile(at(1, "file2"), nil, 0o600))
+	must(t, os.Symlink("top", at(0, "link")))
+	must(t, os.Symlink("dir", at(0, "linked")))
+	must(t, unix.Mkfifo(at(0, "pipe"), 0o600))
+	mounts := overlay(lowers, upper)
+	root := os.Geteuid() == 0
+	if root {
+		must(t, unix.Mknod(at(1, "gone"), unix.S_IFCHR, 0))
+		must(t, unix.Setxattr(at(1, "dir/sub"), "trusted.overlay.opaque", []byte("y"), 0))
+	}
+	fs, err := New(mounts, "")
+	must(t, err)
+	for name, want := range map[string]string{"/top": "0", "bottom": "2", "/dir/deep": "2", "/dir/../bottom": "2", "/../bottom": "2"} {
+		f, size, err := fs.Find(name)
+		must(t, err)
+		data := make([]byte, size)
+		if _, err := f.ReadAt(data, 0); err != nil || string(data) != want {
+			t.Errorf("%s: %q, %v", name, data, err)
+		}
+		must(t, f.Close())
+	}
+	absent := []string{"/none", "/own", "/none/x", "/file2/x", "/file/x"}
+	if root {
+		absent = append(absent, "/gone", "/dir/sub/deep")
+	}
+	for _, name := range absent {
+		if _, _, err := fs.Find(name); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, name := range []string{"/link", "/linked/deep", "/pipe", "/dir"} {
+		if _, _, err := fs.Find(name); !errors.Is(err, unikernel.ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

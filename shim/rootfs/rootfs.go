@@ -32,7 +32,8 @@ func New(mounts []*types.Mount, target string) (unikernel.Rootfs, error) {
 	if err != nil {
 		return unikernel.Rootfs{}, fmt.Errorf("root file system: %w", err)
 	}
-	fs := unikernel.Rootfs{Key: key, Disk: disk, Open: opener(all, target)}
+	dirs, _ := visible(all)
+	fs := unikernel.Rootfs{Key: key, Disk: disk, Open: opener(all, target), Find: finder(dirs)}
 	if layer, below := split(all); layer != nil {
 		key, err := layersKey(layersBelow(below))
 		if err != nil {
@@ -57,7 +58,7 @@ func unmounted(target string) (unikernel.Rootfs, error) {
 	if err != nil && !errors.Is(err, errHidden) {
 		return unikernel.Rootfs{}, fmt.Errorf("root file system: %w", err)
 	}
-	return unikernel.Rootfs{Disk: disk, Open: func(context.Context) (string, func() error, error) {
+	return unikernel.Rootfs{Disk: disk, Find: finder([]string{target}), Open: func(context.Context) (string, func() error, error) {
 		return target, func() error { return nil }, nil
 	}}, nil
 }

@@ -182,11 +182,13 @@ func (cr *creation) root(ctx context.Context) error {
 	return cr.rootFiles()
 }
 
-// finished takes over what a finished disk decides.
+// finished takes over what the image decides: a finished disk, or files that say
+// what boots.
 func (cr *creation) finished() (err error) {
 	cr.rootFormat = "raw"
 	if cr.fs.Disk == nil {
-		return nil
+		cr.cfg, err = cr.host.Declared(cr.cfg, cr.app.Spec, cr.fs)
+		return err
 	}
 	cr.rootFormat = cr.fs.Disk.Format
 	cr.cfg, err = cr.cfg.ForGuest(cr.fs.Disk.Guest)

@@ -51,10 +51,17 @@ type fakeHost struct {
 	cgroupErr error
 	group     sandboxtest.Group
 	asked     string // the guest that was asked for
+	declared  func(config.Config, unikernel.Rootfs) (config.Config, error)
 }
 
 func (h *fakeHost) Machines(context.Context, config.Config) (sandbox.Machines, error) {
 	return h.machines, h.err
+}
+func (h *fakeHost) Declared(cfg config.Config, _ *specs.Spec, fs unikernel.Rootfs) (config.Config, error) {
+	if h.declared == nil {
+		return cfg, nil
+	}
+	return h.declared(cfg, fs)
 }
 func (h *fakeHost) Disks(config.Config) (Disks, error) { return h.disks, nil }
 func (h *fakeHost) Guest(cfg config.Config, _ bool) (unikernel.Guest, error) {

@@ -7,6 +7,7 @@ import (
 	"containerd-shim-uni/shim/sandbox"
 	"containerd-shim-uni/unikernel"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -66,6 +67,9 @@ type Disks interface {
 type Host interface {
 	sandbox.Host
 	Disks(config.Config) (Disks, error)
+	// Declared returns the configuration for an image whose files, or the
+	// specification's annotations, say of themselves what boots.
+	Declared(cfg config.Config, spec *specs.Spec, fs unikernel.Rootfs) (config.Config, error)
 	// Guest is told whether the processor is emulated: what boots depends on it.
 	Guest(cfg config.Config, emulated bool) (unikernel.Guest, error)
 }

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"containerd-shim-uni/config"
 	"containerd-shim-uni/unikernel"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -123,4 +124,30 @@ func TestImageKernelFails(t *testing.T) {
 		}
 		b.wantNothing()
 	}
+}
+
+// TestImageDeclared: what an image says of what boots decides before the guest is
+// chosen; where that cannot be, nothing is left.
+func TestImageDeclared(t *testing.T) {
+	b, _ := newLoaderBench(t)
+	b.configure("")
+	b.host.declared = func(cfg config.Config, fs unikernel.Rootfs) (config.Config, error) {
+		if _, _, err := fs.Find("/uni.json"); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("a file that is not there: %v", err)
+		}
+		return cfg.Declared("/uni.json", config.Image{Kernel: "/boot/k"})
+	}
+	c := b.must(false)
+	if b.host.asked != config.GuestImage {
+		t.Errorf("the guest is %q", b.host.asked)
+	}
+	b.end(c)
+	b.remove()
+	b.wantNothing()
+
+	b.host.declared = func(config.Config, unikernel.Rootfs) (config.Config, error) { return config.Config{}, os.ErrPermission }
+	if _, err := b.create(); !errors.Is(err, os.ErrPermission) {
+		t.Error(err)
+	}
+	b.wantNothing()
 }

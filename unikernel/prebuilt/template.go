@@ -14,6 +14,8 @@ import (
 // is known of the container:
 //
 //	{args}      the process's arguments
+//	{arg0}      the first of them, the program's name
+//	{rest}      the others
 //	{env}       its environment, NAME=VALUE
 //	{cwd}       its working directory
 //	{hostname}  the container's host name
@@ -105,9 +107,14 @@ type values struct{ unikernel.App }
 
 // get returns a placeholder's value, and whether it is about the network.
 func (v values) get(name string) (value string, network bool, err error) {
+	args := v.Spec.Process.Args
 	switch name {
 	case "args":
-		value, err = quoteAll(v.Spec.Process.Args)
+		value, err = quoteAll(args)
+	case "arg0":
+		value, err = quoteAll(args[:min(1, len(args))])
+	case "rest":
+		value, err = quoteAll(args[min(1, len(args)):])
 	case "env":
 		value, err = quoteAll(v.Spec.Process.Env)
 	case "cwd":
@@ -156,7 +163,7 @@ var ofInterface = map[string]func(unikernel.Interface, []unikernel.Route) string
 }
 
 func placeholders() string {
-	names := []string{"args", "env", "cwd", "hostname", "id"}
+	names := []string{"args", "arg0", "rest", "env", "cwd", "hostname", "id"}
 	for name := range ofInterface {
 		names = append(names, name)
 	}

@@ -44,6 +44,9 @@ func TestTemplate(t *testing.T) {
 		want     []string
 	}{
 		"default":        {"", []string{"/hello", "a b", ""}, false, []string{`/hello "a b" ""`}},
+		"name and rest":  {"{arg0} x -- {rest}", []string{"/hello w", "a b", ""}, false, []string{`"/hello w"`, "x", "--", `"a b" ""`}},
+		"name alone":     {"{arg0} -- {rest}", []string{"/hello"}, false, []string{"/hello", "--"}},
+		"no name":        {"{arg0} -- {rest}", nil, false, []string{"--"}},
 		"quotes":         {"{args}", []string{`it's`, `say "x"`, `a\b`}, false, []string{`"it's" 'say "x"' a\b`}},
 		"fixed":          {" console=ttyS0\n\t quiet ", nil, false, []string{"console=ttyS0", "quiet"}},
 		"no arguments":   {"quiet {args}", nil, false, []string{"quiet"}},
@@ -74,7 +77,7 @@ func TestTemplateRefuses(t *testing.T) {
 		args     []string
 		want     string
 	}{
-		"unknown":         {"{dns}", nil, "no placeholder {dns}; known are {args}"},
+		"unknown":         {"{dns}", nil, "no placeholder {dns}; known are {arg0} {args}"},
 		"zeroth":          {"{ip:0}", nil, "no number of an interface"},
 		"no number":       {"{ip:eth0}", nil, "no number of an interface"},
 		"not numbered":    {"{args:2}", nil, "no placeholder {args:2}"},

@@ -20,6 +20,7 @@ import (
 	"containerd-shim-uni/unikernel/prebuilt"
 
 	"github.com/containerd/log"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // host puts the parts of the runtime together for one shim. Drivers are kept:
@@ -81,6 +82,18 @@ func (h *host) options(cfg config.Config) libvirt.Options {
 // Disks implements task.Host.
 func (h *host) Disks(cfg config.Config) (task.Disks, error) {
 	return builder.Open(cfg.Storage.DataDir, builder.Options{MaxSize: cfg.Cache.MaxSize, Log: log.L.Warnf})
+}
+
+// Declared implements task.Host.
+func (h *host) Declared(cfg config.Config, spec *specs.Spec, fs unikernel.Rootfs) (config.Config, error) {
+	if !cfg.TakesDeclared() {
+		return cfg, nil
+	}
+	d, ok, err := prebuilt.Declared(spec, fs.Find)
+	if !ok || err != nil {
+		return cfg, err
+	}
+	return cfg.Declared(d.Source, config.Image(d.Config))
 }
 
 // Guest implements task.Host.
