@@ -17,6 +17,8 @@
 // third on q35. A disk of the image is the first virtio disk; what is written
 // to it is gone with the container. The other files of the image are not seen.
 //
+// What boots is named by configuration and annotations, or by the image: see Declared.
+//
 // # The command line
 //
 // is a template, see Template: the program's arguments as they are, if there is
