@@ -43,8 +43,19 @@ func onNodes(t *testing.T, test func(*testing.T, *node)) {
 	}
 }
 
+// onAllNodes is onNodes, and runs it also where pods are made by the shim.
+func onAllNodes(t *testing.T, test func(*testing.T, *node)) {
+	t.Helper()
+	onNodes(t, test)
+	if v := newest(); world.runtime == uniRuntime && strings.HasPrefix(v, "2.") {
+		t.Run(v+"-sandbox-api", func(t *testing.T) {
+			test(t, newNode(t, v, func(c *peer.CRI) { c.SandboxAPI = true }))
+		})
+	}
+}
+
 // newNode starts a containerd for one test.
-func newNode(t *testing.T, version string) *node {
+func newNode(t *testing.T, version string, changes ...func(*peer.CRI)) *node {
 	t.Helper()
 	tool := func(pattern string) string {
 		found, err := filepath.Glob(filepath.Join(world.cache, "peers", pattern))
@@ -62,6 +73,9 @@ func newNode(t *testing.T, version string) *node {
 	n.host, err = newHost(t.Context(), version, fmt.Sprintf("k%d", sites.Add(1)), []string{"nsenter", "--net=" + string(n.netns)}, func(o *peer.Options) {
 		o.Namespace = "k8s.io" // of every pod
 		o.CRI = &peer.CRI{Plugins: plugins, Network: conformance.PodNetwork(o.Dir), Pause: pause, Deploy: deploy}
+		for _, change := range changes {
+			change(o.CRI)
+		}
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -270,7 +284,7 @@ func (n *node) exited(t *testing.T, id string) (s status) {
 // TestCRIPod: the containers of a pod share its network, name and volumes; each
 // has files, processes, limits, logs and an end of its own.
 func TestCRIPod(t *testing.T) {
-	onNodes(t, func(t *testing.T, n *node) {
+	onAllNodes(t, func(t *testing.T, n *node) {
 		p := n.runPod(t, nil)
 		shared := []object{p.emptyDir(t, "shared", "/shared")}
 		server := p.run(t, object{"mounts": shared}, `
@@ -438,7 +452,7 @@ func (p *sandbox) forward(t *testing.T, port, page string) {
 // TestCRIVolumes: what a kubelet mounts is what it shall be in each container, and
 // changes with it.
 func TestCRIVolumes(t *testing.T) {
-	onNodes(t, func(t *testing.T, n *node) {
+	onAllNodes(t, func(t *testing.T, n *node) {
 		p := n.runPod(t, nil)
 		kubelet := filepath.Join(p.dir, "pods/u")
 		config, memory, part := filepath.Join(kubelet, "volumes/kubernetes.io~configmap/c"), filepath.Join(kubelet, "volumes/kubernetes.io~empty-dir/m"), filepath.Join(kubelet, "volume-subpaths/c/ctr/0")
@@ -506,7 +520,7 @@ func TestCRIVolumes(t *testing.T) {
 // then the pod; it is removed like any other.
 func TestCRIMachineDies(t *testing.T) {
 	uniOnly(t)
-	onNodes(t, func(t *testing.T, n *node) {
+	onAllNodes(t, func(t *testing.T, n *node) {
 		for what, find := range map[string]func() []int{
 			"machine": func() []int { return n.find(t, "qemu-system") },
 			"shim":    func() []int { return n.shims(t) },
@@ -539,6 +553,14 @@ func TestCRIMachineDies(t *testing.T) {
 func TestCRIRefuses(t *testing.T) {
 	uniOnly(t)
 	n := newNode(t, newest())
+	n.refuses(t)
+	// What failed may be there as a pod that is not ready: a kubelet removes it.
+	n.do(t, "rmp", "-f", "-a")
+}
+
+// refuses tries pods that cannot be.
+func (n *node) refuses(t *testing.T) {
+	t.Helper()
 	for what, test := range map[string]struct {
 		options object
 		say     string
@@ -552,6 +574,4 @@ func TestCRIRefuses(t *testing.T) {
 			t.Errorf("%s: %+v", what, r)
 		}
 	}
-	// What failed may be there as a pod that is not ready: a kubelet removes it.
-	n.do(t, "rmp", "-f", "-a")
 }

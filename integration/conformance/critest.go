@@ -61,7 +61,7 @@ func (critest) Run(ctx context.Context, p Place) (all Results, err error) {
 	}
 	host, err := peer.Start(ctx, peer.Options{
 		Version: "2.4.2", Programs: filepath.Join(p.Cache, "peers"), Dir: dir, Namespace: "k8s.io", Env: p.Env, Marks: []string{p.State},
-		CRI: &peer.CRI{Plugins: filepath.Dir(plugin), Network: PodNetwork(dir), Pause: Pause, Registry: "http://" + Address, Deploy: p.Deploy},
+		CRI: &peer.CRI{Plugins: filepath.Dir(plugin), Network: PodNetwork(dir), Pause: Pause, Registry: "http://" + Address, Deploy: p.Deploy, SandboxAPI: p.SandboxAPI},
 	})
 	if err != nil {
 		return nil, err

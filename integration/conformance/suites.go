@@ -45,6 +45,8 @@ type Place struct {
 	Only    string
 	Timeout time.Duration
 	Env     []string
+	// SandboxAPI has the shim make pods, see peer.CRI.
+	SandboxAPI bool
 	// Log takes what the program says.
 	Log string
 	// Cache is what Prepare filled; Dir is a directory of the run, Deploy the

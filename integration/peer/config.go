@@ -43,6 +43,8 @@ type CRI struct {
 	Registry string
 	// Deploy is the directory that has the handlers for a user's containerd.
 	Deploy string
+	// SandboxAPI has the shim make pods, as a comment in the handler's file says how.
+	SandboxAPI bool
 }
 
 // write writes the peer's configuration below its directory.
@@ -98,6 +100,13 @@ func (c *CRI) write(o Options) ([]byte, error) {
 	handler, err := os.ReadFile(filepath.Join(c.Deploy, "containerd", name))
 	if err != nil {
 		return nil, err
+	}
+	if c.SandboxAPI {
+		const line = "sandboxer = \"shim\"\n"
+		if !bytes.Contains(handler, []byte("# "+line)) {
+			return nil, fmt.Errorf("%s does not say how pods are made by the shim", name)
+		}
+		handler = bytes.Replace(handler, []byte("# "+line), []byte(line), 1)
 	}
 	var b bytes.Buffer
 	if o.old() {

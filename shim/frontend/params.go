@@ -2,8 +2,10 @@ package frontend
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -101,10 +103,14 @@ func (p params) with(boot *bootstrap.BootstrapParams) params {
 var groupAnnotations = []string{"io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"}
 
 // groupOf returns the group of the container in a bundle: its own id if it has
-// no other.
+// no other, or if nothing is said of it yet, as of a pod that is to be made by the
+// sandbox API.
 func groupOf(bundle, id string) (string, error) {
 	path := filepath.Join(bundle, "config.json")
 	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return id, nil
+	}
 	if err != nil {
 		return "", err
 	}

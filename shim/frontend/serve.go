@@ -84,6 +84,7 @@ func (r Runtime) serveGroup(ctx context.Context, f flags, l net.Listener, vanish
 		return err
 	}
 	rpc.New(tasks).Register(server)
+	rpc.NewSandboxes(tasks).Register(server)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx, l) }()
 	go task.Prewarm(ctx, host, f.bundle)

@@ -12,6 +12,29 @@ const (
 	taskV3 = "containerd.task.v3.Task"
 )
 
+// sandboxV1 is the name of the sandbox service.
+const sandboxV1 = "containerd.runtime.sandbox.v1.Sandbox"
+
+// Register serves the service.
+func (s *Sandboxes) Register(server *ttrpc.Server) {
+	server.RegisterService(sandboxV1, &ttrpc.ServiceDesc{Methods: s.methods()})
+}
+
+func (s *Sandboxes) methods() map[string]ttrpc.Method {
+	return map[string]ttrpc.Method{
+		"CreateSandbox":   method(s.CreateSandbox),
+		"StartSandbox":    method(s.StartSandbox),
+		"Platform":        method(s.Platform),
+		"StopSandbox":     method(s.StopSandbox),
+		"WaitSandbox":     method(s.WaitSandbox),
+		"SandboxStatus":   method(s.SandboxStatus),
+		"PingSandbox":     method(s.PingSandbox),
+		"ShutdownSandbox": method(s.ShutdownSandbox),
+		"SandboxMetrics":  method(s.SandboxMetrics),
+		"UpdateSandbox":   method(s.UpdateSandbox),
+	}
+}
+
 // Register serves the service under both names.
 func (s *Service) Register(server *ttrpc.Server) {
 	methods := s.methods()

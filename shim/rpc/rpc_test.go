@@ -10,6 +10,7 @@ import (
 	"containerd-shim-uni/shim/task"
 	"containerd-shim-uni/unikernel"
 
+	sandboxapi "github.com/containerd/containerd/api/runtime/sandbox/v1"
 	taskapi2 "github.com/containerd/containerd/api/runtime/task/v2"
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/errdefs"
@@ -41,6 +42,25 @@ func TestVersionsAreTheSameOnTheWire(t *testing.T) {
 		}
 		same(t, m2.Input(), m3.Input())
 		same(t, m2.Output(), m3.Output())
+	}
+}
+
+// TestSandboxMethods: all that the sandbox service has is served, under its name.
+func TestSandboxMethods(t *testing.T) {
+	service := sandboxapi.File_runtime_sandbox_v1_sandbox_proto.Services().Get(0)
+	if string(service.FullName()) != sandboxV1 {
+		t.Errorf("service %s", service.FullName())
+	}
+	served := NewSandboxes(nil).methods()
+	for i := range service.Methods().Len() {
+		name := string(service.Methods().Get(i).Name())
+		if served[name] == nil {
+			t.Errorf("no %s", name)
+		}
+		delete(served, name)
+	}
+	for name := range served {
+		t.Errorf("%s is no method", name)
 	}
 }
 

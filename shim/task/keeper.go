@@ -28,9 +28,11 @@ func newKeeper(c *Container) *keeper {
 	return &keeper{founder: founder{c}, pod: &pod{keeper: c, volumes: volume.NewSet(), members: map[*Container]bool{}}}
 }
 
-// read implements place. What the specification mounts is for a program.
+// read implements place. What the specification mounts is for a program, or for all
+// containers of the pod.
 func (k *keeper) read(cr *creation) error {
 	spec := k.c.app.Spec
+	k.pod.mounts = commonMounts(spec.Mounts, k.pod.volumes)
 	spec.Mounts = nil
 	cr.rootless = true
 	above, err := abovePod(spec, k.c.names)

@@ -47,7 +47,7 @@ func (s *Service) Stop(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, id := range ids {
 		all.Go(func() {
-			if err := s.stop(ctx, id); err != nil && !errdefs.IsNotFound(err) {
+			if err := s.Remove(ctx, id); err != nil && !errdefs.IsNotFound(err) {
 				log.G(ctx).WithError(err).WithField(fieldContainer, s.namespace+"/"+id).Error("container could not be freed; its shim ends")
 			}
 		})
@@ -55,7 +55,8 @@ func (s *Service) Stop(ctx context.Context) {
 	all.Wait()
 }
 
-func (s *Service) stop(ctx context.Context, id string) error {
+// Remove frees a container, and ends it before if it runs.
+func (s *Service) Remove(ctx context.Context, id string) error {
 	if err := s.giveUp(ctx, id); err != nil {
 		return err
 	}

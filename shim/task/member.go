@@ -54,6 +54,7 @@ func (m *member) read(cr *creation) (err error) {
 	if cpu := cpuLimits(spec); cpu != nil {
 		m.cpu = *cpu
 	}
+	spec.Mounts = m.pod.mountsOf(spec)
 	if spec.Linux != nil {
 		spec.Linux.Namespaces, m.pids, err = m.pod.namespaces(spec.Linux.Namespaces)
 	}

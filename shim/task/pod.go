@@ -50,6 +50,8 @@ type pod struct {
 	keeper  *Container
 	shares  *share.Tree
 	volumes *volume.Set
+	// mounts are what each of them has, see commonMounts.
+	mounts []specs.Mount
 
 	mu      sync.Mutex
 	ending  bool

@@ -29,6 +29,15 @@ func (c *Container) Stats(ctx context.Context) (proto.Message, error) {
 	return metrics.Machine(host, ram), nil
 }
 
+// HostStats returns what the container's machine and its helpers use on the host, in
+// containerd's type for the host's version of cgroups.
+func (c *Container) HostStats() (proto.Message, error) {
+	if err := c.step(opStats); err != nil {
+		return nil, fmt.Errorf("%w: %w", errdefs.ErrNotFound, err)
+	}
+	return c.sandbox.Stats()
+}
+
 // count asks the guest what it counted, and returns what it said last if it
 // does not answer; nil if it counts nothing.
 func (c *Container) count(ctx context.Context) *unikernel.Stats {

@@ -31,6 +31,10 @@ func (c *Container) Update(ctx context.Context, res *specs.LinuxResources) error
 	return nil
 }
 
+// Fits says why the container's machine, and with it a pod of that, cannot have limits;
+// nil if it can.
+func (c *Container) Fits(res *specs.LinuxResources) error { return c.updatable(res) }
+
 // created is what the container was created with.
 func (c *Container) created() *specs.LinuxResources {
 	if l := c.app.Spec.Linux; l != nil && l.Resources != nil {

@@ -30,6 +30,8 @@ type source struct {
 	kind kind
 	// path is the volume's, below where in it the mount's source is.
 	path, below string
+	// options are those of a memory that nothing on the host is like; nil else.
+	options []string
 }
 
 // The kubelet's directories of a pod (pkg/kubelet/kubelet_getters.go and

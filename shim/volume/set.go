@@ -22,10 +22,11 @@ import (
 // Set are the volumes of one machine. Its methods may be called concurrently.
 type Set struct {
 	mu      sync.Mutex
-	volumes map[string]*volume // but those of a container's own, by their paths
-	names   int                // how many were given
-	held    int64              // bytes of all
-	watcher *watcher           // once there is something to follow
+	volumes map[string]*volume  // but those of a container's own, by their paths
+	names   int                 // how many were given
+	held    int64               // bytes of all
+	own     map[string][]string // options of memory, by its path
+	watcher *watcher            // once there is something to follow
 	closed  bool
 }
 
@@ -41,7 +42,26 @@ type volume struct {
 }
 
 // NewSet returns the volumes of a machine that has none yet.
-func NewSet() *Set { return &Set{volumes: map[string]*volume{}} }
+func NewSet() *Set { return &Set{volumes: map[string]*volume{}, own: map[string][]string{}} }
+
+// Memory says that a path stands for a tmpfs of the machine with options, as mount(8)
+// spells them, and for nothing on the host.
+func (s *Set) Memory(path string, options []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.own[path] = options
+}
+
+// classify says what a bind mount's source is, see the function of that name.
+func (s *Set) classify(m specs.Mount, ids []string) (source, error) {
+	s.mu.Lock()
+	options, own := s.own[filepath.Clean(m.Source)]
+	s.mu.Unlock()
+	if own {
+		return source{kind: memory, path: filepath.Clean(m.Source), options: options}, nil
+	}
+	return classify(m, ids)
+}
 
 // Group is what a container has of the volumes.
 type Group struct {
@@ -61,7 +81,7 @@ func (s *Set) Take(mounts []specs.Mount, ids ...string) (rest []specs.Mount, g *
 		var v *volume
 		var src source
 		if share.IsBind(m) {
-			if src, err = classify(m, ids); err == nil {
+			if src, err = s.classify(m, ids); err == nil {
 				v, err = s.volume(src)
 			}
 			if err != nil {
@@ -206,9 +226,13 @@ func (v *volume) tell(ctx context.Context, keeper unikernel.VolumeKeeper) error 
 
 // remember makes a volume in memory as its source on the host is, with directories.
 func (v *volume) remember(ctx context.Context, keeper unikernel.VolumeKeeper, directories []string) error {
-	options, ok, err := share.Memory(v.path)
-	if err != nil || !ok {
-		return errors.Join(fmt.Errorf("%s is no tmpfs any more", v.path), err)
+	options := v.options
+	if options == nil {
+		var ok bool
+		var err error
+		if options, ok, err = share.Memory(v.path); err != nil || !ok {
+			return errors.Join(fmt.Errorf("%s is no tmpfs any more", v.path), err)
+		}
 	}
 	content := unikernel.VolumeContent{Memory: true, Options: options}
 	for _, dir := range directories {

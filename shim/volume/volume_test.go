@@ -294,3 +294,20 @@ func TestMemory(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+// TestMemoryOfTheMachine: a path may stand for memory that is nowhere on the host.
+func TestMemoryOfTheMachine(t *testing.T) {
+	s, k := NewSet(), newKeeper()
+	dir := t.TempDir()
+	s.Memory(dir, []string{"size=1m", "mode=1777"})
+	rest, g, err := s.Take([]specs.Mount{{Destination: "/dev/shm", Type: "bind", Source: dir + "/"}})
+	if err != nil || len(rest) > 0 || len(g.Mounts) != 1 {
+		t.Fatalf("left %v, group %+v, %v", rest, g, err)
+	}
+	if err := g.Fill(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	if got := k.has[g.Mounts[0].Volume]; got != "size=1m,mode=1777" {
+		t.Errorf("the machine has %q", got)
+	}
+}

@@ -1,7 +1,7 @@
 // Conformance runs the suites of integration/conformance on runc and on this
 // runtime, one after the other, and prints a table:
 //
-//	conformance [-suite NAME,NAME] [-run REGEXP] [-theirs DIR] [-timeout D]
+//	conformance [-suite NAME,NAME] [-run REGEXP] [-theirs DIR] [-sandbox-api] [-timeout D]
 //
 // It needs root, the module proxy and what "make build guest peers" prepares. The
 // test programs are built once, below ~/.cache/containerd-shim-uni/conformance. The
@@ -31,6 +31,7 @@ const expectedFile = "integration/conformance/expected.txt"
 type options struct {
 	suites       []string
 	only, theirs string
+	sandboxAPI   bool
 	timeout      time.Duration
 	cache        string // ~/.cache/containerd-shim-uni
 }
@@ -40,6 +41,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.only, "run", "", "tests, a regular expression")
 	flag.StringVar(&o.theirs, "theirs", "", "`DIR`ectory with the logs of earlier runs on runc, in place of runs")
+	flag.BoolVar(&o.sandboxAPI, "sandbox-api", false, "pods of critest are made by the shim (sandboxer = \"shim\")")
 	flag.DurationVar(&o.timeout, "timeout", 90*time.Minute, "of each run")
 	flag.Parse()
 	o.suites = strings.Split(*suites, ",")
@@ -154,7 +156,7 @@ func both(ctx context.Context, o options, name, dir string) (results []conforman
 		if err != nil {
 			return nil, err
 		}
-		r, err := s.Run(ctx, conformance.Place{Runtime: runtime, Only: o.only, Timeout: o.timeout, Env: host,
+		r, err := s.Run(ctx, conformance.Place{Runtime: runtime, Only: o.only, Timeout: o.timeout, Env: host, SandboxAPI: o.sandboxAPI && runtime == "uni",
 			Log: where, Cache: o.cache, Dir: work, Deploy: "deploy", State: conformance.StateDir(dir)})
 		if err != nil {
 			return nil, fmt.Errorf("%s on %s: %w; its output is %s", name, runtime, err, where)
