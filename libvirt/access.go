@@ -8,9 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"containerd-shim-uni/libvirt/acl"
+	"containerd-shim-uni/libvirt/kvm"
 	"containerd-shim-uni/unikernel"
 )
 
@@ -18,8 +21,9 @@ import (
 // can reach them. libvirt relabels nothing, see security, so this is the whole
 // of it:
 //   - a disk that is written belongs to that user, and is closed to all others;
-//   - a disk that is read, and a backing file, is opened to the user's group.
-//     Shared ones stay as they are for the machines that use them already;
+//   - a disk that is read, and a backing file, is opened to the user alone until
+//     QEMU has opened it, see lease.Reads. Where files have no access lists, it is
+//     opened to the user's group, and stays so for the other machines that use it;
 //   - kernel and initrd are the installation's and must be readable, or the
 //     machine's own and treated as a disk that is read;
 //   - directories are the caller's and must be searchable.
@@ -32,11 +36,11 @@ func grant(m unikernel.Machine, a account) error {
 			return err
 		}
 		if m.OwnKernel {
-			if err := openToGroup(path, a); err != nil {
+			if err := letRead(path, a); err != nil {
 				return err
 			}
 		}
-		if !a.allowed(path, unix.R_OK) {
+		if !m.OwnKernel && !a.allowed(path, unix.R_OK) {
 			return fmt.Errorf("%w: QEMU's user %s cannot read %s", unikernel.ErrInvalid, a.name, path)
 		}
 	}
@@ -53,7 +57,7 @@ func grantDisk(d unikernel.Disk, a account) error {
 		return err
 	}
 	if d.ReadOnly {
-		if err := openToGroup(d.Path, a); err != nil {
+		if err := letRead(d.Path, a); err != nil {
 			return err
 		}
 	} else if os.Geteuid() == 0 && a.uid != 0 || !a.allowed(d.Path, unix.R_OK|unix.W_OK) { // not by its group or the mode for all
@@ -71,14 +75,90 @@ func grantDisk(d unikernel.Disk, a account) error {
 	if err := reachable(backing, a); err != nil {
 		return err
 	}
-	return openToGroup(backing, a)
+	return letRead(backing, a)
 }
 
-// openToGroup lets the account's group read a file, if the account cannot.
-func openToGroup(path string, a account) error {
-	if a.allowed(path, unix.R_OK) {
+// letRead lets the account read a file, if it cannot.
+func letRead(path string, a account) error {
+	switch {
+	case a.allowed(path, unix.R_OK):
+		return nil
+	case a.lists:
+		return acl.Allow(path, a.uid, acl.Read)
+	}
+	return openToGroup(path, a)
+}
+
+// readsOf are files that are closed to a machine's user but while its QEMU starts,
+// or takes the disks: those that it reads. What is missing, grant reports.
+func readsOf(disks ...unikernel.Disk) []string {
+	var paths []string
+	for _, d := range disks {
+		files, _ := filesOf(d)
+		for _, f := range files {
+			if f.ReadOnly {
+				paths = append(paths, f.Path)
+			}
+		}
+	}
+	return paths
+}
+
+// reads are a machine's.
+func (d *Driver) reads(m unikernel.Machine) []string {
+	if !d.account.lists {
 		return nil
 	}
+	paths := readsOf(m.Disks...)
+	if m.OwnKernel {
+		paths = append(paths, m.Kernel, m.Initrd)
+	}
+	if d.host.KVM {
+		paths = append(paths, kvm.Device)
+	}
+	return slices.DeleteFunc(paths, func(path string) bool { return path == "" })
+}
+
+// admitTo is grant, and opens KVM's device to a machine's own user.
+func (d *Driver) admitTo(m unikernel.Machine, a account) error {
+	if !a.lists {
+		return grant(m, a)
+	}
+	unlock, err := lockIdentities(d.identities) // of two who change one list, one would be lost
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if d.host.KVM && !a.allowed(kvm.Device, unix.R_OK|unix.W_OK) {
+		if err := acl.Allow(kvm.Device, a.uid, acl.Read|acl.Write); err != nil {
+			return err
+		}
+	}
+	return grant(m, a)
+}
+
+// closeReads takes from a machine's user what it reads, when QEMU has that open.
+func (d *Driver) closeReads(machine string) error {
+	if !d.account.lists {
+		return nil
+	}
+	err := withIdentity(d.identities, d.target.owner(machine), func(id *lease) error {
+		if len(id.Reads) == 0 {
+			return nil
+		}
+		if err := id.closeReads(); err != nil {
+			return err
+		}
+		return id.rewrite()
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it has ended
+	}
+	return err
+}
+
+// openToGroup lets the account's group read a file.
+func openToGroup(path string, a account) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err

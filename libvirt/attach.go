@@ -35,11 +35,12 @@ func (d *Driver) Attach(ctx context.Context, name string, disk unikernel.Disk, u
 		if err == nil && ctx.Err() != nil {
 			err = errors.Join(ctx.Err(), unplug(dom, text))
 		}
+		conceal := confine.Conceal
 		if err == nil {
-			return nil
+			conceal = concealReads
 		}
-		back := d.view(name, disk, confine.Conceal)
-		if lent {
+		back := errors.Join(d.closeReads(name), d.view(name, disk, conceal))
+		if err != nil && lent {
 			back = errors.Join(back, d.takeBack(name, disk))
 		}
 		if back != nil {
@@ -115,29 +116,38 @@ func unplug(dom *lv.Domain, text string) error {
 	return fmt.Errorf("%w: QEMU does not let go of it", unikernel.ErrUnavailable)
 }
 
-// lend opens a disk's file to the machine's user, as grant does. It says whether
-// the file, one that is written, was written down as that user's, with an error
-// too: takeBack undoes it.
+// lend opens a disk's file to the machine's user, as grant does, until closeReads if
+// it is read. It says whether the file, one that is written, was written down as that
+// user's, with an error too: takeBack undoes it.
 func (d *Driver) lend(machine string, disk unikernel.Disk) (added bool, err error) {
 	if !d.apart {
 		return false, grantDisk(disk, d.account)
 	}
 	err = withIdentity(d.identities, d.target.owner(machine), func(id *lease) error {
-		if !disk.ReadOnly && !slices.Contains(id.Files, disk.Path) {
+		add := !disk.ReadOnly && !slices.Contains(id.Files, disk.Path)
+		if add {
 			id.Files = append(id.Files, disk.Path)
+		}
+		if d.account.lists {
+			id.Reads = readsOf(disk)
+		}
+		if add || len(id.Reads) > 0 {
 			if err := id.rewrite(); err != nil { // before the file is its user's
 				return err
 			}
-			added = true
+			added = add
 		}
 		return grantDisk(disk, own(d.account, id.uid))
 	})
 	return added, err
 }
 
-// view reveals a disk's files to the machine's QEMU, or conceals them. Of two units
-// with one file, which then is only read and so never opened again, the first
-// that goes takes it away.
+// concealReads takes from a QEMU what it has open for good.
+func concealReads(pid int, files []confine.File) error {
+	return confine.Conceal(pid, slices.DeleteFunc(files, func(f confine.File) bool { return !f.ReadOnly }))
+}
+
+// view reveals a disk's files to the machine's QEMU, or conceals them.
 func (d *Driver) view(machine string, disk unikernel.Disk, f func(pid int, files []confine.File) error) error {
 	files, err := filesOf(disk)
 	if errors.Is(err, fs.ErrNotExist) {

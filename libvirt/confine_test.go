@@ -45,8 +45,8 @@ func TestQEMUNoView(t *testing.T) {
 	})
 }
 
-// TestQEMUView: a QEMU has its machine's disks, those that come and go too, and
-// nothing else.
+// TestQEMUView: a QEMU has the disks that its machine writes, those that come and go
+// too, and nothing else. What it reads it has open, and no name or right for any more.
 func TestQEMUView(t *testing.T) {
 	embedded(t, func(t *testing.T, d *Driver) {
 		g := newGuest(t, "uni-test--view", "microvm", "hang")
@@ -56,7 +56,14 @@ func TestQEMUView(t *testing.T) {
 		later := g.machine.Disks[2]
 		g.machine.Disks, g.machine.LUNs = g.machine.Disks[:2], true
 		pids, _ := create(t, d, g)
-		own := g.machine.Disks[0].Path + " " + g.machine.Disks[1].Path
+		image, own := g.machine.Disks[0].Path, g.machine.Disks[1].Path
+		closed := func() {
+			t.Helper()
+			if uid := owner(t, pids.VM); d.account.lists && (readableAs(t, uid, uid, image) || perms(t, image)&0o040 != 0) {
+				t.Errorf("QEMU's user may read %s", image)
+			}
+		}
+		closed()
 		if got := confinetest.View(t, pids.VM); got != own {
 			t.Errorf("QEMU has %q, want %q", got, own)
 		}
@@ -66,6 +73,15 @@ func TestQEMUView(t *testing.T) {
 		if got := confinetest.View(t, pids.VM); got != later.Path+" "+own {
 			t.Errorf("with one more QEMU has %q", got)
 		}
+		read := g.lun(t, "lun--read", true)
+		if err := d.Attach(t.Context(), g.machine.Name, read, 4); err != nil {
+			t.Fatal(err)
+		}
+		if got := confinetest.View(t, pids.VM); got != later.Path+" "+own {
+			t.Errorf("with one more that it reads QEMU has %q", got)
+		}
+		image = read.Path
+		closed()
 		if err := d.Detach(t.Context(), g.machine.Name, later, 3); err != nil {
 			t.Fatal(err)
 		}

@@ -51,13 +51,14 @@
 //
 // # Files
 //
-// Each machine's QEMU runs as a user of its own, see lease, in the group of the
-// distribution's user for QEMU, with libvirt's seccomp filter. Once it has started
-// it has its machine's disks and no other file, see package confine.
+// Each machine's QEMU runs as a user and in a group of its own, see lease, with
+// libvirt's seccomp filter. Once it has started it has the disks that its machine
+// writes and no other file, see package confine.
 // libvirt relabels nothing: the root's disk is one inode in many containers,
 // and its owner must not change with each start and end. Create sees to it that
 // QEMU can read and write what it must (see grant): a disk that is written
-// is its user's until the machine has ended, one that is read only is opened to QEMU's group. The
+// is its user's until the machine has ended, one that is read only has an entry for
+// that user in its access list until QEMU has opened it, see package acl. The
 // caller sees to the directories: each one above a kernel, an initrd, a disk or
 // an embedded root must be searchable for that user (mode 0711 is enough:
 // /run/uni, /run/uni/<key>, /var/lib/uni, /var/lib/uni/containers/<key>, and

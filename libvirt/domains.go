@@ -114,7 +114,7 @@ func (d *Driver) Create(ctx context.Context, m unikernel.Machine) (unikernel.Pid
 		return fail(err)
 	}
 	pids := d.pids(dom)
-	if err := d.confine(pids.VM, m.Disks); err != nil {
+	if err := errors.Join(d.confine(pids.VM, m.Disks), d.closeReads(m.Name)); err != nil {
 		return fail(errors.Join(err, d.Destroy(context.WithoutCancel(ctx), m.Name)))
 	}
 	return pids, nil
@@ -126,7 +126,7 @@ func (d *Driver) prepare(m unikernel.Machine) (account, string, error) {
 	if err != nil {
 		return user, "", err
 	}
-	if err := grant(m, user); err != nil {
+	if err := d.admitTo(m, user); err != nil {
 		return user, "", err
 	}
 	host := d.host
@@ -139,13 +139,13 @@ func (d *Driver) prepare(m unikernel.Machine) (account, string, error) {
 	return user, text, err
 }
 
-// admit returns the user that a machine's QEMU runs as: one of its own, with the
-// group by which it reads what machines share, or the driver's.
+// admit returns the user that a machine's QEMU runs as: one of its own, or the
+// driver's.
 func (d *Driver) admit(m unikernel.Machine) (account, error) {
 	if !d.apart {
 		return d.account, nil
 	}
-	id, err := takeIdentity(d.identities, d.target.owner(m.Name), writable(m))
+	id, err := takeIdentity(d.identities, d.target.owner(m.Name), writable(m), d.reads(m))
 	if err != nil {
 		return account{}, fmt.Errorf("a user for QEMU: %w", err)
 	}

@@ -39,12 +39,16 @@ type Options struct {
 	// QEMU. Empty is DefaultCapsCache.
 	CapsCache string
 	// User is the user that every QEMU runs as, a name or a number. Empty gives
-	// each machine a user of its own, in the group of the distribution's user
-	// for QEMU; where there is none, or KVM's device is closed to it, root.
+	// each machine a user and group of its own; where there is no user of the
+	// distribution's for QEMU, whose group is used where there are no access
+	// lists, or KVM's device can be opened to neither, root.
 	User string
 	// Identities is where the host's machines say which users are theirs. Empty
 	// is DefaultIdentities.
 	Identities string
+	// Shared are the directories of files that several machines read. Where one is
+	// on a file system without access lists, the machines have one group.
+	Shared []string
 	// Strict refuses machines whose QEMU would have the user of others, or could
 	// name the host's files. Without it the log says so.
 	Strict bool
@@ -78,8 +82,8 @@ type Driver struct {
 	caps    string
 	host    Host
 	account account
-	// apart says that machines have users of their own, in the account's group;
-	// identities is where they are written down.
+	// apart says that machines have users of their own, and if the account has
+	// access lists groups too; identities is where they are written down.
 	apart      bool
 	identities string
 	strict     bool
@@ -141,6 +145,12 @@ func Open(ctx context.Context, opts Options) (*Driver, error) {
 	d := newDriver(t, log)
 	d.host, d.account, d.identities = host, user, opts.identities()
 	d.apart = opts.User == "" && user.uid != 0 && d.identities != ""
+	if d.apart {
+		err := hasLists(append(opts.Shared, d.identities), host.KVM)
+		if d.account.lists = err == nil; err != nil {
+			log("the QEMUs of all machines have the group %d, by which they read what machines share: %v", user.gid, err)
+		}
+	}
 	if d.strict = opts.Strict; d.strict && !d.apart {
 		return nil, fmt.Errorf("%w: machines cannot have users of their own (see the log), and isolation is strict", unikernel.ErrUnavailable)
 	}

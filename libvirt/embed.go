@@ -74,10 +74,6 @@ func prepareEmbed(root, caps string, apart bool) error {
 	return copyCaps(caps, filepath.Join(root, capsDir))
 }
 
-// maxThreads bounds those of a QEMU that has a user of its own. It has one a virtual
-// CPU, 64 for blocking I/O at most (util/thread-pool.c), and less than ten others.
-const maxThreads = 1024
-
 // qemuConf is the embedded driver's configuration, see libvirt's
 // src/qemu/qemu.conf.in for the settings:
 //   - stdio_handler: without the daemon virtlogd each start would wait a minute;

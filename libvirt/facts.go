@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"containerd-shim-uni/libvirt/acl"
 	"containerd-shim-uni/libvirt/kvm"
 	"containerd-shim-uni/libvirt/qemufiles"
 	"containerd-shim-uni/unikernel"
@@ -58,6 +59,9 @@ type account struct {
 	uid    int
 	gid    int
 	groups []int // supplementary ones too
+	// lists says that what it reads is opened to it alone, by access lists, and
+	// not to its group.
+	lists bool
 }
 
 var root = account{name: "root", groups: []int{0}}
@@ -87,6 +91,9 @@ func qemuAccount(name string, useKVM bool, log func(string, ...any)) (account, e
 		if a, ok := withGroupFor(a, kvm.Device); ok {
 			return a, nil
 		}
+		if acl.Supported(kvm.Device) == nil {
+			return a, nil
+		}
 		log("QEMU runs as root: no group of user %s may open %s, as udev lets the group kvm: chgrp kvm %s; chmod 660 %s",
 			name, kvm.Device, kvm.Device, kvm.Device)
 		return root, nil
@@ -107,9 +114,29 @@ func withGroupFor(a account, device string) (_ account, ok bool) {
 	return a, false
 }
 
-// own is a machine's user: libvirt gives it one group, since no file names it.
+// own is a machine's user: libvirt gives it one group, since no file names it. That
+// is its own where access lists open files to it, else the account's.
 func own(a account, uid int) account {
-	return account{name: strconv.Itoa(uid), uid: uid, gid: a.gid, groups: []int{a.gid}}
+	gid := a.gid
+	if a.lists {
+		gid = uid
+	}
+	return account{name: strconv.Itoa(uid), uid: uid, gid: gid, groups: []int{gid}, lists: a.lists}
+}
+
+// hasLists says why machines cannot have groups of their own, nil if they can: a
+// file that several read is then opened to each of their users by the file's access
+// list. dirs are where such files are.
+func hasLists(dirs []string, useKVM bool) error {
+	if useKVM {
+		dirs = append(slices.Clone(dirs), kvm.Device)
+	}
+	for _, dir := range dirs {
+		if err := acl.SupportedFor(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // lookupAccount finds a user by name or number.

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"containerd-shim-uni/libvirt/acl"
 	"containerd-shim-uni/unikernel"
 )
 
@@ -53,6 +54,9 @@ type record struct {
 	Boot string
 	// Files are those that belong to the user.
 	Files []string
+	// Reads are others that have an entry for the user in their access lists: until
+	// QEMU, which needs a name for them to start, has opened them.
+	Reads []string `json:",omitempty"`
 }
 
 // owner is how a record names a machine.
@@ -70,9 +74,10 @@ func candidates(owner string) []int {
 	return uids
 }
 
-// takeIdentity gives a machine a user that owns its files. One that it has is
-// taken back before; while a process runs as that, it is fs.ErrExist.
-func takeIdentity(dir, owner string, files []string) (*lease, error) {
+// takeIdentity gives a machine a user that owns its files and will read others.
+// One that it has is taken back before; while a process runs as that, it is
+// fs.ErrExist.
+func takeIdentity(dir, owner string, files, reads []string) (*lease, error) {
 	if err := returnIdentity(dir, owner); err != nil {
 		return nil, err
 	}
@@ -83,7 +88,7 @@ func takeIdentity(dir, owner string, files []string) (*lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	id := &lease{dir: dir, record: record{Machine: owner, Boot: boot, Files: files}}
+	id := &lease{dir: dir, record: record{Machine: owner, Boot: boot, Files: files, Reads: reads}}
 	for _, id.uid = range candidates(owner) {
 		err := id.claim()
 		if errors.Is(err, fs.ErrExist) && outdated(dir, id.uid, boot) {
@@ -214,6 +219,9 @@ func (id *lease) giveBack() error {
 	if running {
 		return fmt.Errorf("user %d of machine %s: a process runs as it: %w", id.uid, id.Machine, fs.ErrExist)
 	}
+	if err := id.closeReads(); err != nil {
+		return fmt.Errorf("user %d of machine %s: %w", id.uid, id.Machine, err)
+	}
 	for _, path := range id.Files {
 		if err := takeBack(path, id.uid); err != nil {
 			return fmt.Errorf("user %d of machine %s: %w", id.uid, id.Machine, err)
@@ -222,6 +230,18 @@ func (id *lease) giveBack() error {
 	if err := os.Remove(id.file()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	return nil
+}
+
+// closeReads takes the user from the access lists of what it read, within
+// withIdentity: who else changes them waits.
+func (id *lease) closeReads() error {
+	for _, path := range id.Reads {
+		if err := acl.Remove(path, id.uid); err != nil {
+			return err
+		}
+	}
+	id.Reads = nil
 	return nil
 }
 

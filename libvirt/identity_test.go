@@ -1,19 +1,23 @@
 package libvirt
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"sync"
+	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"containerd-shim-uni/libvirt/acl"
 	"containerd-shim-uni/unikernel"
 )
 
@@ -24,32 +28,51 @@ func asRoot(t *testing.T) {
 	}
 }
 
-// Two containerds with names in common, 200 starts at once.
+// Two containerds with names in common, 200 starts at once, no user twice.
+// Each start is a process, as a shim is; all begin when all are there. Every name wishes
+// for the same few users, so that they collide.
 func TestIdentitiesAreOneMachinesEach(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "identities")
-	var (
-		mu    sync.Mutex
-		users = map[int]string{}
-		all   sync.WaitGroup
-	)
-	for i := range 200 {
-		all.Go(func() {
-			tgt := target{lib: "/run/uni" + strconv.Itoa(i%2) + "/lib"}
-			owner := tgt.owner("uni-default--" + strconv.Itoa(i/2))
-			id, err := takeIdentity(dir, owner, nil)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if other := users[id.uid]; other != "" {
-				t.Errorf("%d is %s's and %s's", id.uid, other, owner)
-			}
-			users[id.uid] = owner
-		})
+	if owner := os.Getenv("UNI_TEST_OWNER"); owner != "" {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		id, err := takeIdentity(os.Getenv("UNI_TEST_IDENTITIES"), owner, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Printf("uid %d\n", id.uid)
+		return
 	}
-	all.Wait()
+	const starts = 200
+	dir := filepath.Join(t.TempDir(), "identities")
+	owners := colliding(starts)
+	begin, hold, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer begin.Close()
+	outputs := make([]bytes.Buffer, starts)
+	var started []*exec.Cmd
+	for i, owner := range owners {
+		cmd := child(t, "UNI_TEST_OWNER="+owner, "UNI_TEST_IDENTITIES="+dir)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = begin, &outputs[i], &outputs[i]
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		started = append(started, cmd)
+	}
+	hold.Close()
+	users := map[string]string{}
+	for i, cmd := range started {
+		err := cmd.Wait()
+		_, uid, _ := strings.Cut(outputs[i].String(), "uid ")
+		uid, _, _ = strings.Cut(uid, "\n")
+		if err != nil || uid == "" {
+			t.Fatalf("%s: %v: %s", owners[i], err, outputs[i].String())
+		}
+		if other := users[uid]; other != "" {
+			t.Errorf("%s is %s's and %s's", uid, other, owners[i])
+		}
+		users[uid] = owners[i]
+	}
 	for _, owner := range users {
 		if err := returnIdentity(dir, owner); err != nil {
 			t.Error(err)
@@ -58,6 +81,22 @@ func TestIdentitiesAreOneMachinesEach(t *testing.T) {
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}
+}
+
+// colliding are machines of two containerds, with names in common, in groups of
+// eight that wish for users next to each other.
+func colliding(count int) []string {
+	byUID := map[int][]string{}
+	var owners []string
+	for i := 0; len(owners) < count; i++ {
+		tgt := target{lib: "/run/uni" + strconv.Itoa(i%2) + "/lib"}
+		owner := tgt.owner("uni-default--" + strconv.Itoa(i/2))
+		near := candidates(owner)[0] / 4
+		if byUID[near] = append(byUID[near], owner); len(byUID[near]) == 8 {
+			owners = append(owners, byUID[near]...)
+		}
+	}
+	return owners[:count]
 }
 
 // A user that another has is passed over, also while both wish for the same.
@@ -74,7 +113,7 @@ func TestIdentityTaken(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	id, err := takeIdentity(dir, "mine", nil)
+	id, err := takeIdentity(dir, "mine", nil, nil)
 	if err != nil || id.uid != uids[window-1] {
 		t.Fatalf("got %+v, %v", id, err)
 	}
@@ -85,7 +124,7 @@ func TestIdentityTaken(t *testing.T) {
 	if err := os.WriteFile(id.file(), []byte(`{"Machine":"full","Boot":"`+boot+`"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if id, err := takeIdentity(dir, "mine", nil); err == nil {
+	if id, err := takeIdentity(dir, "mine", nil, nil); err == nil {
 		t.Errorf("none is free, got %d", id.uid)
 	}
 }
@@ -102,7 +141,7 @@ func TestIdentityOfAnEarlierBoot(t *testing.T) {
 	if err := old.claim(); err != nil {
 		t.Fatal(err)
 	}
-	id, err := takeIdentity(dir, "mine", nil)
+	id, err := takeIdentity(dir, "mine", nil, nil)
 	if err != nil || id.uid != uid {
 		t.Fatalf("got %+v, %v", id, err)
 	}
@@ -125,7 +164,7 @@ func TestIdentityLendsFiles(t *testing.T) {
 	}
 	d := &Driver{apart: true, identities: dir, account: account{name: "qemu", uid: 64055, gid: 64055}}
 	owner := d.target.owner("m")
-	id, err := takeIdentity(dir, owner, []string{"/cold"})
+	id, err := takeIdentity(dir, owner, []string{"/cold"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,6 +223,77 @@ func TestIdentityLendsFiles(t *testing.T) {
 	}
 }
 
+// A file that is read has an entry for the machine's user until QEMU has it open, and
+// at the latest until the user is given back: also one that a crash left.
+func TestIdentityReads(t *testing.T) {
+	asRoot(t)
+	dir, work := t.TempDir(), t.TempDir()
+	for above := work; above != "/"; above = filepath.Dir(above) {
+		if err := os.Chmod(above, 0o711|perms(t, above)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := acl.Supported(work); err != nil {
+		t.Skip(err)
+	}
+	image, kernel, later := filepath.Join(work, "image"), filepath.Join(work, "kernel"), filepath.Join(work, "later")
+	for _, path := range []string{image, kernel, later} {
+		write(t, path, "x", 0o600)
+	}
+	d := &Driver{apart: true, identities: dir, account: account{name: "qemu", uid: 64055, gid: 64055, lists: true}}
+	disk := unikernel.Disk{Path: image, Format: "raw", ReadOnly: true}
+	m := unikernel.Machine{Name: "m", Kernel: kernel, OwnKernel: true, Disks: []unikernel.Disk{disk}}
+	reads := func(a account, yes bool, paths ...string) {
+		t.Helper()
+		for _, path := range paths {
+			if readableAs(t, a.uid, a.gid, path) != yes {
+				t.Errorf("%d reads %s: %t", a.uid, path, !yes)
+			}
+		}
+	}
+	user, err := d.admit(m)
+	if err != nil || user.gid != user.uid {
+		t.Fatalf("%+v, %v", user, err)
+	}
+	if err := d.admitTo(m, user); err != nil {
+		t.Fatal(err)
+	}
+	stranger := account{uid: user.uid + 1, gid: 64055}
+	reads(user, true, image, kernel)
+	reads(stranger, false, image, kernel)
+	for range 2 {
+		if err := d.closeReads("m"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reads(user, false, image, kernel)
+	disk.Path = later
+	if lent, err := d.lend("m", disk); lent || err != nil {
+		t.Errorf("lent %t, %v", lent, err)
+	}
+	reads(user, true, later)
+	reads(stranger, false, later)
+	if err := returnIdentity(dir, d.target.owner("m")); err != nil { // as after a crash
+		t.Fatal(err)
+	}
+	reads(user, false, later)
+	if err := d.closeReads("m"); err != nil {
+		t.Errorf("of a machine that has ended: %v", err)
+	}
+	if got := perms(t, later); got != 0o600 {
+		t.Errorf("the mode is %o", got)
+	}
+}
+
+func perms(t *testing.T, path string) os.FileMode {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Mode().Perm()
+}
+
 // Nothing is given back while a process of the user runs, and then all is.
 func TestIdentityIsKeptWhileAnythingIsLeft(t *testing.T) {
 	asRoot(t)
@@ -191,7 +301,7 @@ func TestIdentityIsKeptWhileAnythingIsLeft(t *testing.T) {
 	layer, others := filepath.Join(work, "layer"), filepath.Join(work, "others")
 	write(t, layer, "x", 0o600)
 	write(t, others, "x", 0o600)
-	id, err := takeIdentity(dir, "mine", []string{layer, others, filepath.Join(work, "absent")})
+	id, err := takeIdentity(dir, "mine", []string{layer, others, filepath.Join(work, "absent")}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +316,7 @@ func TestIdentityIsKeptWhileAnythingIsLeft(t *testing.T) {
 	if err := returnIdentity(dir, "mine"); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("given back under a process: %v", err)
 	}
-	if _, err := takeIdentity(dir, "mine", nil); !errors.Is(err, fs.ErrExist) {
+	if _, err := takeIdentity(dir, "mine", nil, nil); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a second machine of the name: %v", err)
 	}
 	_ = cmd.Process.Kill()
@@ -236,7 +346,7 @@ func TestKillUser(t *testing.T) {
 	dir := t.TempDir()
 	started := map[string]*exec.Cmd{}
 	for _, owner := range []string{"mine", "other's"} {
-		id, err := takeIdentity(dir, owner, nil)
+		id, err := takeIdentity(dir, owner, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

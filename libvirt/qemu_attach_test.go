@@ -224,7 +224,7 @@ func wall(t *testing.T, d *Driver, uid int, files ...string) {
 		if owner := fileOwner(t, path); owner != uid {
 			t.Errorf("%s belongs to %d, not to the machine's user %d", path, owner, uid)
 		}
-		if !readableAs(t, uid, d.account.gid, path) {
+		if !readableAs(t, uid, own(d.account, uid).gid, path) {
 			t.Errorf("its user cannot read %s", path)
 		}
 		if readableAs(t, uid+1, d.account.gid, path) {

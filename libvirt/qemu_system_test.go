@@ -148,9 +148,11 @@ func TestQEMUSystem(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			g := newGuest(t, "uni-test--"+kind, kind, "poweroff")
 			g.disk(t, "root", "root", true)
+			g.disk(t, "writable", "", false)
 			pids, console := run(t, d, g)
 			checkUser(t, d, pids.VM)
-			if got := confinetest.View(t, pids.VM); got != g.machine.Disks[0].Path {
+			bounded(t, pids.VM)
+			if got := confinetest.View(t, pids.VM); got != g.machine.Disks[1].Path {
 				t.Errorf("QEMU has %q", got)
 			}
 			ended(t, d, g.machine.Name, unikernel.EndShutdown)
@@ -159,6 +161,23 @@ func TestQEMUSystem(t *testing.T) {
 	}
 	t.Run("disks", func(t *testing.T) { comeAndGo(t, d, "microvm") })
 	t.Run("killed", func(t *testing.T) { killed(t, d) })
+}
+
+// bounded checks the limits of a daemon's QEMU, where this process may set them.
+func bounded(t *testing.T, pid int) {
+	t.Helper()
+	var own unix.Rlimit
+	err := unix.Prlimit(pid, unix.RLIMIT_CORE, nil, &own)
+	if errors.Is(err, unix.EPERM) {
+		t.Log("this process lacks CAP_SYS_RESOURCE")
+		return
+	}
+	if err != nil || own.Max != 0 {
+		t.Errorf("QEMU's core dumps are bounded by %d, %v", own.Max, err)
+	}
+	if err := unix.Prlimit(pid, unix.RLIMIT_NPROC, nil, &own); err != nil || own.Max != maxThreads {
+		t.Errorf("QEMU's threads are bounded by %d, %v", own.Max, err)
+	}
 }
 
 // Without the daemon machines run on, and nothing else is claimed.

@@ -12,5 +12,10 @@
 //	              /var/lib/uni/…/disk (mount) ◀───┘
 //	                        ▲ Reveal, Conceal: disks that come and go
 //
+// So whatever a machine is to open by name must be open when To is called, or be
+// one of its files: a machine that is made from a saved one (QEMU -incoming) has read
+// its state and mapped its memory by then, and is confined before its CPUs go on.
+// What QEMU only reads is open for good and no file of it, see libvirt.written.
+//
 // It is for Linux 5.2 (open_tree and move_mount) and newer.
 package confine

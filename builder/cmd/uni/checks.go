@@ -31,6 +31,8 @@ func checkPlatform(_ context.Context, h host, _ config.Config) finding {
 	return ok("amd64, root")
 }
 
+const openKVM = "chgrp kvm /dev/kvm; chmod 660 /dev/kvm, as udev does where it runs"
+
 func checkAccel(_ context.Context, h host, c config.Config) finding {
 	const action = "on bare metal switch virtualization on in the firmware, in a VM enable nested virtualization, and load kvm_intel or kvm_amd"
 	if c.Libvirt.Accel == "tcg" {
@@ -38,9 +40,10 @@ func checkAccel(_ context.Context, h host, c config.Config) finding {
 	}
 	err := h.probeKVM()
 	switch {
-	case err == nil && h.closed(kvm.Device):
-		return warn("chgrp kvm /dev/kvm; chmod 660 /dev/kvm, as udev does where it runs",
-			"KVM runs a virtual CPU, but /dev/kvm is root's alone: QEMU runs as root, not each machine's as a user of its own")
+	case err == nil && h.closed(kvm.Device) && h.probeLists(kvm.Device) != nil:
+		return warn(openKVM, "KVM runs a virtual CPU, but /dev/kvm is root's alone: QEMU runs as root, not each machine's as a user of its own")
+	case err == nil && h.closed(kvm.Device) && !strings.HasPrefix(c.Libvirt.URI, "qemu:///embed"):
+		return warn(openKVM, "KVM runs a virtual CPU, but /dev/kvm is root's alone: libvirtd looks at QEMU anew at every start, which takes a minute")
 	case err == nil:
 		return ok("KVM runs a virtual CPU")
 	case c.Libvirt.Accel == "kvm":
@@ -127,7 +130,11 @@ func checkIsolation(_ context.Context, h host, c config.Config) finding {
 		return say("install libvirt-daemon-system (Fedora: libvirt-daemon-driver-qemu), or run deploy/qemu-user.sh",
 			"every QEMU runs as root: there is no user libvirt-qemu or qemu, in whose group a machine's own user is")
 	}
-	return ok("each QEMU has its machine's disks as its only files")
+	if err := h.probeLists(c.Storage.DataDir); err != nil {
+		return warn("put storage.data_dir on a file system with access lists (ext4, xfs, btrfs; zfs: acltype=posixacl)",
+			"all QEMUs have one group, in which cached roots are readable: %v", err)
+	}
+	return ok("each QEMU has a user and a group of its own, and the disks that its machine writes as its only files")
 }
 
 // oldestLibvirt is the oldest that the shim takes, see libvirt/load.go: its

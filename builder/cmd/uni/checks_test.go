@@ -22,6 +22,7 @@ func goodHost(t *testing.T) (host, config.Config) {
 	t.Helper()
 	h := host{
 		root: t.TempDir(), arch: "amd64", probeKVM: func() error { return nil }, probeMounts: func() error { return nil },
+		probeLists: func(string) error { return nil },
 		output: func(_ context.Context, program string, _ ...string) (string, error) {
 			return filepath.Base(program) + " 1.0", nil
 		},
@@ -92,6 +93,16 @@ func TestChecks(t *testing.T) {
 			c.Libvirt.Accel = accel
 		}
 	}
+	closedAt := func(uri string) func(*testing.T, *host, *config.Config) {
+		return func(t *testing.T, h *host, c *config.Config) {
+			mode("/dev/kvm", 0o600)(t, h, c)
+			c.Libvirt.URI = uri
+		}
+	}
+	noLists := func(t *testing.T, h *host, c *config.Config) {
+		mode("/dev/kvm", 0o600)(t, h, c)
+		h.probeLists = func(string) error { return broken }
+	}
 	noMounts := func(isolation string) func(*testing.T, *host, *config.Config) {
 		return func(_ *testing.T, h *host, c *config.Config) {
 			h.probeMounts = func() error { return broken }
@@ -134,7 +145,9 @@ func TestChecks(t *testing.T) {
 	}{
 		{"platform", func(_ *testing.T, h *host, _ *config.Config) { h.arch = "arm64" }, levelFail, "arm64"},
 		{"platform", func(_ *testing.T, h *host, _ *config.Config) { h.uid = 1000 }, levelWarn, "root"},
-		{"accel", mode("/dev/kvm", 0o600), levelWarn, "chgrp kvm /dev/kvm"},
+		{"accel", mode("/dev/kvm", 0o600), levelOK, "KVM runs"},
+		{"accel", noLists, levelWarn, "chgrp kvm /dev/kvm"},
+		{"accel", closedAt("qemu:///system"), levelWarn, "a minute"},
 		{"accel", mode("/dev/kvm", 0o666), levelOK, "KVM runs"},
 		{"accel", noKVM("auto"), levelWarn, "broken"},
 		{"accel", noKVM("kvm"), levelFail, "libvirt.accel"},
@@ -159,6 +172,7 @@ func TestChecks(t *testing.T) {
 		{"isolation", noMounts(config.IsolationAuto), levelWarn, "broken"},
 		{"isolation", noMounts(config.IsolationStrict), levelFail, "CAP_SYS_ADMIN"},
 		{"isolation", remove("/etc/passwd"), levelWarn, "as root"},
+		{"isolation", noLists, levelWarn, "one group"},
 		{"shim", remove("/usr/local/bin/" + shimName), levelFail, "no " + shimName},
 		{"shim", noOutput, levelFail, "broken"},
 		{"containerd", remove("/usr/bin/containerd"), levelFail, "install containerd"},

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"containerd-shim-uni/libvirt/acl"
 	"containerd-shim-uni/libvirt/confine"
 	"containerd-shim-uni/libvirt/kvm"
 )
@@ -25,6 +26,8 @@ type host struct {
 	probeKVM func() error
 	// probeMounts makes a mount namespace as one is made for QEMU.
 	probeMounts func() error
+	// probeLists says why the file system of a path has no access lists.
+	probeLists func(path string) error
 	// output runs a program and returns what it printed.
 	output func(ctx context.Context, program string, args ...string) (string, error)
 }
@@ -32,7 +35,7 @@ type host struct {
 func realHost() host {
 	return host{
 		arch: runtime.GOARCH, uid: os.Geteuid(), output: output,
-		probeKVM: func() error { return kvm.Probe(kvm.Device) }, probeMounts: confine.Possible,
+		probeKVM: func() error { return kvm.Probe(kvm.Device) }, probeMounts: confine.Possible, probeLists: acl.SupportedFor,
 	}
 }
 

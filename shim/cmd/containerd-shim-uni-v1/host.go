@@ -73,6 +73,7 @@ func (h *host) options(cfg config.Config) libvirt.Options {
 	return libvirt.Options{
 		URI: cfg.Libvirt.URI, Accel: cfg.Libvirt.Accel, CapsCache: cfg.Libvirt.CapsCache,
 		EmbedRoot: filepath.Join(cfg.Storage.StateDir, unikernel.Key(h.namespace, "shim/"+h.group)),
+		Shared:    []string{cfg.Storage.DataDir},
 		Strict:    cfg.Libvirt.Isolation == config.IsolationStrict,
 		Within:    network.Within,
 		Log:       log.L.Infof,
