@@ -105,6 +105,7 @@ func makeKernels(t *testing.T) {
 	}
 	copyTo(t, root, map[string]string{
 		"boot/multiboot":  must[string](t)(image.BuildProgram("image/program", dir, "MULTIBOOT")),
+		"boot/placed":     must[string](t)(image.BuildProgram("image/program", dir, "PLACED")),
 		"boot/pvh":        must[string](t)(image.BuildProgram("image/program", dir, "PVH")),
 		"boot/vmlinux":    filepath.Join(world.out, "guest/vmlinux"),
 		"boot/initrd.img": filepath.Join(dir, "initrd.img"),
@@ -133,27 +134,22 @@ func carried(annotations ...string) container {
 	return c
 }
 
-// withoutPath drops the kernel's path on the host, which QEMU puts before a
-// multiboot program's command line.
-func withoutPath(t *testing.T, h *host, out string) string {
-	t.Helper()
-	start, rest, _ := strings.Cut(out, ": ")
-	path, line, _ := strings.Cut(rest, " ")
-	if !strings.HasPrefix(path, h.data) {
-		t.Errorf("no path of the host in %q", out)
-	}
-	return start + ": " + line
-}
-
 func TestImageMultiboot(t *testing.T) {
 	onKernels(t, func(t *testing.T, h *host) {
-		got := h.run(t, carried("guest=image", "kernel=/boot/multiboot"), "two words", `"quoted"`, "exit=42")
-		got.Stdout = withoutPath(t, h, got.Stdout)
-		if want := (peer.Result{Stdout: "multiboot: \"two words\" '\"quoted\"' exit=42\n", Code: 42}); got != want {
-			t.Errorf("got %+v, want %+v", got, want)
+		for _, kernel := range []string{"/boot/multiboot", "/boot/placed"} {
+			got := h.run(t, carried("guest=image", "kernel="+kernel), "two words", `"quoted"`, "exit=42")
+			if want := (peer.Result{Stdout: "multiboot: \"two words\" '\"quoted\"' exit=42\n", Code: 42}); got != want {
+				t.Errorf("%s: got %+v, want %+v", kernel, got, want)
+			}
 		}
-		// The guest is implied, a link is followed, the image's command is taken.
-		if got := h.run(t, carried("kernel=/kernel")); got.Code != 0 || !strings.HasSuffix(got.Stdout, " exit=0\n") {
+		// The guest is implied, a link is followed, the image's command is taken. A
+		// line that does not begin with the program's name has it before.
+		if got := h.run(t, carried("kernel=/kernel")); got.Code != 0 || got.Stdout != "multiboot: exit=0\n" {
+			t.Errorf("got %+v", got)
+		}
+		c := carried("kernel=/boot/placed", "cmdline=env={env*} -- {rest}")
+		c.flags = append(c.flags, "--env", "A=b c")
+		if got := h.run(t, c, "/server", "exit=1"); !strings.HasPrefix(got.Stdout, "multiboot: /server env=PATH=") || !strings.HasSuffix(got.Stdout, ` "env=A=b c" -- exit=1`+"\n") {
 			t.Errorf("got %+v", got)
 		}
 	})

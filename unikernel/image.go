@@ -15,7 +15,35 @@ type ImageFiles struct {
 // only when it has been copied.
 type ImageBoot struct {
 	ImageFiles
-	// Complete says what follows from the kernel: the machine's type and board. A
-	// file that no machine boots is ErrInvalid.
-	Complete func(kernel io.ReaderAt) (machine string, board Board, err error)
+	// Complete says what follows from the kernel, a file of size bytes. The machine
+	// has a copy of it at path on the host. A file that no machine boots is
+	// ErrInvalid.
+	Complete func(kernel io.ReaderAt, size int64, path string) (ImageKernel, error)
+}
+
+// ImageKernel is what follows from a kernel that an image carries.
+type ImageKernel struct {
+	// Guest is the guest that knows the kernel, in place of the one that planned.
+	Guest Guest
+	// Machine and Board are what it boots on.
+	Machine string
+	Board   Board
+	// Patch is how the machine's own copy differs from the image's file; nil where it
+	// does not.
+	Patch *Patch
+	// Without is like that of a Plan.
+	Without []string
+}
+
+// Patch changes the copy of a file: the first Keep bytes stay, the rest are zeros up to
+// Size bytes, and then edits are written.
+type Patch struct {
+	Keep, Size int64
+	Edits      []Edit
+}
+
+// Edit are bytes at an offset of a file.
+type Edit struct {
+	At   int64
+	Data []byte
 }

@@ -81,7 +81,7 @@ func BuildAll(source, dir string) error {
 			}
 		}
 	}
-	for _, protocol := range []string{"MULTIBOOT", "PVH"} {
+	for _, protocol := range Protocols {
 		if _, err := BuildProgram(source, dir, protocol); err != nil {
 			return err
 		}

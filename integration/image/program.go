@@ -7,8 +7,12 @@ import (
 	"path/filepath"
 )
 
-// BuildProgram builds the kernel in the folder program for a protocol,
-// "MULTIBOOT" or "PVH", below dir, with the C compiler that builds the
+// Protocols are those that BuildProgram builds for: multiboot, also with a header that
+// says where the file is loaded, and PVH.
+var Protocols = []string{"MULTIBOOT", "PLACED", "PVH"}
+
+// BuildProgram builds the kernel in the folder program for a protocol, one of
+// Protocols, below dir, with the C compiler that builds the
 // runtime, and returns its path.
 func BuildProgram(source, dir, protocol string) (string, error) {
 	if built := os.Getenv(ProgramsVariable); built != "" {

@@ -328,8 +328,13 @@ func (cr *creation) makeDisks(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := cr.disks.image(ctx, &cr.plan); err != nil {
-		return err
+	if cr.plan.Image != nil {
+		guest, without, err := cr.disks.image(ctx, &cr.plan)
+		if err != nil {
+			return err
+		}
+		cr.guest = guest
+		cr.doesWithout(without)
 	}
 	if err := cr.disks.make(ctx); err != nil {
 		return err

@@ -222,26 +222,52 @@ func (d *diskSet) record() ([]byte, error) {
 }
 
 // image copies what boots out of the container's image, and completes the plan
-// by it.
-func (d *diskSet) image(ctx context.Context, plan *unikernel.Plan) error {
-	if plan.Image == nil {
-		return nil
-	}
+// by it. It returns the guest that knows the kernel.
+func (d *diskSet) image(ctx context.Context, plan *unikernel.Plan) (_ unikernel.Guest, without []string, err error) {
 	have := unikernel.ImageFiles{Kernel: d.names.kernel(), Initrd: d.names.initrd(), Disk: d.names.imageDisk()}
 	if err := d.maker.ImageFiles(ctx, d.fs, plan.Image.ImageFiles, have); err != nil {
-		return err
+		return nil, nil, err
 	}
-	kernel, err := os.Open(have.Kernel)
+	file, err := os.Open(have.Kernel)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	defer kernel.Close()
-	if plan.Machine, plan.Board, err = plan.Image.Complete(kernel); err != nil {
-		return err
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, nil, err
 	}
-	plan.Kernel = have.Kernel
+	kernel, err := plan.Image.Complete(file, info.Size(), d.names.ownKernel())
+	if err != nil {
+		return nil, nil, err
+	}
+	plan.Machine, plan.Board, plan.Kernel = kernel.Machine, kernel.Board, have.Kernel
+	if kernel.Patch != nil {
+		plan.Kernel = d.names.ownKernel()
+		if err := patched(plan.Kernel, file, *kernel.Patch); err != nil {
+			return nil, nil, fmt.Errorf("the machine's copy of the kernel: %w", err)
+		}
+	}
 	if plan.Image.Initrd != "" {
 		plan.Initrd = have.Initrd
 	}
-	return nil
+	return kernel.Guest, kernel.Without, nil
+}
+
+// patched writes a changed copy of a file: the file itself may be that of others, too.
+func patched(path string, src io.Reader, p unikernel.Patch) error {
+	dst, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyN(dst, src, p.Keep)
+	if err == nil {
+		err = dst.Truncate(p.Size)
+	}
+	for _, e := range p.Edits {
+		if err == nil {
+			_, err = dst.WriteAt(e.Data, e.At)
+		}
+	}
+	return errors.Join(err, dst.Close())
 }

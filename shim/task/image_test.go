@@ -21,6 +21,8 @@ type fakeLoader struct {
 	fakeGuest
 	files       unikernel.ImageFiles
 	completeErr error
+	patch       *unikernel.Patch
+	path        string // that complete was told
 }
 
 func (g *fakeLoader) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, error) {
@@ -35,12 +37,13 @@ func (g *fakeLoader) Plan(app unikernel.App, r unikernel.Resources) (unikernel.P
 	return plan, nil
 }
 
-func (g *fakeLoader) complete(kernel io.ReaderAt) (string, unikernel.Board, error) {
-	text := make([]byte, len("/boot/k"))
+func (g *fakeLoader) complete(kernel io.ReaderAt, size int64, path string) (unikernel.ImageKernel, error) {
+	text := make([]byte, size)
 	if _, err := kernel.ReadAt(text, 0); err != nil {
-		return "", unikernel.Board{}, err
+		return unikernel.ImageKernel{}, err
 	}
-	return "type of " + string(text), unikernel.Board{}, g.completeErr
+	g.path = path
+	return unikernel.ImageKernel{Guest: g, Machine: "type of " + string(text), Patch: g.patch}, g.completeErr
 }
 
 func (g *fakeLoader) Prepare(app unikernel.App) (unikernel.Prepared, error) {
@@ -148,6 +151,32 @@ func TestImageDeclared(t *testing.T) {
 	b.host.declared = func(config.Config, unikernel.Rootfs) (config.Config, error) { return config.Config{}, os.ErrPermission }
 	if _, err := b.create(); !errors.Is(err, os.ErrPermission) {
 		t.Error(err)
+	}
+	b.wantNothing()
+}
+
+// TestImageKernelPatched: the machine boots a changed copy; the file, which others may
+// have too, is as it was.
+func TestImageKernelPatched(t *testing.T) {
+	b, g := newLoaderBench(t)
+	g.files = unikernel.ImageFiles{Kernel: "/boot/k"}
+	g.patch = &unikernel.Patch{Keep: 5, Size: 9, Edits: []unikernel.Edit{{At: 0, Data: []byte("#")}, {At: 8, Data: []byte("!")}}}
+	c := b.must(false)
+	if m := b.host.machines.Made[0]; m.Kernel != g.path || !m.OwnKernel {
+		t.Errorf("machine %+v, told %s", m, g.path)
+	}
+	for name, want := range map[string]string{g.path: "#boot\x00\x00\x00!", c.names.kernel(): "/boot/k"} {
+		if got, err := os.ReadFile(name); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	b.end(c)
+	b.remove()
+	b.wantNothing()
+
+	g.patch.Keep = 100 // more than there is
+	if _, err := b.create(); err == nil {
+		t.Error("a copy that is not whole")
 	}
 	b.wantNothing()
 }

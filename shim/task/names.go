@@ -55,6 +55,7 @@ func (n Names) root() string       { return filepath.Join(n.Data, "root.erofs") 
 func (n Names) bootDisk() string   { return filepath.Join(n.Data, "boot.tfs") }
 func (n Names) bootLayer() string  { return filepath.Join(n.Data, "boot.qcow2") }
 func (n Names) kernel() string     { return filepath.Join(n.Data, "kernel") }
+func (n Names) ownKernel() string  { return filepath.Join(n.Data, "kernel.own") }
 func (n Names) initrd() string     { return filepath.Join(n.Data, "initrd") }
 func (n Names) imageDisk() string  { return filepath.Join(n.Data, "disk.raw") }
 func (n Names) imageLayer() string { return filepath.Join(n.Data, "disk.qcow2") }

@@ -37,6 +37,14 @@ type File struct {
 	Class   elf.Class
 	Machine elf.Machine
 	Order   binary.ByteOrder
+	// Entry is the address at which it starts.
+	Entry uint64
+	// Programs is where the table of program headers is: its offset, the size of an
+	// entry and the number of them.
+	Programs struct {
+		At          uint64
+		Size, Count int
+	}
 
 	r        io.ReaderAt
 	programs []program
@@ -47,6 +55,37 @@ type File struct {
 type program struct {
 	kind                       elf.ProgType
 	offset, vaddr, size, align uint64 // size is that in the file
+	paddr, memory              uint64
+	flags                      elf.ProgFlag
+}
+
+// Segment is a part of the file that is loaded.
+type Segment struct {
+	// Offset is where it is in the file, Size how many bytes are of it there. In
+	// memory it has MemSize.
+	Offset, Size, MemSize uint64
+	// Virtual and Physical are its addresses.
+	Virtual, Physical uint64
+	Executable        bool
+}
+
+// Table returns the table of program headers as it is in the file.
+func (f *File) Table() ([]byte, error) {
+	if n := f.Programs.Size * f.Programs.Count; n <= maxPrograms {
+		return f.read(f.Programs.At, n)
+	}
+	return nil, ErrFormat
+}
+
+// Loaded returns the segments that are loaded, in the file's order.
+func (f *File) Loaded() []Segment {
+	var all []Segment
+	for _, p := range f.programs {
+		if p.kind == elf.PT_LOAD {
+			all = append(all, Segment{p.offset, p.size, p.memory, p.vaddr, p.paddr, p.flags&elf.PF_X != 0})
+		}
+	}
+	return all
 }
 
 type section struct {
@@ -80,13 +119,16 @@ func Open(r io.ReaderAt) (*File, error) {
 	var counts []byte
 	switch {
 	case f.Class == elf.ELFCLASS32:
+		f.Entry = uint64(f.Order.Uint32(h[24:]))
 		phoff, shoff, counts = uint64(f.Order.Uint32(h[28:])), uint64(f.Order.Uint32(h[32:])), h[42:]
 	case f.Class == elf.ELFCLASS64 && n == len(h):
+		f.Entry = f.Order.Uint64(h[24:])
 		phoff, shoff, counts = f.Order.Uint64(h[32:]), f.Order.Uint64(h[40:]), h[54:]
 	default:
 		return nil, fmt.Errorf("%w: class %d, %d bytes", ErrFormat, h[elf.EI_CLASS], n)
 	}
 	field := func(at int) int { return int(f.Order.Uint16(counts[at:])) }
+	f.Programs.At, f.Programs.Size, f.Programs.Count = phoff, field(0), field(2)
 	if err := f.readPrograms(phoff, field(0), field(2)); err != nil {
 		return nil, err
 	}
@@ -135,9 +177,11 @@ func (f *File) readPrograms(at uint64, size, count int) error {
 		p := program{kind: elf.ProgType(f.Order.Uint32(b))}
 		if f.wide() {
 			p.offset, p.vaddr, p.size, p.align = f.Order.Uint64(b[8:]), f.Order.Uint64(b[16:]), f.Order.Uint64(b[32:]), f.Order.Uint64(b[48:])
+			p.paddr, p.memory, p.flags = f.Order.Uint64(b[24:]), f.Order.Uint64(b[40:]), elf.ProgFlag(f.Order.Uint32(b[4:]))
 		} else {
 			word := func(at int) uint64 { return uint64(f.Order.Uint32(b[at:])) }
 			p.offset, p.vaddr, p.size, p.align = word(4), word(8), word(16), word(28)
+			p.paddr, p.memory, p.flags = word(12), word(20), elf.ProgFlag(word(24))
 		}
 		f.programs = append(f.programs, p)
 	}

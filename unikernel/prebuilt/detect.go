@@ -45,73 +45,73 @@ const (
 
 var errTruncated = errors.New("it is a damaged ELF file: a header points behind its end")
 
-// Detect returns how the kernel in a file starts, in the order in which QEMU
-// finds out. The error says what else the file is.
+// kernel is what is known of a kernel's file.
+type kernel struct {
+	Protocol
+	multiboot multiboot     // of that protocol
+	image     *elffile.File // nil for what is none
+}
+
+// Detect returns how the kernel in a file starts. The error says what else the file
+// is.
 func Detect(r io.ReaderAt) (Protocol, error) {
+	k, err := identify(r)
+	return k.Protocol, err
+}
+
+// identify looks at a file in the order in which QEMU finds out.
+func identify(r io.ReaderAt) (kernel, error) {
 	head := make([]byte, headSize)
 	n, err := r.ReadAt(head, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return 0, err
+		return kernel{}, err
 	}
 	head = head[:n]
 	if len(head) >= linuxAt+4 && string(head[linuxAt:linuxAt+4]) == linuxMagic {
-		return Linux, nil
+		return kernel{Protocol: Linux}, nil
 	}
 	image, err := elffile.Open(r)
 	if err != nil && !errors.Is(err, elffile.ErrFormat) {
-		return 0, err
+		return kernel{}, err
 	}
-	if flags, ok := multibootFlags(head); ok {
-		return Multiboot, checkMultiboot(flags, image)
+	if m, ok := findMultiboot(head); ok {
+		if err := m.check(image); err != nil {
+			return kernel{}, err
+		}
+		return kernel{Multiboot, m, image}, nil
 	}
 	if errors.Is(err, elffile.ErrTruncated) {
-		return 0, errTruncated
+		return kernel{}, errTruncated
 	}
 	if image == nil {
-		return 0, fmt.Errorf("it is %s; %s", other(head), wanted)
+		return kernel{}, fmt.Errorf("it is %s; %s", other(head), wanted)
 	}
+	if err := checkPVH(image, head); err != nil {
+		return kernel{}, err
+	}
+	return kernel{Protocol: PVH, image: image}, nil
+}
+
+// checkPVH refuses an ELF file that is no PVH kernel.
+func checkPVH(image *elffile.File, head []byte) error {
 	if image.Machine != elf.EM_386 && image.Machine != elf.EM_X86_64 {
-		return 0, fmt.Errorf("it is an ELF file for another processor (e_machine %d); %s", int(image.Machine), wanted)
+		return fmt.Errorf("it is an ELF file for another processor (e_machine %d); %s", int(image.Machine), wanted)
 	}
 	found, err := image.HasNote("Xen", pvhNote)
 	switch {
 	case errors.Is(err, elffile.ErrTruncated):
-		return 0, errTruncated
+		return errTruncated
 	case err != nil:
-		return 0, err
+		return err
 	case !found && find32(head, multiboot2Magic, 8) >= 0:
-		return 0, fmt.Errorf("it has a multiboot 2 header, which QEMU cannot load; %s", wanted)
+		return fmt.Errorf("it has a multiboot 2 header, which QEMU cannot load; %s", wanted)
 	case !found:
-		return 0, fmt.Errorf("it is an ELF file with neither a PVH note nor a multiboot header; %s", wanted)
-	}
-	return PVH, nil
-}
-
-const wanted = "wanted is a kernel for x86-64: an ELF file with a PVH note, one with a multiboot header (version 1, 32 bits), or a Linux bzImage"
-
-// multibootFlags returns the flags of the multiboot header, if there is one.
-func multibootFlags(head []byte) (uint32, bool) {
-	le := binary.LittleEndian
-	for at := 0; at+multibootRoom < len(head)+4 && at+12 <= len(head) && at < headSize-multibootRoom; at += 4 {
-		if h := head[at:]; le.Uint32(h) == multibootMagic && le.Uint32(h)+le.Uint32(h[4:])+le.Uint32(h[8:]) == 0 {
-			return le.Uint32(h[4:]), true
-		}
-	}
-	return 0, false
-}
-
-// checkMultiboot refuses what QEMU does not load.
-func checkMultiboot(flags uint32, image *elffile.File) error {
-	switch {
-	case image != nil && image.Machine == elf.EM_X86_64:
-		return errors.New("it is a multiboot kernel in a 64-bit ELF file, of which QEMU loads 32-bit ones only: convert it with objcopy -O elf32-i386")
-	case flags&multibootAddresses != 0:
-		return nil
-	case image == nil || image.Class != elf.ELFCLASS32 || image.Machine != elf.EM_386:
-		return errors.New("it has a multiboot header, but is no 32-bit ELF file for x86, and the header does not say where to load it")
+		return fmt.Errorf("it is an ELF file with neither a PVH note nor a multiboot header; %s", wanted)
 	}
 	return nil
 }
+
+const wanted = "wanted is a kernel for x86-64: an ELF file with a PVH note, one with a multiboot header (version 1), or a Linux bzImage"
 
 // find32 returns where a value first stands at a multiple of step, or -1.
 func find32(b []byte, value uint32, step int) int {

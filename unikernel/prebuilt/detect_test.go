@@ -74,6 +74,8 @@ func TestDetect(t *testing.T) {
 		"multiboot at the end": {with(file("", nil), headSize-multibootRoom-4, multibootAddresses), Multiboot, ""},
 		"multiboot too late":   {with(file("", nil), headSize-multibootRoom, multibootAddresses), 0, "no kernel"},
 		"multiboot 64":         {with(elf64(uint16(elf.EM_X86_64), pvh...), 0x1000, 3), 0, "objcopy"},
+		"multiboot 64, placed": {with(elf64(uint16(elf.EM_X86_64), pvh...), 0x1000, 0x10003), Multiboot, ""},
+		"multiboot 64, filled": {placed(true), Multiboot, ""},
 		"multiboot nowhere":    {with(file("", nil), 0, 3), 0, "where to load it"},
 		"bad checksum":         {file("", map[int]uint32{0: multibootMagic, 4: 3, 8: 5}), 0, "no kernel"},
 		"multiboot 2":          {file("", map[int]uint32{64: multiboot2Magic}), 0, "multiboot 2"},

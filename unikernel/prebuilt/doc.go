@@ -8,7 +8,7 @@
 //
 //	PVH        an ELF file with the note XEN_ELFNOTE_PHYS32_ENTRY
 //	multiboot  version 1: a 32-bit ELF file, or any file whose header says
-//	           where to load it
+//	           where to load it, if only it says so in its flags
 //	Linux      a bzImage
 //
 // Without a machine type in the configuration the first boots on microvm (devices
@@ -22,8 +22,9 @@
 // # The command line
 //
 // is a template, see Template: the program's arguments as they are, if there is
-// none. A multiboot program gets the kernel's path on the host before it, as
-// QEMU does it.
+// none. A multiboot kernel's begins with the program's name. Before that QEMU puts the
+// kernel's path on the host: a few instructions before the kernel's own drop it again,
+// in the machine's copy of the kernel (multiboot.patch).
 //
 // # The container
 //

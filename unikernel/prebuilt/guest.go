@@ -31,8 +31,12 @@ type Config struct {
 	Machine string
 }
 
-// Guest is the guest "image".
-type Guest struct{ cfg Config }
+// Guest is the guest "image", of one container.
+type Guest struct {
+	cfg Config
+	// kernel is known of the one that Complete made.
+	kernel kernel
+}
 
 var _ unikernel.Guest = (*Guest)(nil)
 
@@ -72,17 +76,27 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 	return plan, nil
 }
 
-// Complete says on which machine a kernel boots. A file that none boots is
+// Complete implements unikernel.ImageBoot. A file that no machine boots is
 // unikernel.ErrInvalid.
-func (g *Guest) Complete(kernel io.ReaderAt) (machine string, board unikernel.Board, err error) {
-	p, err := Detect(kernel)
+func (g *Guest) Complete(file io.ReaderAt, size int64, path string) (unikernel.ImageKernel, error) {
+	k, err := identify(file)
 	if err != nil {
-		return "", board, fmt.Errorf("%w: the image's kernel %s: %w", unikernel.ErrInvalid, g.cfg.Kernel, err)
+		return unikernel.ImageKernel{}, fmt.Errorf("%w: the image's kernel %s: %w", unikernel.ErrInvalid, g.cfg.Kernel, err)
 	}
-	if machine = g.cfg.Machine; machine == "" || machine == MachineAuto {
-		machine = machines[p]
+	knowing := &Guest{cfg: g.cfg, kernel: k}
+	boots := unikernel.ImageKernel{
+		Guest: knowing, Machine: g.cfg.Machine, Board: unikernel.Board{BIOS: k.Protocol != Linux, DebugExit: true},
 	}
-	return machine, unikernel.Board{BIOS: p != Linux, DebugExit: true}, nil
+	if boots.Machine == "" || boots.Machine == MachineAuto {
+		boots.Machine = machines[k.Protocol]
+	}
+	if k.Protocol == Multiboot {
+		patch, ok := k.multiboot.patch(k.image, size, path)
+		if boots.Patch = patch; !ok {
+			boots.Without = []string{"a command line that begins with its own words: its kernel's path on the host comes first, and its layout leaves no room to drop that"}
+		}
+	}
+	return boots, nil
 }
 
 // exposed says what a command line shows: it is QEMU's as well.
@@ -103,8 +117,21 @@ func (g *Guest) Prepare(app unikernel.App) (unikernel.Prepared, error) {
 }
 
 // Cmdline returns the kernel's command line for an App whose network is known.
+//
+// A multiboot kernel takes the first word for the program's name (multiboot
+// specification 0.6.96, 3.3: as boot loaders write it): where the template does not
+// begin with it, it comes before that.
 func (g *Guest) Cmdline(app unikernel.App) ([]string, error) {
-	return Template(g.cfg.Cmdline).Words(app)
+	words, err := Template(g.cfg.Cmdline).Words(app)
+	if err != nil || g.kernel.Protocol != Multiboot || Template(g.cfg.Cmdline).named() && len(app.Spec.Process.Args) > 0 {
+		return words, err
+	}
+	name := path.Base(g.cfg.Kernel)
+	if args := app.Spec.Process.Args; len(args) > 0 {
+		name = args[0]
+	}
+	name, err = quote(name)
+	return append([]string{name}, words...), err
 }
 
 // Connect implements unikernel.Guest.

@@ -5,6 +5,7 @@ import (
 	"debug/elf"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -78,20 +79,48 @@ func TestComplete(t *testing.T) {
 		machine string
 		want    string
 		bios    bool
+		patched bool
 	}{
-		"PVH":       {elf64(uint16(elf.EM_X86_64), pvh...), "", "microvm", true},
-		"multiboot": {with(file("", nil), 0, multibootAddresses), "auto", "pc", true},
-		"Linux":     {file("", map[int]uint32{0x202: 0x53726448}), "auto", "q35", false},
-		"named":     {elf64(uint16(elf.EM_X86_64), pvh...), "q35", "q35", true},
+		"PVH":       {elf64(uint16(elf.EM_X86_64), pvh...), "", "microvm", true, false},
+		"multiboot": {placed(false), "auto", "pc", true, true},
+		"Linux":     {file("", map[int]uint32{0x202: 0x53726448}), "auto", "q35", false, false},
+		"named":     {elf64(uint16(elf.EM_X86_64), pvh...), "q35", "q35", true, false},
 	} {
-		machine, board, err := New(Config{Kernel: "/k", Machine: tt.machine}).Complete(bytes.NewReader(tt.kernel))
-		if want := (unikernel.Board{BIOS: tt.bios, DebugExit: true}); err != nil || machine != tt.want || board != want {
-			t.Errorf("%s: got %s %+v, %v", name, machine, board, err)
+		got, err := New(Config{Kernel: "/k", Machine: tt.machine}).Complete(bytes.NewReader(tt.kernel), int64(len(tt.kernel)), "/host/kernel")
+		if want := (unikernel.Board{BIOS: tt.bios, DebugExit: true}); err != nil || got.Machine != tt.want || got.Board != want || (got.Patch != nil) != tt.patched || len(got.Without) > 0 {
+			t.Errorf("%s: got %+v, %v", name, got, err)
 		}
 	}
-	_, _, err := New(Config{Kernel: "/boot/k"}).Complete(strings.NewReader("#!/bin/sh"))
+	_, err := New(Config{Kernel: "/boot/k"}).Complete(strings.NewReader("#!/bin/sh"), 9, "/host/kernel")
 	if !errors.Is(err, unikernel.ErrInvalid) || !strings.Contains(err.Error(), "/boot/k: it is a script") {
 		t.Errorf("a script: %v", err)
+	}
+}
+
+// TestName: a multiboot kernel's command line begins with the program's name, as OCI
+// has it, others' as the template says.
+func TestName(t *testing.T) {
+	for _, tt := range []struct {
+		kernel   []byte
+		template string
+		args     []string
+		want     []string
+	}{
+		{placed(false), "", []string{"/a b", "c"}, []string{`"/a b" c`}},
+		{placed(false), "{args}", []string{"a", "c"}, []string{"a c"}},
+		{placed(false), "{arg0} x -- {rest}", []string{"a", "c"}, []string{"a", "x", "--", "c"}},
+		{placed(false), "x -- {args}", []string{"/a b", "c"}, []string{`"/a b"`, "x", "--", `"/a b" c`}},
+		{placed(false), "", nil, []string{"k"}},
+		{placed(false), "x", nil, []string{"k", "x"}},
+		{elf64(uint16(elf.EM_X86_64), pvh...), "x -- {args}", []string{"a", "c"}, []string{"x", "--", "a c"}},
+	} {
+		k, err := New(Config{Kernel: "/boot/k", Cmdline: tt.template}).Complete(bytes.NewReader(tt.kernel), int64(len(tt.kernel)), "/host/kernel")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := k.Guest.Prepare(app(tt.args...)); err != nil || !slices.Equal(got.Cmdline, tt.want) {
+			t.Errorf("%q of %q: got %q, %v, want %q", tt.template, tt.args, got.Cmdline, err, tt.want)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package prebuilt
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -16,6 +17,7 @@ import (
 //	{args}      the process's arguments
 //	{arg0}      the first of them, the program's name
 //	{rest}      the others
+//	{env*}      see below
 //	{env}       its environment, NAME=VALUE
 //	{cwd}       its working directory
 //	{hostname}  the container's host name
@@ -29,6 +31,9 @@ import (
 // A word of the template with such placeholders none of which has a value is
 // left out: "ip={ip}" on a container without a network. "{{" and "}}" are
 // braces. Runs of white space become one space.
+//
+// A word with {env*}, {args*} or {rest*} is there once for each of those:
+// "--env={env*}" for OSv. It is quoted as a whole, as arguments are.
 //
 // Arguments and variables that hold white space or quotes, and empty ones, are
 // put in double quotes, those that hold double quotes in single ones. No kernel
@@ -44,26 +49,58 @@ func (t Template) Words(app unikernel.App) ([]string, error) {
 	if t == "" {
 		t = "{args}"
 	}
-	values := values{app}
 	var words []string
 	for _, field := range strings.Fields(string(t)) {
-		word, keep, err := expand(field, values)
-		if err == nil && !clean(word) {
-			err = fmt.Errorf("%q holds a line end or another character that a command line cannot hold", word)
-		}
+		more, err := expandAll(field, app)
 		if err != nil {
 			return nil, fmt.Errorf("%w: kernel command line %q: %w", unikernel.ErrInvalid, string(t), err)
 		}
-		if keep && word != "" {
-			words = append(words, word)
-		}
+		words = append(words, more...)
 	}
 	return words, nil
 }
 
+// named says that the line begins with the program's name.
+func (t Template) named() bool {
+	fields := strings.Fields(string(t))
+	return len(fields) == 0 || fields[0] == "{args}" || fields[0] == "{arg0}"
+}
+
+// expandAll returns the words that one of the template becomes.
+func expandAll(field string, app unikernel.App) ([]string, error) {
+	v := &values{App: app}
+	word, keep, err := expand(field, v)
+	if err != nil {
+		return nil, err
+	}
+	words := []string{word}
+	if v.list != nil {
+		words = nil
+		for _, v.item = range v.list {
+			word, _, err := expand(field, v)
+			if err == nil {
+				word, err = quote(word)
+			}
+			if err != nil {
+				return nil, err
+			}
+			words = append(words, word)
+		}
+	}
+	for _, word := range words {
+		if !clean(word) {
+			return nil, fmt.Errorf("%q holds a line end or another character that a command line cannot hold", word)
+		}
+	}
+	if !keep {
+		return nil, nil
+	}
+	return slices.DeleteFunc(words, func(w string) bool { return w == "" }), nil
+}
+
 // expand puts values into one word. keep is false when there were placeholders
 // about the network and no value for any.
-func expand(field string, v values) (word string, keep bool, err error) {
+func expand(field string, v *values) (word string, keep bool, err error) {
 	var b strings.Builder
 	asked, found := 0, 0
 	for rest := field; rest != ""; {
@@ -103,10 +140,25 @@ func expand(field string, v values) (word string, keep bool, err error) {
 }
 
 // values are what placeholders stand for.
-type values struct{ unikernel.App }
+type values struct {
+	unikernel.App
+	// list is what the word is there once for, nil for a word that is there once;
+	// item is the one it is there for.
+	list []string
+	item string
+}
+
+// each makes the word be there once for each of a list.
+func (v *values) each(list []string) (string, error) {
+	if v.list != nil && !slices.Equal(v.list, list) {
+		return "", errors.New("a word can be repeated for one list only")
+	}
+	v.list = append([]string{}, list...)
+	return v.item, nil
+}
 
 // get returns a placeholder's value, and whether it is about the network.
-func (v values) get(name string) (value string, network bool, err error) {
+func (v *values) get(name string) (value string, network bool, err error) {
 	args := v.Spec.Process.Args
 	switch name {
 	case "args":
@@ -115,6 +167,12 @@ func (v values) get(name string) (value string, network bool, err error) {
 		value, err = quoteAll(args[:min(1, len(args))])
 	case "rest":
 		value, err = quoteAll(args[min(1, len(args)):])
+	case "args*":
+		value, err = v.each(args)
+	case "rest*":
+		value, err = v.each(args[min(1, len(args)):])
+	case "env*":
+		value, err = v.each(v.Spec.Process.Env)
 	case "env":
 		value, err = quoteAll(v.Spec.Process.Env)
 	case "cwd":
@@ -163,7 +221,7 @@ var ofInterface = map[string]func(unikernel.Interface, []unikernel.Route) string
 }
 
 func placeholders() string {
-	names := []string{"args", "arg0", "rest", "env", "cwd", "hostname", "id"}
+	names := []string{"args", "arg0", "rest", "args*", "rest*", "env*", "env", "cwd", "hostname", "id"}
 	for name := range ofInterface {
 		names = append(names, name)
 	}

@@ -13,7 +13,14 @@
 #else
 	.section .multiboot, "a"
 	.align 4
+#ifdef PLACED
+	// Also says where the file is loaded, all of it: its start would be at the text
+	// segment's.
+header:	.long 0x1BADB002, 0x10002, -(0x1BADB002 + 0x10002)
+	.long header, 0x100000, 0, _end, _start
+#else
 	.long 0x1BADB002, 2, -(0x1BADB002 + 2)	// wants to know of memory
+#endif
 #endif
 
 	.text
