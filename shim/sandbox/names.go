@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 
 	"containerd-shim-uni/config"
+	"containerd-shim-uni/shim/status"
 	"containerd-shim-uni/unikernel"
 )
 
@@ -36,6 +37,9 @@ func (n Names) Control() string { return filepath.Join(n.State, "ctl.sock") }
 
 // Console is the socket of the console.
 func (n Names) Console() string { return filepath.Join(n.State, "console.sock") }
+
+// Status is the socket on which its shim tells of it.
+func (n Names) Status() string { return filepath.Join(n.State, status.Socket) }
 
 func (n Names) cgroupRecord() string { return filepath.Join(n.State, "cgroup") }
 func (n Names) netns() string        { return filepath.Join(n.State, "netns") }

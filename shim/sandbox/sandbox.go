@@ -85,6 +85,7 @@ type Sandbox struct {
 	session unikernel.Session
 	luns    [unikernel.MaxLUNs]string // serials of the disks that came, by unit
 	asked   bool                      // the guest was asked to end
+	stages  map[string]int64          // ms, see took
 	console *console.Console
 	// output is what the console gives a guest that has no other voice.
 	output *io.PipeReader
@@ -95,7 +96,7 @@ func New(host Host, spec Spec) *Sandbox {
 	s := &Sandbox{
 		spec: spec, names: spec.Names, host: host, networks: host.Networks(spec.Config),
 		netns: spec.NetNS, ownNetns: spec.NetNS == "",
-		vm: noProcess(), up: make(chan struct{}), ended: make(chan struct{}), plugging: make(chan struct{}, 1), members: map[string]bool{},
+		vm: noProcess(), up: make(chan struct{}), ended: make(chan struct{}), plugging: make(chan struct{}, 1), members: map[string]bool{}, stages: map[string]int64{},
 	}
 	if s.ownNetns {
 		s.netns = s.names.netns()
@@ -109,9 +110,13 @@ func (s *Sandbox) log() *log.Entry {
 	return log.L.WithField(fieldSandbox, s.title())
 }
 
-// took logs how long a stage of the sandbox's life took.
+// took notes how long a stage of the sandbox's life took.
 func (s *Sandbox) took(stage string, since time.Time) {
-	s.log().WithField(fieldStage, stage).WithField("ms", time.Since(since).Milliseconds()).Debug("stage done")
+	ms := time.Since(since).Milliseconds()
+	s.log().WithField(fieldStage, stage).WithField("ms", ms).Debug("stage done")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stages[stage] = ms
 }
 
 // allow moves the sandbox to the state that follows o, or refuses it. The

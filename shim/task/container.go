@@ -41,6 +41,10 @@ type Container struct {
 	plan   unikernel.Plan
 	// unclaim lets others remove the container's directory.
 	unclaim func()
+	// since is when it was asked for.
+	since time.Time
+	// hide ends that its machine is seen, see Service.show.
+	hide func()
 	// rootFormat is the format of a disk that brings the root file system.
 	rootFormat string
 	io         stdio.Config
@@ -84,6 +88,8 @@ type Container struct {
 	exit       unikernel.Exit
 	startErr   error // why it could not be started
 	lastOOM    time.Time
+	started    time.Time        // when the process ran
+	stages     map[string]int64 // ms, see took
 	counted    *unikernel.Stats // what the guest counted when it was last asked
 	limits     *inForce         // since they were changed
 	execs      map[string]*execProcess
@@ -92,7 +98,8 @@ type Container struct {
 
 func newContainer(sent Events, r CreateRequest) *Container {
 	c := &Container{
-		bundle: r.Bundle, io: r.IO, events: sent, unclaim: func() {},
+		bundle: r.Bundle, io: r.IO, events: sent, unclaim: func() {}, hide: func() {},
+		since: time.Now(), stages: map[string]int64{},
 		booted: make(chan boot, 1), exited: make(chan struct{}),
 		drain: make(chan struct{}), released: make(chan struct{}), execs: map[string]*execProcess{}, asker: newAsker(),
 	}
@@ -164,9 +171,13 @@ func (c *Container) announce(o op, e proto.Message) error {
 	return nil
 }
 
-// took logs how long a stage of the container's life took.
+// took notes how long a stage of the container's life took.
 func (c *Container) took(stage string, since time.Time) {
-	c.log().WithField(fieldStage, stage).WithField("ms", time.Since(since).Milliseconds()).Debug("stage done")
+	ms := time.Since(since).Milliseconds()
+	c.log().WithField(fieldStage, stage).WithField("ms", ms).Debug("stage done")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stages[stage] = ms
 }
 
 // Wait returns when the container has exited.

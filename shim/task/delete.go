@@ -69,6 +69,7 @@ func (c *Container) delete(ctx context.Context, d *deletion) {
 	select {
 	case <-c.released:
 		if d.err = errors.Join(cleanup(ctx, c.names, c.bundle, c.disks.makerOrNil()), c.place.release(ctx)); d.err == nil {
+			c.hide()
 			c.disks.release()
 			c.unclaim()
 			PostStop(ctx, c.app, c.bundle)

@@ -78,6 +78,9 @@ func (s *Service) Create(ctx context.Context, r CreateRequest) (pid int, err err
 	if err != nil {
 		return 0, fmt.Errorf("create container %s: %w", r.ID, err)
 	}
+	if c.names.Owns() {
+		s.show(c)
+	}
 	if c.disks != nil {
 		s.sweeping.Do(func() { go sweep(c.disks.maker) })
 	}

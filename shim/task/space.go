@@ -68,13 +68,13 @@ func (c *Container) tellSpaceOnce(ctx context.Context, guest unikernel.Spacious,
 	if err != nil || left == last && left > spacePlenty {
 		return last
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(disk, &st); err != nil {
+	held, ok := occupied(disk)
+	if !ok {
 		return last // it has just been removed
 	}
 	ctx, cancel := context.WithTimeout(ctx, spaceTimeout)
 	defer cancel()
-	if err := guest.Space(ctx, left, st.Blocks*512); err != nil { // st_blocks, see stat(2)
+	if err := guest.Space(ctx, left, held); err != nil {
 		c.log().WithError(err).Debug("the guest was not told of the host's disk space")
 		return last
 	}

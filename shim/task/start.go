@@ -108,7 +108,7 @@ func (c *Container) ran(proc unikernel.Process) error {
 	if err := c.allow(opRan); err != nil {
 		return err
 	}
-	c.process = proc
+	c.process, c.started = proc, time.Now()
 	c.events.Send(&events.TaskStart{ContainerID: c.names.ID, Pid: uint32(c.standIn.Pid())})
 	if c.lastOOM != (time.Time{}) {
 		c.events.Send(&events.TaskOOM{ContainerID: c.names.ID})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-uni/builder/tree"
+	"containerd-shim-uni/shim/status"
 )
 
 // inspection is what uni inspect prints as JSON. Sizes are bytes.
@@ -71,19 +73,25 @@ type fileInfo struct {
 	Xattrs map[string][]byte `json:"xattrs,omitempty"` // base64
 }
 
-func inspectCommand() *cobra.Command {
+func inspectCommand(load loadConfig) *cobra.Command {
 	var flags imageFlags
 	var output string
 	var list bool
 	cmd := &cobra.Command{
-		Use:   "inspect DISK|IMAGE",
-		Short: "Show what is in a disk or an image",
+		Use:   "inspect DISK|IMAGE|CONTAINER",
+		Short: "Show what is in a disk or an image, or all that is known of a container",
 		Long: "Show what is in a disk, made by uni build or of the cache, or in an image. Of an artefact, an image that\n" +
-			"uni push made, it is the disk that is shown. " + imageHelp,
+			"uni push made, it is the disk that is shown. Of a container or a pod that is there, by its id or its beginning, it is\n" +
+			"what uni ps -o json prints. " + imageHelp,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if output != "text" && output != "json" {
 				return fmt.Errorf("--output %q is not one of: text, json", output)
+			}
+			if running(cmd, load, args[0]) {
+				return psOnce(cmd.OutOrStdout(), psOptions{output: "json"}, func() ([]status.Sandbox, error) {
+					return sandboxes(cmd, load, psOptions{all: true}, args)
+				})
 			}
 			c, err := openContent(cmd, args[0], flags.options(cmd, ""))
 			if err != nil {
@@ -101,6 +109,16 @@ func inspectCommand() *cobra.Command {
 	outputFlag(cmd, &output)
 	cmd.Flags().BoolVarP(&list, "list", "l", false, "list the files")
 	return cmd
+}
+
+// running says whether a name is rather a container's or pod's than that of a file or
+// an image: there is such a one, and no such file.
+func running(cmd *cobra.Command, load loadConfig, name string) bool {
+	if _, err := os.Lstat(name); err == nil || strings.ContainsAny(name, ":/") || name == "-" {
+		return false
+	}
+	found, err := sandboxes(cmd, load, psOptions{all: true}, []string{name})
+	return err == nil && len(found) > 0
 }
 
 // inspect collects what there is to say.
