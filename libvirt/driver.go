@@ -190,8 +190,9 @@ func (d *Driver) begin(ctx context.Context) error {
 	return d.open(ctx)
 }
 
-// openEmbedded starts libvirt's driver in this process.
-func (d *Driver) openEmbedded(ctx context.Context) error {
+// openEmbedded starts libvirt's driver in this process. When it fails, nothing is left
+// of its root, for which nobody else looks.
+func (d *Driver) openEmbedded(ctx context.Context) (err error) {
 	unlock, err := lockCaps(ctx, d.caps)
 	if err != nil {
 		return fmt.Errorf("embedded libvirt: %w", err)
@@ -200,6 +201,11 @@ func (d *Driver) openEmbedded(ctx context.Context) error {
 	if err := claimEmbed(d.target.root); err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, removeEmbed(d.target.root))
+		}
+	}()
 	if err := prepareEmbed(d.target.root, d.caps, d.apart); err != nil {
 		yieldEmbed()
 		return fmt.Errorf("embedded libvirt: %w", err)

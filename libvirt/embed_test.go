@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -153,6 +154,27 @@ func TestOneEmbedAProcess(t *testing.T) {
 	}
 	if err := claimEmbed("/run/a"); err != nil {
 		t.Errorf("the same root again: %v", err)
+	}
+}
+
+// TestFailedEmbedLeavesNothing: whoever cleans up after another shim may take the
+// directories of one that is starting away.
+func TestFailedEmbedLeavesNothing(t *testing.T) {
+	defer func(root string, used bool) { embed.root, embed.used = root, used }(embed.root, embed.used)
+	embed.root, embed.used = "", false
+	root := filepath.Join(t.TempDir(), "root")
+	d := newDriver(target{root: root}, t.Logf)
+	for _, file := range []string{"etc", "log"} { // where a directory is to be
+		if err := os.MkdirAll(root, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(root, file), "", 0o600)
+		if err := d.openEmbedded(t.Context()); err == nil {
+			t.Error("a root that cannot be made is used")
+		}
+		if _, err := os.Lstat(root); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%v: the root is left", err)
+		}
 	}
 }
 

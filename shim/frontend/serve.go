@@ -103,7 +103,9 @@ func (r Runtime) serveGroup(ctx context.Context, f flags, l net.Listener, vanish
 	release(host, leaveTimeout) // whatever ended it; of machines that run on nothing is taken away
 	_ = l.Close()
 	err = errors.Join(err, finish(clients, server, queue))
-	task.Settled(settleTimeout) // nobody waits for this process any more
+	// Nobody waits for this process any more.
+	release(host, settleTimeout) // what was being opened when it was asked for first
+	task.Settled(settleTimeout)
 	return err
 }
 
