@@ -63,6 +63,7 @@ func TestWallsBetweenMachines(t *testing.T) {
 			}
 			t.Logf("%-28s %-8s %-70s %s", try.About, try.Kind, try.Target, try.Said)
 		}
+		insideQEMU(t, mine, theirs)
 	})
 }
 

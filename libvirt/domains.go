@@ -9,11 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 	lv "libvirt.org/go/libvirt"
 
 	"containerd-shim-uni/unikernel"
+	"containerd-shim-uni/unikernel/thread"
 )
 
 // domain is what the driver knows of one machine. The fields up to the first
@@ -167,16 +169,47 @@ func (d *Driver) launch(ctx context.Context, m unikernel.Machine, text string) e
 			}
 			return awaitRemoval(ctx, func() error { return start(ctx, c, text) })
 		}
-		if d.within == nil || m.NetNS == "" {
+		if !d.target.embedded() {
 			return begin()
 		}
-		return d.within(m.NetNS, func() error {
+		behind := func() error {
 			// The thread is spent, so it may leave the host's message queues and
 			// System V memory too. Where it may not, the user is the wall.
 			_ = unix.Unshare(unix.CLONE_NEWIPC)
+			if err := d.loadFilter(); err != nil {
+				return err
+			}
 			return begin()
-		})
+		}
+		if d.within == nil || m.NetNS == "" {
+			return thread.Discard(behind)
+		}
+		return d.within(m.NetNS, behind)
 	})
+}
+
+// loadFilter puts the calling thread, and all that it starts, behind the driver's
+// filter. Without CAP_SYS_ADMIN that would take new privileges from libvirt's child
+// too early: QEMU's own filter is then the only one.
+func (d *Driver) loadFilter() error {
+	if d.filter == nil {
+		return nil
+	}
+	program, err := d.filter()
+	if err != nil {
+		return fmt.Errorf("filter of system calls: %w", err)
+	}
+	const size = int(unsafe.Sizeof(unix.SockFilter{}))
+	f := unix.SockFprog{Len: uint16(len(program) / size), Filter: (*unix.SockFilter)(unsafe.Pointer(&program[0]))}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&f)))
+	if errno == unix.EACCES {
+		d.log("QEMU has its own filter of system calls only: %v", errno)
+		return nil
+	}
+	if errno != 0 {
+		return fmt.Errorf("filter of system calls: %w", errno)
+	}
+	return nil
 }
 
 // tapsThere checks for the taps in the thread's network namespace: libvirt

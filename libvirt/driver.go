@@ -56,6 +56,9 @@ type Options struct {
 	// path. The thread ends with it. With it the embedded driver starts machines in theirs; nil, and
 	// every other driver, starts them in the host's.
 	Within func(path string, f func() error) error
+	// Filter returns a program for seccomp(2), behind which the embedded driver starts
+	// QEMU, beside QEMU's own; what libvirt does until then it must let pass. May be nil.
+	Filter func() ([]byte, error)
 	// Log gets what an operator should know and is no error of a call. May be nil.
 	Log func(format string, args ...any)
 }
@@ -79,6 +82,7 @@ func (o Options) identities() string {
 type Driver struct {
 	target  target
 	within  func(path string, f func() error) error // nil: not possible
+	filter  func() ([]byte, error)                  // nil: none
 	caps    string
 	host    Host
 	account account
@@ -155,7 +159,7 @@ func Open(ctx context.Context, opts Options) (*Driver, error) {
 		return nil, fmt.Errorf("%w: machines cannot have users of their own (see the log), and isolation is strict", unikernel.ErrUnavailable)
 	}
 	if t.embedded() {
-		d.within = opts.Within
+		d.within, d.filter = opts.Within, opts.Filter
 	}
 	if d.caps = opts.CapsCache; d.caps == "" {
 		d.caps = DefaultCapsCache

@@ -75,6 +75,13 @@ func seccompFilter(s *specs.LinuxSeccomp) (program []byte, flags uint64, err err
 	return program, flags, nil
 }
 
+// SeccompProgram makes the program of a profile for seccomp(2), one that needs no
+// flags, on an x86-64 kernel. A profile that cannot be is unikernel.ErrInvalid.
+func SeccompProgram(s *specs.LinuxSeccomp) ([]byte, error) {
+	program, _, err := seccompFilter(s)
+	return program, err
+}
+
 func seccompProgram(s *specs.LinuxSeccomp) ([]bpf.Instruction, error) {
 	rules, err := seccompRules(s)
 	if err != nil {

@@ -76,6 +76,7 @@ func (h *host) options(cfg config.Config) libvirt.Options {
 		Shared:    []string{cfg.Storage.DataDir},
 		Strict:    cfg.Libvirt.Isolation == config.IsolationStrict,
 		Within:    network.Within,
+		Filter:    systemCalls,
 		Log:       log.L.Infof,
 	}
 }
