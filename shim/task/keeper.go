@@ -43,9 +43,10 @@ func (k *keeper) read(cr *creation) error {
 	if err != nil {
 		return err
 	}
-	// The limits of that program are not the pod's, whose cgroup has its own.
+	// The limits of that program are not the pod's, whose cgroup has its own; devices,
+	// which a privileged pod's has, are for it alone.
 	if spec.Linux != nil {
-		spec.Linux.Resources = nil
+		spec.Linux.Resources, spec.Linux.Devices = nil, nil
 	}
 	spec.Process.OOMScoreAdj = nil
 	return k.found(cr.host, size)

@@ -60,9 +60,7 @@ func describe(s *specs.Spec) wire.Container {
 		}
 		c.Mounts = append(c.Mounts, w)
 	}
-	for _, d := range s.Linux.Devices {
-		c.Devices = append(c.Devices, device(d))
-	}
+	c.Devices = devices(s.Linux)
 	return c
 }
 
@@ -125,20 +123,6 @@ func sortedKeys(m map[string]string) []string {
 	}
 	slices.Sort(keys)
 	return keys
-}
-
-func device(d specs.LinuxDevice) wire.Device {
-	w := wire.Device{Path: d.Path, Type: d.Type[0], Major: uint32(d.Major), Minor: uint32(d.Minor), Mode: 0o666}
-	if d.FileMode != nil {
-		w.Mode = uint32(d.FileMode.Perm())
-	}
-	if d.UID != nil {
-		w.UID = *d.UID
-	}
-	if d.GID != nil {
-		w.GID = *d.GID
-	}
-	return w
 }
 
 // bindSources names the source of each bind mount in a volume or the shared

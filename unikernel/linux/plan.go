@@ -23,7 +23,7 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 	}
 	return unikernel.Plan{
 		Boot:    boot,
-		Without: unikernel.UnlimitedResources(app.Spec.Linux.Resources),
+		Without: append(unikernel.UnlimitedResources(app.Spec.Linux.Resources), hostDevices(app.Spec.Linux)...),
 		Disks:   disks(app.Spec),
 		Volumes: true,
 	}, nil
@@ -133,7 +133,7 @@ func check(s *specs.Spec) error {
 	if _, _, err := seccompFilter(s.Linux.Seccomp); err != nil {
 		return err
 	}
-	return checkDevices(s.Linux.Devices)
+	return checkDevices(s.Linux)
 }
 
 func refuse(what, why string) error {
@@ -184,32 +184,6 @@ func checkMount(m specs.Mount) error {
 	}
 	if len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0 {
 		return refuse("ID-mapped mount at "+m.Destination, "the machine's users are its own")
-	}
-	return nil
-}
-
-// guestDevices are the character devices that mean the same in every kernel
-// and that this one has; numbers from the kernel's devices.txt.
-var guestDevices = map[[2]int64]bool{
-	{1, 3}: true, {1, 5}: true, {1, 7}: true, {1, 8}: true, {1, 9}: true, {1, 11}: true, // null zero full random urandom kmsg
-	{5, 0}: true, {5, 1}: true, {5, 2}: true, // tty console ptmx
-	{10, 229}: true, // fuse
-}
-
-func checkDevices(list []specs.LinuxDevice) error {
-	for _, d := range list {
-		if !strings.HasPrefix(d.Path, "/") {
-			return fmt.Errorf("%w: device path %q is not absolute", unikernel.ErrInvalid, d.Path)
-		}
-		switch {
-		case d.Type == "p":
-		case (d.Type == "c" || d.Type == "u") && guestDevices[[2]int64{d.Major, d.Minor}]:
-		case d.Type == "c" || d.Type == "u" || d.Type == "b":
-			return refuse(fmt.Sprintf("device %s (%s %d:%d)", d.Path, d.Type, d.Major, d.Minor),
-				"it is the host's and the machine has no such device; run the container without it (and without --privileged)")
-		default:
-			return fmt.Errorf("%w: device %s has type %q", unikernel.ErrInvalid, d.Path, d.Type)
-		}
 	}
 	return nil
 }

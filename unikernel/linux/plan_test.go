@@ -128,6 +128,44 @@ func TestPlanRefuses(t *testing.T) {
 	}
 }
 
+// TestPrivileged: a container that may have every device gets its machine's; those of
+// the host are named.
+func TestPrivileged(t *testing.T) {
+	a := testApp()
+	s := a.Spec.Linux
+	s.Devices = []specs.LinuxDevice{{Path: "/dev/sda", Type: "b", Major: 8}, {Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229}, {Path: "/dev/kvm", Type: "c", Major: 10, Minor: 232}}
+	all := specs.LinuxDeviceCgroup{Allow: true, Access: "rwm"}
+	none, major := all, int64(8)
+	none.Allow = false
+	disks, readable := all, all
+	disks.Major, readable.Access = &major, "rm"
+	for name, tt := range map[string]struct {
+		rules []specs.LinuxDeviceCgroup
+		all   bool
+	}{
+		"privileged": {[]specs.LinuxDeviceCgroup{none, disks, all}, true},
+		"not":        {[]specs.LinuxDeviceCgroup{none, disks, readable}, false},
+		"no more":    {[]specs.LinuxDeviceCgroup{all, none}, false},
+		"no rules":   {nil, false},
+	} {
+		s.Resources = &specs.LinuxResources{Devices: tt.rules}
+		plan, err := New(Config{}).Plan(a, enough)
+		if !tt.all {
+			if !errors.Is(err, unikernel.ErrNotImplemented) || !strings.Contains(err.Error(), "/dev/sda (b 8:0)") || !strings.Contains(err.Error(), "--privileged") {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if err != nil || !reflect.DeepEqual(plan.Without, []string{"the host's devices, /dev/sda and 1 others: it has those of its machine"}) {
+			t.Errorf("%s: without %q, %v", name, plan.Without, err)
+		}
+		c := describe(a.Spec)
+		if len(c.Devices) != 2 || c.Devices[0].Path != "/dev/fuse" || c.Devices[1] != (wire.Device{Type: wire.AllDevices}) {
+			t.Errorf("%s: devices %+v", name, c.Devices)
+		}
+	}
+}
+
 func TestConvertProcess(t *testing.T) {
 	umask, score := uint32(0o077), -5
 	w, err := process(&specs.Process{

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"containerd-shim-uni/builder/kernels"
 	"containerd-shim-uni/config"
@@ -27,7 +28,35 @@ func checkKernel(_ context.Context, h host, c config.Config) finding {
 	if err := kernels.CheckPVH(f); err != nil {
 		return fail(installGuest, "linux.kernel %s: %v", path, err)
 	}
-	return ok("%s", path)
+	lacks, source, err := kernels.CheckLinux(h.root+path, c.Linux.Machine)
+	if err != nil {
+		return warn("see docs/guest-kernel.md for what it must have", "linux.kernel %s: %v", path, err)
+	}
+	return judgeKernel(path, source, lacks)
+}
+
+// judgeKernel says what a kernel of the user's own is not able to do.
+func judgeKernel(path, source string, lacks []kernels.Lack) finding {
+	var missing, without []string
+	for _, l := range lacks {
+		name := l.Option
+		if l.Module {
+			name += " (as a module, which the guest does not load)"
+		}
+		if l.Without == "" {
+			missing = append(missing, name)
+		} else {
+			without = append(without, l.Without+": "+name)
+		}
+	}
+	const build = "build it in (docs/guest-kernel.md has the list), or take the kernel of make guest"
+	switch {
+	case len(missing) > 0:
+		return fail(build, "linux.kernel %s has no %s, by %s", path, strings.Join(missing, ", "), source)
+	case len(without) > 0:
+		return warn(build, "linux.kernel %s does without %s, by %s", path, strings.Join(without, "; "), source)
+	}
+	return ok("%s, by %s", path, source)
 }
 
 func checkInitrd(_ context.Context, h host, c config.Config) finding {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"containerd-shim-uni/builder"
+	"containerd-shim-uni/builder/kernels"
 	"containerd-shim-uni/builder/kernels/kerneltest"
 	"containerd-shim-uni/config"
 )
@@ -46,12 +47,34 @@ func goodHost(t *testing.T) (host, config.Config) {
 	}
 	write(t, h.root+"/sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n", 0o644)
 	write(t, h.root+c.Linux.Kernel, elfFile(elf.EM_X86_64, "Xen\x00", kerneltest.PVH), 0o644)
+	write(t, h.root+filepath.Dir(c.Linux.Kernel)+"/kernel.config", strings.Join(kernels.LinuxOptions(), "=y\n")+"=y\n", 0o644)
 	write(t, h.root+c.Linux.Initrd, "x", 0o644)
 	return h, c
 }
 
 func elfFile(machine elf.Machine, note string, kind uint32) string {
 	return string(kerneltest.Kernel{Machine: machine, Note: note, NoteType: kind}.Bytes())
+}
+
+// TestOwnKernel: what a kernel of the user's own lacks is named, with what it is for.
+func TestOwnKernel(t *testing.T) {
+	h, c := goodHost(t)
+	options := h.root + filepath.Dir(c.Linux.Kernel) + "/kernel.config"
+	text, err := os.ReadFile(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for change, want := range map[string]struct{ level, says string }{
+		"CONFIG_VIRTIO_FS=n":  {levelWarn, "does without bind mounts that are shared with the host: CONFIG_VIRTIO_FS, by /"},
+		"CONFIG_EROFS_FS=m":   {levelFail, "has no CONFIG_EROFS_FS (as a module, which the guest does not load), by /"},
+		"CONFIG_VIRTIO_PCI=n": {levelOK, "kernel.config"}, // a microvm has none
+	} {
+		name, _, _ := strings.Cut(change, "=")
+		write(t, options, strings.Replace(string(text), name+"=y", change, 1), 0o644)
+		if f := checkKernel(t.Context(), h, c); f.Level != want.level || !strings.Contains(f.Detail, want.says) {
+			t.Errorf("%s: %+v", change, f)
+		}
+	}
 }
 
 func TestAGoodHost(t *testing.T) {

@@ -85,10 +85,15 @@ type Mount struct {
 	Options []string
 }
 
+// AllDevices is the type of an entry that stands for all of the machine's own
+// devices; the kernel's name for them in rules of cgroups.
+const AllDevices = 'a'
+
 // Device is a node to create under /dev.
 type Device struct {
 	Path string
-	// Type is 'c', 'b' or 'p', as mknod(1) takes it.
+	// Type is 'c', 'b' or 'p', as mknod(1) takes it, or AllDevices: then the rest
+	// is empty.
 	Type         byte
 	Major, Minor uint32
 	Mode         uint32

@@ -15,14 +15,16 @@ const cgroupTop, containersTop = "/sys/fs/cgroup", "/sys/fs/cgroup/containers"
 
 // controllers are turned on one by one: one that the kernel lacks is done without, and
 // who needs it is told later.
-var controllers = []string{"+cpu", "+io", "+memory", "+pids"}
+var controllers = []string{"+cpu", "+cpuset", "+hugetlb", "+io", "+memory", "+pids"}
 
-// mountCgroups makes cgroups, version 2, available. With favordynmods it does not take
-// a tick of the kernel's clock and more to move a process.
+// mountCgroups makes cgroups, version 2, available. With nsdelegate a container that may
+// have cgroups of its own cannot change its limits, which are those of what it sees as
+// the top. With favordynmods it does not take a tick of the kernel's clock and more to
+// move a process.
 func mountCgroups() error {
-	err := unix.Mount("cgroup2", cgroupTop, "cgroup2", 0, "favordynmods")
+	err := unix.Mount("cgroup2", cgroupTop, "cgroup2", 0, "nsdelegate,favordynmods")
 	if err == error(unix.EINVAL) { // before Linux 6.0
-		err = unix.Mount("cgroup2", cgroupTop, "cgroup2", 0, "")
+		err = unix.Mount("cgroup2", cgroupTop, "cgroup2", 0, "nsdelegate")
 	}
 	if err != nil {
 		return pathError("mount", cgroupTop, err)
@@ -146,11 +148,40 @@ func (g *cgroup) enterFirst(l wire.Limits) (e entry, err error) {
 // the application's last.
 func (g *cgroup) enter(beside int) (e entry, err error) {
 	e = entry{group: g.start, text: "0"}
-	if e.last, err = os.OpenFile(g.appFile("cgroup.procs"), os.O_WRONLY, 0); err != nil {
+	dir, err := g.home(beside)
+	if err != nil {
+		return e, err
+	}
+	if e.last, err = os.OpenFile(dir+"/cgroup.procs", os.O_WRONLY, 0); err != nil {
 		return e, err
 	}
 	e.top, _ = os.Open("/proc/" + formatUint(uint64(beside)) + "/ns/cgroup") // without it, it sees more
 	return e, nil
+}
+
+// home is the cgroup for a process beside the one of that number. An application that
+// has given controllers to cgroups of its own, like systemd, has no process in the one
+// that was made for it, and the kernel lets none in.
+func (g *cgroup) home(beside int) (string, error) {
+	if given, err := os.ReadFile(g.appFile("cgroup.subtree_control")); err != nil || len(trimLine(given)) == 0 {
+		return g.file("app"), err
+	}
+	text, err := os.ReadFile("/proc/" + formatUint(uint64(beside)) + "/cgroup")
+	if err != nil {
+		return "", err
+	}
+	return cgroupTop + cgroupOf(string(text)), nil
+}
+
+// cgroupOf is the path in the hierarchy of version 2 in the text of /proc/PID/cgroup,
+// see cgroups(7).
+func cgroupOf(text string) string {
+	for line := range strings.Lines(text) {
+		if path, ok := strings.CutPrefix(line, "0::"); ok {
+			return trimLine([]byte(path))
+		}
+	}
+	return ""
 }
 
 func (e entry) close() {

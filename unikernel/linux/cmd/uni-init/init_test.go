@@ -373,3 +373,29 @@ func TestDeviceRules(t *testing.T) {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
 }
+
+// TestParseDevices: the numbers of drivers differ from machine to machine, and a name
+// has several.
+func TestParseDevices(t *testing.T) {
+	got := parseDevices("Character devices:\n  1 mem\n  4 ttyS\n  4 sd\n  5 /dev/tty\n247 virtio-portsdev\n\nBlock devices:\n  7 loop\n  8 sd\n 65 sd\n254 virtblk\n259 blkext\n")
+	want := map[byte][]uint32{'c': {4, 4, 247}, 'b': {8, 65, 254}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestCgroupOf(t *testing.T) {
+	for text, want := range map[string]string{
+		"1:devices:/1/app\n0::/containers/1/app/init.scope\n": "/containers/1/app/init.scope", "0::/\n": "/", "1:devices:/\n": "", "": "",
+	} {
+		if got := cgroupOf(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestLess(t *testing.T) {
+	if !less("9", "10") || !less("65530", "1048576") || less("10", "9") || less("7", "7") || !less("", "1") {
+		t.Error("numbers are compared as text")
+	}
+}

@@ -87,9 +87,7 @@ func boot() error {
 	for _, dir := range []string{lowerDir, upperDir, rootDir, shareDir} {
 		os.Mkdir(dir, 0o755)
 	}
-	// A process inherits these unless its specification says otherwise; the
-	// numbers are systemd's for a service.
-	unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1024, Max: 512 << 10})
+	raiseLimits()
 	return loopbackUp()
 }
 

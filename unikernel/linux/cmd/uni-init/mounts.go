@@ -270,11 +270,21 @@ var defaultLinks = [][2]string{
 	{"pts/ptmx", "/dev/ptmx"},
 }
 
-// makeDevices makes the default nodes and links and those of the
-// specification.
-func makeDevices(root int, devices []wire.Device) error {
-	for _, list := range [][]wire.Device{defaultDevices, devices} {
+// makeDevices makes the default nodes and links, those of the specification, and,
+// for a container that has them, the machine's.
+func makeDevices(root int, c *wire.Container) error {
+	var own []wire.Device
+	if ownsDevices(c) {
+		var err error
+		if own, err = ownDevices(); err != nil {
+			return err
+		}
+	}
+	for _, list := range [][]wire.Device{defaultDevices, c.Devices, own} {
 		for i := range list {
+			if list[i].Type == wire.AllDevices {
+				continue
+			}
 			if err := makeDevice(root, &list[i]); err != nil {
 				return pathError("make device", list[i].Path, err)
 			}

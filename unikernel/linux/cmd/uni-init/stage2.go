@@ -94,7 +94,7 @@ func runContainer(c *wire.Container, p *wire.Process) error {
 	if err := mountAll(c); err != nil {
 		return err
 	}
-	if err := makeDevices(fdRoot, c.Devices); err != nil {
+	if err := makeDevices(fdRoot, c); err != nil {
 		return err
 	}
 	if p.Cwd != "" {
