@@ -87,8 +87,12 @@ func newNode(t *testing.T, version string, changes ...func(*peer.CRI)) *node {
 	})
 	n.cgroup = filepath.Base(world.dir) + filepath.Base(n.Dir)
 	t.Cleanup(func() { // as a kubelet removes it
-		made, _ := filepath.Glob("/sys/fs/cgroup/*/" + n.cgroup) // the pattern is well formed
-		for _, dir := range append(made, "/sys/fs/cgroup/"+n.cgroup) {
+		var made []string
+		for _, pattern := range []string{"/sys/fs/cgroup/*/", "/sys/fs/cgroup/"} { // of version 1 and 2; what is there: a directory above may be read-only
+			found, _ := filepath.Glob(pattern + n.cgroup) // the pattern is well formed
+			made = append(made, found...)
+		}
+		for _, dir := range made {
 			if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 				t.Error(err)
 			}

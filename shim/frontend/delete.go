@@ -82,7 +82,9 @@ func (r Runtime) cleanup(ctx context.Context, f flags, group string, alive bool)
 	}
 	var machineErr error
 	if !alive || existed {
-		machineErr = host.CleanUp(ctx, cfg, names.Sandbox.Domain())
+		for _, machine := range names.Machines() {
+			machineErr = errors.Join(machineErr, host.CleanUp(ctx, cfg, machine))
+		}
 	}
 	err = errors.Join(machineErr,
 		task.Cleanup(ctx, names, task.NetworkNamespace(f.bundle), f.bundle, host.Networks(cfg), disks))

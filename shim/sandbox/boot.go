@@ -19,10 +19,14 @@ func (s *Sandbox) Session() unikernel.Session {
 }
 
 // Boot lets the machine run and returns the guest's session as soon as the guest
-// is ready. It is called once; Session gives what it returned.
+// is ready, or nil where the sandbox is hollow. It is called once; Session gives what it
+// returned.
 func (s *Sandbox) Boot(ctx context.Context) (unikernel.Session, error) {
 	if err := s.step(opBoot); err != nil {
 		return nil, err
+	}
+	if s.hollow {
+		return nil, s.bootHollow()
 	}
 	if err := s.lateNetwork(ctx); err != nil {
 		return nil, err

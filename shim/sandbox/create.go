@@ -68,7 +68,10 @@ func (s *Sandbox) Open(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Dir(s.names.State), 0o711); err != nil {
 		return err
 	}
-	return os.Mkdir(s.names.State, 0o711)
+	if err := os.Mkdir(s.names.State, 0o711); err != nil || s.ownNetns {
+		return err
+	}
+	return os.WriteFile(s.names.joined(), []byte(s.netns), 0o600)
 }
 
 // Connect connects to libvirt, and says whether it emulates the processor.

@@ -67,6 +67,9 @@
 //     unmounted them.
 //   - StandIn is the sandbox's, whose number clients get for the owner. AddStandIn
 //     starts one for each of the others, in the same network namespace and cgroup.
+//   - A pod whose guest holds one program has a hollow sandbox, which is made by Hollow
+//     in place of Create: its containers have sandboxes of their own, in its network
+//     namespace, one after the other.
 //   - Pause is the machine's: containers of a pod are not paused.
 //   - Templates (a machine that is loaded instead of booted) take the place of
 //     Machines.Create and Resume between created and up.

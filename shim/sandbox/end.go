@@ -79,6 +79,10 @@ func (s *Sandbox) endWithin(d time.Duration) bool {
 // Destroy ends the machine as a power cut would, by libvirt or, if that fails,
 // by its process.
 func (s *Sandbox) Destroy() {
+	if s.hollow {
+		s.endHollow()
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
 	defer cancel()
 	err := s.machines.Destroy(ctx, s.names.Domain())
@@ -184,10 +188,13 @@ func (s *Sandbox) Release(ctx context.Context, id string) error {
 const cgroupRetry, cgroupTries = 20 * time.Millisecond, 50
 
 // Cleanup frees whatever there is of a sandbox on the host, known by its names
-// alone; nothing need be there. An empty netns is one of its own. All of it is
-// tried, whatever fails. The machine has been destroyed before; should its
+// alone; nothing need be there. An empty netns is one of its own, or the one that it
+// recorded. All of it is tried, whatever fails. The machine has been destroyed before; should its
 // processes have survived that, they are killed in the sandbox's cgroup.
 func Cleanup(ctx context.Context, names Names, netns string, networks Networks) error {
+	if joined, err := os.ReadFile(names.joined()); netns == "" && err == nil {
+		netns = string(joined)
+	}
 	if netns == "" {
 		netns = names.netns()
 	}

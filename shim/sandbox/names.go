@@ -43,3 +43,12 @@ func (n Names) Status() string { return filepath.Join(n.State, status.Socket) }
 
 func (n Names) cgroupRecord() string { return filepath.Join(n.State, "cgroup") }
 func (n Names) netns() string        { return filepath.Join(n.State, "netns") }
+
+// joined is the file that holds the path of a network namespace that is not its own.
+func (n Names) joined() string { return filepath.Join(n.State, "joined") }
+
+// Sibling returns the names of the sandbox of another id.
+func (n Names) Sibling(id string) Names {
+	key := unikernel.Key(n.Namespace, id)
+	return Names{Namespace: n.Namespace, ID: id, Key: key, State: filepath.Join(filepath.Dir(n.State), key)}
+}

@@ -61,6 +61,7 @@ type Sandbox struct {
 	network  unikernel.Network
 	vm       *process
 	standIn  *StandIn
+	hollow   bool // there is no machine
 
 	// up is closed once there is a session, ended once end is set.
 	up, ended chan struct{}

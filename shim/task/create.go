@@ -118,14 +118,16 @@ func (cr *creation) read(namespace string, r CreateRequest) error {
 	}
 	cr.names = NewNames(cr.cfg.Storage, namespace, r.ID, pod)
 	cr.app = unikernel.App{Namespace: namespace, ID: r.ID, Spec: spec}
-	cr.place = newPlace(cr.Container, pod)
+	if cr.place, err = cr.newPlace(pod); err != nil {
+		return err
+	}
 	if err := cr.place.read(cr); err != nil {
 		return err
 	}
 	if spec.Mounts, err = share.Normalize(spec.Mounts); err != nil {
 		return err
 	}
-	if pod == "" { // else it is the pod's
+	if cr.names.Owns() { // else it is the pod's
 		if spec.Mounts, err = share.OwnMemory(spec.Mounts); err != nil {
 			return err
 		}
@@ -137,15 +139,24 @@ func (cr *creation) read(namespace string, r CreateRequest) error {
 }
 
 // newPlace returns the place of a container in a pod, or in none.
-func newPlace(c *Container, pod string) place {
-	switch pod {
+func (cr *creation) newPlace(id string) (place, error) {
+	c := cr.Container
+	switch id {
 	case "":
 		c.volumes = volume.NewSet()
-		return alone{founder{c}}
+		return alone{founder{c}}, nil
 	case c.names.ID:
-		return newKeeper(c)
+		return newKeeper(c), nil
+	}
+	pod, err := cr.pods(id)
+	switch {
+	case err != nil:
+		return nil, err
+	case pod.hollow:
+		c.volumes = volume.NewSet()
+		return newSolo(c, pod), nil
 	default:
-		return newMember(c)
+		return newMember(c, pod), nil
 	}
 }
 

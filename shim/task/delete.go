@@ -135,14 +135,22 @@ func PostStopOf(ctx context.Context, names Names, bundle string) {
 func Cleanup(ctx context.Context, names Names, netns, bundle string, networks sandbox.Networks, disks Disks) error {
 	err := cleanup(ctx, names, bundle, disks)
 	if !names.Owns() {
-		return errors.Join(err, forgetMember(names))
+		return errors.Join(err, cleanupOwn(ctx, names, netns, networks), forgetMember(names))
 	}
 	members, listErr := recordedMembers(names)
 	err = errors.Join(err, listErr)
 	for _, m := range members {
-		err = errors.Join(err, cleanup(ctx, m.names, m.bundle, disks))
+		err = errors.Join(err, cleanup(ctx, m.names, m.bundle, disks), cleanupOwn(ctx, m.names, netns, networks))
 	}
 	return errors.Join(err, sandbox.Cleanup(ctx, names.Sandbox, netns, networks))
+}
+
+// cleanupOwn frees the sandbox of its own that a container in a pod may have.
+func cleanupOwn(ctx context.Context, names Names, netns string, networks sandbox.Networks) error {
+	if own := names.own(); own.Exists() {
+		return sandbox.Cleanup(ctx, own, netns, networks)
+	}
+	return nil
 }
 
 // cleanup frees what is the container's own.

@@ -32,7 +32,8 @@
 //
 // What a container is in its sandbox is its place: alone in a machine of its own, the
 // keeper of a pod's machine (the container that containerd's CRI calls the sandbox, and
-// Kubernetes pause), or a member of that pod. All else is the same for the three.
+// Kubernetes pause), a member of that pod, or, where the pod's guest holds one program, the
+// solo of a pod that has no machine. All else is the same for the four.
 //
 //	         made with        started by            ends by                 on the host until
 //	alone    the machine      boot, Run             the machine's end       it is deleted
@@ -40,6 +41,8 @@
 //	                                                the machine's end       cgroup, share
 //	member   its disks        disks attached,       Remove in the guest,    it is deleted: its disks
 //	                          Container, Run        disks detached
+//	solo     the machine      boot, Run             the machine's end       it is deleted: then the pod's
+//	                                                                        network is another's
 //
 // A keeper's program does not run and its root is not looked at: SIGKILL, SIGINT and
 // SIGTERM end the machine. Its exit is published after those of all members, also when

@@ -58,9 +58,8 @@ func (k *keeper) plan(ctx context.Context, cr *creation) (err error) {
 		return err
 	}
 	guest, ok := k.c.guest.(unikernel.PodGuest)
-	if !ok {
-		return fmt.Errorf("%w: a machine of the guest %q holds one program, and no pod: use the guest \"linux\" for pods",
-			unikernel.ErrNotImplemented, k.c.guest.Name())
+	if k.pod.hollow = !ok; k.pod.hollow {
+		return nil
 	}
 	k.boot, err = guest.Pod(k.c.app, k.c.sandbox.Size())
 	return err
@@ -68,6 +67,9 @@ func (k *keeper) plan(ctx context.Context, cr *creation) (err error) {
 
 // build implements place.
 func (k *keeper) build(ctx context.Context, cr *creation) error {
+	if k.pod.hollow {
+		return k.hollow(cr)
+	}
 	shares := k.boot.ShareTag != ""
 	if shares {
 		var err error
@@ -80,11 +82,20 @@ func (k *keeper) build(ctx context.Context, cr *creation) error {
 	})
 }
 
+// hollow makes a pod that has no machine.
+func (k *keeper) hollow(cr *creation) error {
+	cr.undo.add("leave sandbox", func(context.Context) error { k.c.sandbox.Leave(k.c.names.ID); return nil })
+	return k.c.sandbox.Hollow()
+}
+
 // enter implements place.
 func (k *keeper) enter(ctx context.Context) (inGuest, error) {
 	session, err := k.c.sandbox.Boot(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if k.pod.hollow {
+		return newPause(k.c.sandbox), nil
 	}
 	pod, ok := session.(unikernel.PodSession)
 	if !ok {

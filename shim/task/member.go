@@ -38,18 +38,15 @@ type member struct {
 
 var _ place = (*member)(nil)
 
-func newMember(c *Container) *member {
-	m := &member{c: c, over: make(chan struct{})}
+func newMember(c *Container, p *pod) *member {
+	m := &member{c: c, pod: p, over: make(chan struct{})}
 	m.remove = sync.OnceFunc(m.removeOnce)
 	return m
 }
 
 // read implements place.
-func (m *member) read(cr *creation) (err error) {
+func (m *member) read(*creation) (err error) {
 	c, spec := m.c, m.c.app.Spec
-	if m.pod, err = cr.pods(c.names.Sandbox.ID); err != nil {
-		return err
-	}
 	c.sandbox, c.volumes = m.pod.keeper.sandbox, m.pod.volumes
 	if cpu := cpuLimits(spec); cpu != nil {
 		m.cpu = *cpu

@@ -41,6 +41,28 @@ func (n Names) member(id string) Names {
 	return m
 }
 
+// own are the names of a sandbox of the container's own, see solo.
+func (n Names) own() sandbox.Names { return n.Sandbox.Sibling(n.ID) }
+
+// Machines are the names of the machines that may be there of the container, and with a
+// pod's own of the others in it.
+func (n Names) Machines() []string {
+	domains := []string{n.Sandbox.Domain()}
+	all := []Names{n}
+	if n.Owns() {
+		members, _ := recordedMembers(n) // Cleanup says what is wrong
+		for _, m := range members {
+			all = append(all, m.names)
+		}
+	}
+	for _, m := range all {
+		if own := m.own(); own != m.Sandbox && own.Exists() {
+			domains = append(domains, own.Domain())
+		}
+	}
+	return domains
+}
+
 // Owns says whether the sandbox is the container's.
 func (n Names) Owns() bool { return n.ID == n.Sandbox.ID }
 

@@ -53,9 +53,13 @@ type pod struct {
 	// mounts are what each of them has, see commonMounts.
 	mounts []specs.Mount
 
+	// hollow says that there is no machine: the containers bring theirs, see solo.
+	hollow bool
+
 	mu      sync.Mutex
 	ending  bool
 	members map[*Container]bool
+	sole    *Container // has the network of a hollow pod
 }
 
 // admit takes in a container that is created, unless the pod ends.
@@ -74,6 +78,9 @@ func (p *pod) dismiss(c *Container) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.members, c)
+	if p.sole == c {
+		p.sole = nil
+	}
 }
 
 // end ends all containers but the pod's own, and returns when their exits are

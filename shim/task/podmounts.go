@@ -43,6 +43,9 @@ func commonMounts(mounts []specs.Mount, volumes *volume.Set) (common []specs.Mou
 func (p *pod) mountsOf(spec *specs.Spec) []specs.Mount {
 	mounts := slices.Clone(spec.Mounts)
 	for _, m := range p.mounts {
+		if p.hollow && m.Destination == devShm {
+			continue // a container's machine has its own
+		}
 		if m.Destination != devShm && spec.Root != nil && spec.Root.Readonly {
 			m.Options = append(slices.Clone(m.Options), "ro")
 		}

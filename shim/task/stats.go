@@ -35,7 +35,7 @@ func (c *Container) HostStats() (proto.Message, error) {
 	if err := c.step(opStats); err != nil {
 		return nil, fmt.Errorf("%w: %w", errdefs.ErrNotFound, err)
 	}
-	return c.sandbox.Stats()
+	return c.withMachine().sandbox.Stats()
 }
 
 // count asks the guest what it counted, and returns what it said last if it

@@ -31,9 +31,16 @@ func (c *Container) Update(ctx context.Context, res *specs.LinuxResources) error
 	return nil
 }
 
-// Fits says why the container's machine, and with it a pod of that, cannot have limits;
-// nil if it can.
-func (c *Container) Fits(res *specs.LinuxResources) error { return c.updatable(res) }
+// Fits says why the container's machine, or its pod's, cannot have limits; nil if it can.
+func (c *Container) Fits(res *specs.LinuxResources) error { return c.withMachine().updatable(res) }
+
+// withMachine is the container itself, but for a pod's own that brings no machine.
+func (c *Container) withMachine() *Container {
+	if k, ok := c.place.(*keeper); ok {
+		return k.pod.withMachine()
+	}
+	return c
+}
 
 // created is what the container was created with.
 func (c *Container) created() *specs.LinuxResources {
