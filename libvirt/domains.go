@@ -105,6 +105,9 @@ func (d *Driver) Create(ctx context.Context, m unikernel.Machine) (unikernel.Pid
 	if err == nil {
 		err = d.watch(dom, family(helper))
 	}
+	if err == nil {
+		d.boundLogs(dom, d.ownLogs(m))
+	}
 	if err != nil {
 		dom.doubtful = ctx.Err() != nil
 		if helper != nil {
