@@ -12,10 +12,10 @@ import (
 const AnnotationPrefix = "io.containerd.uni."
 
 // annotationNames lists what is known, without the prefix.
-var annotationNames = []string{"guest", "memory", "vcpus", "machine", "boot-timeout", "writable-size", "kernel-args", "kernel", "initrd", "disk", "cmdline"}
+var annotationNames = []string{"guest", "memory", "vcpus", "machine", "boot-timeout", "writable-size", "kernel-args", "kernel", "initrd", "disk", "cmdline", "exit", "virtio", "rng"}
 
 // imageNames are those of annotationNames about the guest "image".
-var imageNames = []string{"kernel", "initrd", "disk", "cmdline"}
+var imageNames = []string{"kernel", "initrd", "disk", "cmdline", "exit", "virtio", "rng"}
 
 // KnownAnnotations returns the full names of the annotations that exist.
 func KnownAnnotations() []string { return withPrefix(annotationNames) }
@@ -29,9 +29,9 @@ func KnownAnnotations() []string { return withPrefix(annotationNames) }
 //	io.containerd.uni.boot-timeout   replaces machine.boot_timeout
 //	io.containerd.uni.writable-size  replaces rootfs.writable_size
 //	io.containerd.uni.kernel-args    appended to linux.kernel_args; words separated by spaces
-//	io.containerd.uni.kernel         replaces image.kernel; so do initrd, disk and cmdline their keys
+//	io.containerd.uni.kernel         replaces image.kernel; so do initrd, disk, cmdline, exit, virtio and rng their keys
 //
-// The last four are about the guest "image", and it boots if nobody names a
+// The last are about the guest "image", and it boots if nobody names a
 // guest. They only name what is in the container's own image, which is as little
 // trusted as its program. What is needed with them is allowed as kernel is: machine
 // of the guest "image".

@@ -36,8 +36,8 @@ func TestAnnotate(t *testing.T) {
 		{"image", map[string]string{"guest": "image", "kernel": "/k", "machine": "pc"}, func(c *Config) {
 			c.Guest, c.GuestNamed, c.Image.Kernel, c.Image.Machine = "image", true, "/k", "pc"
 		}},
-		{"image implied", map[string]string{"kernel": "/k", "initrd": "/i", "disk": "/d", "cmdline": "{args} x", "machine": "q35"}, func(c *Config) {
-			c.Guest, c.GuestNamed, c.Image = "image", true, Image{Kernel: "/k", Initrd: "/i", Disk: "/d", Cmdline: "{args} x", Machine: "q35"}
+		{"image implied", map[string]string{"kernel": "/k", "initrd": "/i", "disk": "/d", "cmdline": "{args} x", "machine": "q35", "exit": "41=0, 42=255", "virtio": "modern", "rng": "off"}, func(c *Config) {
+			c.Guest, c.GuestNamed, c.Image = "image", true, Image{"/k", "/i", "/d", "{args} x", "q35", "41=0, 42=255", "modern", "off"}
 		}},
 		{"timeout", map[string]string{"boot-timeout": "5s"}, func(c *Config) { c.Machine.BootTimeout = 5 * time.Second }},
 		{"writable", map[string]string{"writable-size": "1GiB"}, func(c *Config) { c.Rootfs.WritableSize = 1 << 30 }},
@@ -80,6 +80,9 @@ func TestAnnotateErrors(t *testing.T) {
 		{"guest", "guest", "osv", `annotation io.containerd.uni.guest: "osv" is not one of: linux, nanos`},
 		{"relative kernel", "kernel", "boot/k", `annotation io.containerd.uni.kernel: "boot/k" must be an absolute path`},
 		{"kernel above the root", "kernel", "/../k", `without ".."`},
+		{"exit", "exit", "128=0", `"128=0" is neither one of auto, raw, ignore, nor pairs`},
+		{"exit status", "exit", "41=0,1=256", "a container's, 0 to 255"},
+		{"virtio", "virtio", "0.9", `"0.9" is not one of: auto, modern, legacy`},
 		{"long command line", "cmdline", strings.Repeat("x", 5000), "at most 4096 are allowed"},
 		{"memory without unit", "memory", "512", `annotation io.containerd.uni.memory: "512" is not a size`},
 		{"memory not whole", "memory", "512KiB", `"512KiB" is not a whole number of MiB`},
@@ -120,7 +123,7 @@ func TestAnnotateReportsAll(t *testing.T) {
 func TestAnnotateAllowed(t *testing.T) {
 	for _, name := range annotationNames {
 		valid := map[string]string{"guest": "linux", "memory": "64MiB", "vcpus": "1", "machine": "pc",
-			"boot-timeout": "5s", "writable-size": "1GiB", "kernel-args": "quiet"}[name]
+			"boot-timeout": "5s", "writable-size": "1GiB", "kernel-args": "quiet", "exit": "raw", "virtio": "auto", "rng": "on"}[name]
 		set := map[string]string{AnnotationPrefix + name: valid}
 		if _, err := allAllowed().Annotate(set); err != nil {
 			t.Errorf("%s is listed and refused: %v", name, err)
@@ -260,7 +263,8 @@ func TestImageAnnotations(t *testing.T) {
 
 // TestDeclared: what an image says of itself counts as annotations do, after them.
 func TestDeclared(t *testing.T) {
-	image := Image{Kernel: "/k", Cmdline: "{args}", Machine: "pc"}
+	image := Image{Kernel: "/k", Cmdline: "{args}", Machine: "pc", Exit: "raw"}
+	taken := Image{Kernel: "/k", Cmdline: "{args}", Machine: "pc", Exit: "raw", Virtio: "auto", RNG: "auto"}
 	with := func(change func(*Config)) Config {
 		c := Default()
 		change(&c)
@@ -271,10 +275,10 @@ func TestDeclared(t *testing.T) {
 		want func(*Config) // nil for an image whose word is nothing
 		err  string
 	}{
-		"by itself":       {c: Default(), want: func(c *Config) { c.Image = image }},
-		"the guest named": {c: with(func(c *Config) { c.Guest, c.GuestNamed = GuestImage, true }), want: func(c *Config) { c.Image = image }},
+		"by itself":       {c: Default(), want: func(c *Config) { c.Image = taken }},
+		"the guest named": {c: with(func(c *Config) { c.Guest, c.GuestNamed = GuestImage, true }), want: func(c *Config) { c.Image = taken }},
 		"annotated": {c: with(func(c *Config) { c.Image.Cmdline, c.Image.Machine = "x", "q35" }),
-			want: func(c *Config) { c.Image = Image{Kernel: "/k", Cmdline: "x", Machine: "q35"} }},
+			want: func(c *Config) { c.Image.Kernel, c.Image.Exit = "/k", "raw" }},
 		"another guest named":  {c: with(func(c *Config) { c.GuestNamed = true })},
 		"another kernel named": {c: with(func(c *Config) { c.Image.Kernel = "/other" })},
 		"a disk named":         {c: with(func(c *Config) { c.Image.Disk = "/other" })},

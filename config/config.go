@@ -150,6 +150,11 @@ type Image struct {
 	// Machine is QEMU's machine type: "microvm", "q35", "pc", or "auto" for what
 	// fits the kernel.
 	Machine string
+	// Exit is what becomes of statuses that the guest writes to QEMU's device for
+	// them: "auto", "raw", "ignore", or pairs, "41=0,42=1".
+	Exit string
+	// Virtio is "auto", "modern" or "legacy", RNG "auto", "on" or "off".
+	Virtio, RNG string
 }
 
 // TakesDeclared says whether what an image says of what boots counts, see Declared.
@@ -159,7 +164,8 @@ func (c Config) TakesDeclared() bool {
 
 // fields are the strings of i by the annotations that replace them.
 func (i *Image) fields() map[string]*string {
-	return map[string]*string{"kernel": &i.Kernel, "initrd": &i.Initrd, "disk": &i.Disk, "cmdline": &i.Cmdline, "machine": &i.Machine}
+	return map[string]*string{"kernel": &i.Kernel, "initrd": &i.Initrd, "disk": &i.Disk, "cmdline": &i.Cmdline, "machine": &i.Machine,
+		"exit": &i.Exit, "virtio": &i.Virtio, "rng": &i.RNG}
 }
 
 // Machine sizes the virtual machine of a container whose specification does
@@ -282,7 +288,7 @@ func Default() Config {
 			KernelArgs: []string{},
 		},
 		Nanos: Nanos{Kernel: storage.CurrentNanos(), Machine: "auto", WritableBinds: WritableRefuse, VolumeMaxSize: 1 << 30},
-		Image: Image{Machine: "auto"},
+		Image: Image{Machine: "auto", Exit: "auto", Virtio: "auto", RNG: "auto"},
 		Libvirt: Libvirt{
 			URI:       "qemu:///embed",
 			Accel:     "auto",
@@ -293,7 +299,7 @@ func Default() Config {
 		Cache:       Cache{MaxSize: 20 << 30},
 		Rootfs:      Rootfs{WritableSize: 10 << 30},
 		Network:     Network{SourceFilter: true},
-		Annotations: Annotations{Allowed: []string{"guest", "memory", "vcpus", "kernel", "initrd", "disk", "cmdline"}},
+		Annotations: Annotations{Allowed: []string{"guest", "memory", "vcpus", "kernel", "initrd", "disk", "cmdline", "exit", "virtio", "rng"}},
 	}
 }
 

@@ -64,6 +64,9 @@ var keys = []key{
 	text("image.disk", checkImagePath, func(c *Config) *string { return &c.Image.Disk }),
 	text("image.cmdline", checkCmdline, func(c *Config) *string { return &c.Image.Cmdline }),
 	choice("image.machine", append([]string{"auto"}, machineTypes...), func(c *Config) *string { return &c.Image.Machine }),
+	text("image.exit", checkExit, func(c *Config) *string { return &c.Image.Exit }),
+	choice("image.virtio", []string{"auto", "modern", "legacy"}, func(c *Config) *string { return &c.Image.Virtio }),
+	choice("image.rng", []string{"auto", "on", "off"}, func(c *Config) *string { return &c.Image.RNG }),
 
 	text("libvirt.uri", checkURI, func(c *Config) *string { return &c.Libvirt.URI }),
 	choice("libvirt.accel", []string{"auto", "kvm", "tcg"}, func(c *Config) *string { return &c.Libvirt.Accel }),
@@ -287,6 +290,26 @@ func checkCmdline(s string) error {
 	}
 	if !utf8.ValidString(s) {
 		return fmt.Errorf("%q is no text in UTF-8", s)
+	}
+	return nil
+}
+
+// checkExit accepts a word, or pairs of a status that a guest writes, 0 to 127, and a
+// container's, 0 to 255.
+func checkExit(s string) error {
+	words := []string{"auto", "raw", "ignore"}
+	if slices.Contains(words, s) {
+		return nil
+	}
+	for pair := range strings.SplitSeq(s, ",") {
+		from, to, _ := strings.Cut(strings.TrimSpace(pair), "=")
+		_, err := strconv.ParseUint(from, 10, 7)
+		if err == nil {
+			_, err = strconv.ParseUint(to, 10, 8)
+		}
+		if err != nil {
+			return fmt.Errorf("%q is neither one of %s, nor pairs such as \"41=0,42=1\" of a guest's status, 0 to 127, and a container's, 0 to 255", s, strings.Join(words, ", "))
+		}
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ func onKernels(t *testing.T, test func(*testing.T, *host)) {
 			makeKernels(t)
 		}
 		h.load(t, kernels)
-		h.with(t, settings{"annotations.allowed": `["guest", "memory", "vcpus", "kernel", "initrd", "disk", "cmdline"]`})
+		h.with(t, settings{"annotations.allowed": `["guest", "memory", "vcpus", "kernel", "initrd", "disk", "cmdline", "exit", "virtio", "rng"]`})
 		test(t, h)
 	})
 }
@@ -168,8 +168,8 @@ func TestImagePVH(t *testing.T) {
 
 func TestImageEnds(t *testing.T) {
 	onKernels(t, func(t *testing.T, h *host) {
-		for command, code := range map[string]int{"poweroff": 0, "fault": 0, "panic": 255} {
-			if got := h.run(t, carried("kernel=/boot/multiboot"), command); got.Code != code {
+		for command, code := range map[string]int{"poweroff": 0, "fault": 0, "panic": 255, "exit=41": 7, "exit=40": 40} {
+			if got := h.run(t, carried("kernel=/boot/multiboot", "exit=41=7"), command); got.Code != code {
 				t.Errorf("%s: got %+v, want status %d", command, got, code)
 			}
 		}
@@ -213,7 +213,7 @@ func TestImageLinux(t *testing.T) {
 		}{
 			{"disk.raw", nil, "changed"},
 			{"disk.qcow2", nil, "changed"},
-			{"disk.raw", []string{"--read-only"}, "from the image"},
+			{"disk.raw", []string{"--read-only", "--annotation", "io.containerd.uni.virtio=modern", "--annotation", "io.containerd.uni.rng=off"}, "from the image"},
 		} {
 			c := carried("kernel=/boot/vmlinux", "initrd=/boot/initrd.img", "disk=/"+tt.disk, cmdline)
 			c.flags = append(append(c.flags, join(inside)...), tt.more...)
@@ -223,6 +223,32 @@ func TestImageLinux(t *testing.T) {
 			}
 			out := strings.ReplaceAll(got.Stdout, "\r", "")
 			contains(t, out, `ip=10.0.0.2::10.0.0.1:255.255.255.0 -- "a b"`, "disk: from the image\ndisk: "+tt.last+"\n")
+		}
+	})
+}
+
+// bootSector is a disk with a first sector that writes to the serial port, and then a status
+// to isa-debug-exit.
+func bootSector(text string, status byte) []byte {
+	code := []byte{0xba, 0xf8, 0x03} // mov dx, COM1
+	for _, c := range []byte(text) {
+		code = append(code, 0xb0, c, 0xee) // mov al, c; out dx, al
+	}
+	code = append(code, 0xba, 0x01, 0x05, 0xb0, status, 0xee, 0xf4) // mov dx, 0x501; mov al, status; out dx, al; hlt
+	code = append(code, make([]byte, 510-len(code))...)
+	code = append(code, 0x55, 0xaa)
+	return append(code, make([]byte, 1<<20)...) // SeaBIOS takes no disk of a sector for one
+}
+
+// A disk without a kernel boots by the BIOS.
+func TestImageDisk(t *testing.T) {
+	onKernels(t, func(t *testing.T, h *host) {
+		for _, machine := range []string{"pc", "q35"} {
+			c := declared(t, h, "unused", map[string]string{
+				"disk.raw": string(bootSector("BIOS\n", 5)), "uni.json": `{"disk": "/disk.raw", "machine": "` + machine + `"}`})
+			if got := h.run(t, c); got.Stdout != "BIOS\n" || got.Code != 5 {
+				t.Errorf("%s: got %+v", machine, got)
+			}
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package libvirt
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -53,6 +54,15 @@ func (b *build) place() (*libvirtxml.DomainAddress, error) {
 		Domain: &zero, Bus: &zero, Slot: &slot, Function: &zero}}, nil
 }
 
+// modern is the model of a device where the guest wants modern virtio alone, else "":
+// that of a device behind virtio-mmio has no name of its own, see board.
+func (b *build) modern() string {
+	if b.m.Virtio == unikernel.VirtioModern && b.m.Type != machineMicroVM {
+		return "virtio-non-transitional"
+	}
+	return ""
+}
+
 // controllers lists the few there are; "none" keeps libvirt's defaults out.
 func controllers(b *build) error {
 	var index uint
@@ -95,6 +105,7 @@ func disks(b *build) error {
 			return err
 		}
 		x := disk(d)
+		x.Model = b.modern()
 		x.Target, x.Address = &libvirtxml.DomainDiskTarget{Dev: diskName("vd", i), Bus: "virtio"}, addr
 		b.dom.Devices.Disks = append(b.dom.Devices.Disks, x)
 	}
@@ -205,7 +216,7 @@ func interfaces(b *build) error {
 			MAC:     &libvirtxml.DomainInterfaceMAC{Address: mac.String()},
 			Source:  &libvirtxml.DomainInterfaceSource{Ethernet: &libvirtxml.DomainInterfaceSourceEthernet{}},
 			Target:  &libvirtxml.DomainInterfaceTarget{Dev: n.Tap, Managed: "no"},
-			Model:   &libvirtxml.DomainInterfaceModel{Type: "virtio"},
+			Model:   &libvirtxml.DomainInterfaceModel{Type: cmp.Or(b.modern(), "virtio")},
 			Driver:  b.netDriver(n),
 			Address: addr,
 		}
@@ -312,19 +323,22 @@ func listen(path string) (*libvirtxml.DomainChardevSource, error) {
 // wait for seconds, a way to report a panic, and a balloon only to give back
 // what the guest freed.
 func devices(b *build) error {
-	addr, err := b.place()
-	if err != nil {
-		return err
-	}
 	b.dom.Devices.Emulator = b.h.Emulator
-	b.dom.Devices.RNGs = []libvirtxml.DomainRNG{{
-		Model:   "virtio",
-		Backend: &libvirtxml.DomainRNGBackend{Random: &libvirtxml.DomainRNGBackendRandom{Device: "/dev/urandom"}},
-		Address: addr,
-	}}
+	if !b.m.NoRandom {
+		addr, err := b.place()
+		if err != nil {
+			return err
+		}
+		b.dom.Devices.RNGs = []libvirtxml.DomainRNG{{
+			Model:   cmp.Or(b.modern(), "virtio"),
+			Backend: &libvirtxml.DomainRNGBackend{Random: &libvirtxml.DomainRNGBackendRandom{Device: "/dev/urandom"}},
+			Address: addr,
+		}}
+	}
 	b.dom.Devices.MemBalloon = &libvirtxml.DomainMemBalloon{Model: "none"}
 	if b.m.ReportsFree {
-		if addr, err = b.place(); err != nil {
+		addr, err := b.place()
+		if err != nil {
 			return err
 		}
 		b.dom.Devices.MemBalloon = &libvirtxml.DomainMemBalloon{

@@ -136,6 +136,11 @@ func processor(b *build) error {
 	}
 	b.dom.CPU = &libvirtxml.DomainCPU{Mode: "maximum", Check: "none", Migratable: "off",
 		Features: []libvirtxml.DomainCPUFeature{{Policy: "disable", Name: "la57"}}}
+	if b.m.NoMWAIT {
+		// It says that MWAIT can wake by interrupts that are off, and raises #GP when
+		// asked to (QEMU 7.2).
+		b.dom.CPU.Features = append(b.dom.CPU.Features, libvirtxml.DomainCPUFeature{Policy: "disable", Name: "monitor"})
+	}
 	return nil
 }
 
@@ -145,8 +150,12 @@ func boot(b *build) error {
 	default:
 		return fmt.Errorf("machine type %q; known are %s, %s and %s", b.m.Type, machineMicroVM, machineQ35, machinePC)
 	}
-	if b.m.Kernel == "" {
-		return errors.New("the machine has no kernel")
+	alone := b.m.Kernel == ""
+	switch {
+	case alone && (!b.m.BIOS || b.m.Type == machineMicroVM || len(b.m.Disks) == 0):
+		return fmt.Errorf("machine type %s has no kernel, and no disk from which a BIOS boots: only %s and %s have one", b.m.Type, machineQ35, machinePC)
+	case alone && (b.m.Initrd != "" || len(b.m.Cmdline) > 0):
+		return errors.New("a disk that boots by itself takes no command line and no initial RAM disk")
 	}
 	for _, a := range b.m.Cmdline {
 		if a == "" || !utf8.ValidString(a) || strings.ContainsFunc(a, unicode.IsControl) {
@@ -162,6 +171,9 @@ func boot(b *build) error {
 		Kernel:  b.m.Kernel,
 		Initrd:  b.m.Initrd,
 		Cmdline: line,
+	}
+	if alone {
+		b.dom.OS.BootDevices = []libvirtxml.DomainBootDevice{{Dev: "hd"}}
 	}
 	needed := b.m.Type == machineMicroVM || b.m.Qboot
 	switch {
@@ -198,7 +210,7 @@ func features(b *build) error {
 
 func clock(b *build) error {
 	b.dom.Clock = &libvirtxml.DomainClock{Offset: "utc"}
-	if b.m.Type != machineMicroVM { // microvm has no HPET to switch off
+	if b.m.Type != machineMicroVM && !b.m.HPET { // microvm has no HPET to switch off
 		b.dom.Clock.Timer = []libvirtxml.DomainTimer{{Name: "hpet", Present: "no"}}
 	}
 	return nil
@@ -225,12 +237,12 @@ func monitor(b *build) error {
 }
 
 // board sets what libvirt has no element for. On microvm that is virtio 1.0
-// registers, without which the guest sees only legacy devices, and what of a
+// registers, without which the guest sees only legacy devices, unless it wants these, and what of a
 // PC's board the guest needs, all of which the other types have.
 func board(b *build) error {
 	var args []string
 	if b.m.Type == machineMicroVM {
-		args = append(args, "-global", "virtio-mmio.force-legacy=false")
+		args = append(args, "-global", "virtio-mmio.force-legacy="+strconv.FormatBool(b.m.Virtio == unikernel.VirtioLegacy))
 		if b.m.OneIOAPIC {
 			args = append(args, "-machine", "ioapic2=off") // added to libvirt's own
 		}

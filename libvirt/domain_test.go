@@ -62,8 +62,28 @@ func legacy(m unikernel.Machine) unikernel.Machine {
 
 // prebuilt is a machine for a kernel that somebody else made for a PC.
 func prebuilt(m unikernel.Machine) unikernel.Machine {
-	m.Board = unikernel.Board{BIOS: true, DebugExit: true}
+	m.Board = unikernel.Board{BIOS: true, DebugExit: true, HPET: true, NoMWAIT: true}
 	m.Cmdline = []string{`"two words" <&>`}
+	return m
+}
+
+// modern is full without randomness, for a kernel that knows virtio 1 alone; old for one
+// that knows nothing of it.
+func modern(m unikernel.Machine) unikernel.Machine {
+	m = full(m)
+	m.Board = unikernel.Board{Virtio: unikernel.VirtioModern, NoRandom: true}
+	return m
+}
+
+// diskAlone is a machine whose disk boots by its BIOS.
+func diskAlone(m unikernel.Machine) unikernel.Machine {
+	m = prebuilt(full(m))
+	m.Kernel, m.Initrd, m.Cmdline = "", "", nil
+	return m
+}
+
+func old(m unikernel.Machine) unikernel.Machine {
+	m.Virtio = unikernel.VirtioLegacy
 	return m
 }
 
@@ -87,6 +107,9 @@ func TestDomainGolden(t *testing.T) {
 		{"q35-legacy-tcg", legacy(machine("q35")), emulated},
 		{"microvm-prebuilt-tcg", prebuilt(machine("microvm")), emulated},
 		{"pc-prebuilt-tcg", prebuilt(machine("pc")), emulated},
+		{"pc-modern-kvm", modern(machine("pc")), accelerated},
+		{"pc-disk-tcg", diskAlone(machine("pc")), emulated},
+		{"microvm-old-tcg", old(machine("microvm")), emulated},
 		{"q35-least-kvm", machine("q35"), accelerated},
 		{"q35-full-tcg", full(machine("q35")), emulated},
 		{"pc-least-tcg", machine("pc"), emulated},

@@ -15,9 +15,9 @@ type ImageFiles struct {
 // only when it has been copied.
 type ImageBoot struct {
 	ImageFiles
-	// Complete says what follows from the kernel, a file of size bytes. The machine
-	// has a copy of it at path on the host. A file that no machine boots is
-	// ErrInvalid.
+	// Complete says what follows from the kernel, a file of size bytes, or where there
+	// is none from the disk. The machine has a copy of the kernel at path on the host. A
+	// file that no machine boots is ErrInvalid.
 	Complete func(kernel io.ReaderAt, size int64, path string) (ImageKernel, error)
 }
 

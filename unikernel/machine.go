@@ -13,7 +13,8 @@ type Machine struct {
 	Type string
 	Resources
 	Board
-	// Kernel and Initrd are files of the host; Initrd may be empty.
+	// Kernel and Initrd are files of the host; Initrd may be empty. Without a Kernel the
+	// first disk boots, by the BIOS of Board.BIOS, and there is no Cmdline.
 	Kernel, Initrd string
 	// OwnKernel says that these two are the machine's own, as its disks are:
 	// the driver lets QEMU's user read them.
@@ -60,10 +61,32 @@ type Board struct {
 	// ReportsFree says that the kernel tells which pages it freed (free page
 	// reporting of a virtio balloon): the host then has them back.
 	ReportsFree bool
+	// HPET says that q35 and pc have the timer of that name, without which some
+	// kernels have no clock where KVM gives them none.
+	HPET bool
+	// NoMWAIT says that the kernel takes MONITOR and MWAIT for working where the
+	// processor says it has them, which of an emulated one is not all true.
+	NoMWAIT bool
+	// NoRandom leaves out the virtio source of randomness.
+	NoRandom bool
+	// Virtio is which version of virtio the devices speak.
+	Virtio Virtio
 	// DebugExit says that the guest may end the machine with a status, by QEMU's
 	// isa-debug-exit device at its default I/O port, 0x501.
 	DebugExit bool
 }
+
+// Virtio is a version of virtio.
+type Virtio int
+
+const (
+	// VirtioAny is what drivers of both kinds know, on q35 and pc; modern on microvm.
+	VirtioAny Virtio = iota
+	// VirtioModern is virtio 1 and nothing before it.
+	VirtioModern
+	// VirtioLegacy is virtio before version 1; on q35 and pc as VirtioAny.
+	VirtioLegacy
+)
 
 // MaxLUNs is how many disks can come to a running machine: its units are those
 // below. Linux shows units from 256 on with 16384 added.

@@ -228,7 +228,11 @@ func (d *diskSet) image(ctx context.Context, plan *unikernel.Plan) (_ unikernel.
 	if err := d.maker.ImageFiles(ctx, d.fs, plan.Image.ImageFiles, have); err != nil {
 		return nil, nil, err
 	}
-	file, err := os.Open(have.Kernel)
+	boots := have.Kernel
+	if plan.Image.Kernel == "" {
+		boots = have.Disk
+	}
+	file, err := os.Open(boots)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -241,7 +245,10 @@ func (d *diskSet) image(ctx context.Context, plan *unikernel.Plan) (_ unikernel.
 	if err != nil {
 		return nil, nil, err
 	}
-	plan.Machine, plan.Board, plan.Kernel = kernel.Machine, kernel.Board, have.Kernel
+	plan.Machine, plan.Board = kernel.Machine, kernel.Board
+	if plan.Image.Kernel != "" {
+		plan.Kernel = have.Kernel
+	}
 	if kernel.Patch != nil {
 		plan.Kernel = d.names.ownKernel()
 		if err := patched(plan.Kernel, file, *kernel.Patch); err != nil {

@@ -155,6 +155,19 @@ func TestImageDeclared(t *testing.T) {
 	b.wantNothing()
 }
 
+// TestImageDiskAlone: a disk without a kernel is what is looked at, and boots.
+func TestImageDiskAlone(t *testing.T) {
+	b, g := newLoaderBench(t)
+	g.files = unikernel.ImageFiles{Disk: "/disk"}
+	c := b.must(false)
+	if m := b.host.machines.Made[0]; m.Type != "type of /disk" || m.Kernel != "" || len(m.Disks) != 1 {
+		t.Errorf("machine %+v", m)
+	}
+	b.end(c)
+	b.remove()
+	b.wantNothing()
+}
+
 // TestImageKernelPatched: the machine boots a changed copy; the file, which others may
 // have too, is as it was.
 func TestImageKernelPatched(t *testing.T) {

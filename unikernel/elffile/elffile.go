@@ -231,31 +231,39 @@ func (f *File) Memory(at, size uint64) []byte {
 	return nil
 }
 
-// HasNote says whether a segment of notes has one of an owner and a type. Notes
-// of more than 64 KiB are an ErrFormat, segments that are cut off ErrTruncated.
+// HasNote says whether a segment of notes has one of an owner and a type, with the errors
+// of Note.
 func (f *File) HasNote(owner string, kind uint32) (bool, error) {
+	_, ok, err := f.Note(owner, kind)
+	return ok, err
+}
+
+// Note returns the description of the first note of an owner and a type; nothing of one
+// that is cut off. Notes of more than 64 KiB are an ErrFormat, segments that are cut
+// off ErrTruncated.
+func (f *File) Note(owner string, kind uint32) (desc []byte, ok bool, err error) {
 	for _, p := range f.programs {
 		if p.kind != elf.PT_NOTE {
 			continue
 		}
 		if p.size > maxNotes {
-			return false, fmt.Errorf("%w: notes of %d bytes", ErrFormat, p.size)
+			return nil, false, fmt.Errorf("%w: notes of %d bytes", ErrFormat, p.size)
 		}
 		b, err := f.read(p.offset, int(p.size))
 		if err != nil {
-			return false, err
+			return nil, false, err
 		}
-		if f.findNote(b, p.align, owner+"\x00", kind) {
-			return true, nil
+		if desc, ok := f.findNote(b, p.align, owner+"\x00", kind); ok {
+			return desc, true, nil
 		}
 	}
-	return false, nil
+	return nil, false, nil
 }
 
 // findNote looks for a note among those of one segment. Each is: lengths of
 // name and description, type, name, description, these two padded to 4 bytes,
 // or to 8 in a segment that is aligned so.
-func (f *File) findNote(notes []byte, align uint64, owner string, want uint32) bool {
+func (f *File) findNote(notes []byte, align uint64, owner string, want uint32) ([]byte, bool) {
 	pad := uint64(4)
 	if align == 8 {
 		pad = 8
@@ -263,17 +271,21 @@ func (f *File) findNote(notes []byte, align uint64, owner string, want uint32) b
 	up := func(n uint64) uint64 { return (n + pad - 1) &^ (pad - 1) }
 	for len(notes) >= 12 {
 		name, desc, kind := uint64(f.Order.Uint32(notes)), uint64(f.Order.Uint32(notes[4:])), f.Order.Uint32(notes[8:])
-		end := 12 + up(name) + up(desc)
+		start := 12 + up(name)
+		end := start + up(desc)
 		if 12+name > uint64(len(notes)) {
-			return false
+			return nil, false
 		}
 		if kind == want && string(notes[12:12+name]) == owner {
-			return true
+			if start+desc > uint64(len(notes)) {
+				return nil, true
+			}
+			return notes[start : start+desc], true
 		}
 		if end > uint64(len(notes)) {
-			return false
+			return nil, false
 		}
 		notes = notes[end:]
 	}
-	return false
+	return nil, false
 }

@@ -20,9 +20,12 @@ const (
 	Linux
 )
 
+// BIOS is how a disk starts that boots by itself.
+const BIOS Protocol = -1
+
 // String returns the protocol's name.
 func (p Protocol) String() string {
-	return map[Protocol]string{PVH: "PVH", Multiboot: "multiboot", Linux: "Linux"}[p]
+	return map[Protocol]string{PVH: "PVH", Multiboot: "multiboot", Linux: "Linux", BIOS: "BIOS"}[p]
 }
 
 // What QEMU's x86_load_linux, load_multiboot and load_elf look for (7.2,
@@ -50,13 +53,40 @@ type kernel struct {
 	Protocol
 	multiboot multiboot     // of that protocol
 	image     *elffile.File // nil for what is none
+	kind      kind          // not of Detect
 }
 
 // Detect returns how the kernel in a file starts. The error says what else the file
 // is.
 func Detect(r io.ReaderAt) (Protocol, error) {
 	k, err := identify(r)
-	return k.Protocol, err
+	if err != nil {
+		return 0, err
+	}
+	return k.Protocol, nil
+}
+
+// recognise is identify, and says whose kernel it is.
+func recognise(r io.ReaderAt) (kernel, error) {
+	k, err := identify(r)
+	switch {
+	case err != nil:
+		return kernel{}, err
+	case k.Protocol == Linux:
+		k.kind = linuxKind
+	default:
+		k.kind, err = kindOf(r, k.image)
+	}
+	return k, err
+}
+
+// Describe says in a few words how a kernel starts and whose it is: "multiboot, Solo5".
+func Describe(r io.ReaderAt) (string, error) {
+	k, err := recognise(r)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s, %s", k.Protocol, k.kind), nil
 }
 
 // identify looks at a file in the order in which QEMU finds out.
@@ -75,10 +105,7 @@ func identify(r io.ReaderAt) (kernel, error) {
 		return kernel{}, err
 	}
 	if m, ok := findMultiboot(head); ok {
-		if err := m.check(image); err != nil {
-			return kernel{}, err
-		}
-		return kernel{Multiboot, m, image}, nil
+		return kernel{Protocol: Multiboot, multiboot: m, image: image}, m.check(image)
 	}
 	if errors.Is(err, elffile.ErrTruncated) {
 		return kernel{}, errTruncated
@@ -86,10 +113,10 @@ func identify(r io.ReaderAt) (kernel, error) {
 	if image == nil {
 		return kernel{}, fmt.Errorf("it is %s; %s", other(head), wanted)
 	}
-	if err := checkPVH(image, head); err != nil {
+	if err := checkSolo5(image); err != nil {
 		return kernel{}, err
 	}
-	return kernel{Protocol: PVH, image: image}, nil
+	return kernel{Protocol: PVH, image: image}, checkPVH(image, head)
 }
 
 // checkPVH refuses an ELF file that is no PVH kernel.

@@ -10,6 +10,7 @@
 //	multiboot  version 1: a 32-bit ELF file, or any file whose header says
 //	           where to load it, if only it says so in its flags
 //	Linux      a bzImage
+//	BIOS       a disk, where no kernel is named
 //
 // Without a machine type in the configuration the first boots on microvm (devices
 // behind virtio-mmio, described by ACPI), the second on pc (virtio behind PCI
@@ -32,7 +33,8 @@
 // standard input is at its end. Its exit status:
 //
 //	0        the guest shut down or reset its machine
-//	0–127    what it wrote to QEMU's isa-debug-exit device, at I/O port 0x501
+//	0–127    what it wrote to QEMU's isa-debug-exit device, at I/O port 0x501,
+//	         or what that means for a kernel of its kind, see kinds and report
 //	255      the guest's kernel reported a panic (QEMU's pvpanic)
 //	137      SIGKILL, or the end of QEMU by itself
 //

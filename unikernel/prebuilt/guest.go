@@ -1,6 +1,7 @@
 package prebuilt
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -29,7 +30,23 @@ type Config struct {
 	Cmdline string
 	// Machine is QEMU's machine type; empty means MachineAuto.
 	Machine string
+	// Exit says what becomes of statuses that the guest writes to isa-debug-exit:
+	// ExitAuto (or empty), ExitRaw, ExitIgnore, or pairs, see parseStatuses.
+	Exit string
+	// Virtio is which virtio the devices speak: VirtioModern, VirtioLegacy, else what
+	// both kinds of drivers know, or modern where there is no such thing.
+	Virtio string
+	// RNG is RNGOn or RNGOff for a source of randomness, else by the kernel's kind.
+	RNG string
 }
+
+// Values of Config.Virtio and Config.RNG.
+const (
+	VirtioModern = "modern"
+	VirtioLegacy = "legacy"
+	RNGOn        = "on"
+	RNGOff       = "off"
+)
 
 // Guest is the guest "image", of one container.
 type Guest struct {
@@ -61,6 +78,9 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 	if _, err := g.Cmdline(app); err != nil {
 		return unikernel.Plan{}, err
 	}
+	if _, _, err := g.exits(); err != nil {
+		return unikernel.Plan{}, err
+	}
 	plan := unikernel.Plan{
 		Boot: unikernel.Boot{Resources: r}, Without: append(watch.Without(app.Spec), exposed(g.cfg.Cmdline, app.Spec)...),
 		Image: &unikernel.ImageBoot{
@@ -79,16 +99,17 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 // Complete implements unikernel.ImageBoot. A file that no machine boots is
 // unikernel.ErrInvalid.
 func (g *Guest) Complete(file io.ReaderAt, size int64, path string) (unikernel.ImageKernel, error) {
-	k, err := identify(file)
+	k, err := g.recognise(file)
 	if err != nil {
-		return unikernel.ImageKernel{}, fmt.Errorf("%w: the image's kernel %s: %w", unikernel.ErrInvalid, g.cfg.Kernel, err)
+		return unikernel.ImageKernel{}, err
 	}
 	knowing := &Guest{cfg: g.cfg, kernel: k}
-	boots := unikernel.ImageKernel{
-		Guest: knowing, Machine: g.cfg.Machine, Board: unikernel.Board{BIOS: k.Protocol != Linux, DebugExit: true},
-	}
+	boots := unikernel.ImageKernel{Guest: knowing, Machine: g.cfg.Machine}
 	if boots.Machine == "" || boots.Machine == MachineAuto {
-		boots.Machine = machines[k.Protocol]
+		boots.Machine = cmp.Or(k.kind.machine, machines[k.Protocol])
+	}
+	if boots.Board, err = knowing.board(); err != nil {
+		return unikernel.ImageKernel{}, err
 	}
 	if k.Protocol == Multiboot {
 		patch, ok := k.multiboot.patch(k.image, size, path)
@@ -97,6 +118,39 @@ func (g *Guest) Complete(file io.ReaderAt, size int64, path string) (unikernel.I
 		}
 	}
 	return boots, nil
+}
+
+// recognise looks at the file that boots.
+func (g *Guest) recognise(file io.ReaderAt) (kernel, error) {
+	if g.cfg.Kernel == "" {
+		k, err := kindOf(file, nil)
+		return kernel{Protocol: BIOS, kind: k}, err
+	}
+	k, err := recognise(file)
+	if err != nil {
+		return k, fmt.Errorf("%w: the image's kernel %s: %w", unikernel.ErrInvalid, g.cfg.Kernel, err)
+	}
+	return k, nil
+}
+
+// board is what the kernel finds: a PC as it ever was, but for what is known to be in its
+// way.
+func (g *Guest) board() (unikernel.Board, error) {
+	_, device, err := g.exits()
+	b := unikernel.Board{BIOS: g.kernel.Protocol != Linux, DebugExit: device, HPET: true, NoMWAIT: true, NoRandom: !g.kernel.kind.random}
+	switch g.cfg.RNG {
+	case RNGOn:
+		b.NoRandom = false
+	case RNGOff:
+		b.NoRandom = true
+	}
+	switch g.cfg.Virtio {
+	case VirtioModern:
+		b.Virtio = unikernel.VirtioModern
+	case VirtioLegacy:
+		b.Virtio = unikernel.VirtioLegacy
+	}
+	return b, err
 }
 
 // exposed says what a command line shows: it is QEMU's as well.
@@ -108,7 +162,7 @@ func exposed(cmdline string, s *specs.Spec) []string {
 }
 
 // machines are the types on which kernels find what they expect.
-var machines = map[Protocol]string{PVH: "microvm", Multiboot: "pc", Linux: "q35"}
+var machines = map[Protocol]string{PVH: "microvm", Multiboot: "pc", Linux: "q35", BIOS: "pc"}
 
 // Prepare implements unikernel.Guest.
 func (g *Guest) Prepare(app unikernel.App) (unikernel.Prepared, error) {
@@ -122,6 +176,9 @@ func (g *Guest) Prepare(app unikernel.App) (unikernel.Prepared, error) {
 // specification 0.6.96, 3.3: as boot loaders write it): where the template does not
 // begin with it, it comes before that.
 func (g *Guest) Cmdline(app unikernel.App) ([]string, error) {
+	if g.cfg.Kernel == "" {
+		return nil, nil // the disk's own
+	}
 	words, err := Template(g.cfg.Cmdline).Words(app)
 	if err != nil || g.kernel.Protocol != Multiboot || Template(g.cfg.Cmdline).named() && len(app.Spec.Process.Args) > 0 {
 		return words, err
@@ -141,19 +198,19 @@ func (g *Guest) Connect(_ context.Context, m unikernel.Booted) (unikernel.Sessio
 
 // Watch returns the session of a machine that runs.
 func (g *Guest) Watch(m unikernel.Watched) unikernel.Session {
-	return watch.New(watch.Guest{Refuse: refuse, Exit: exit}, m)
-}
-
-// exit returns the container's status, see the package's comment. For an end
-// that is no guest's doing the watcher of the machine has the status.
-func exit(end unikernel.End, _ unikernel.Watched) (uint32, error) {
-	switch end.Reason {
-	case unikernel.EndShutdown:
-		return 0, nil
-	case unikernel.EndExited:
-		return end.Status, nil
+	how := watch.Guest{Refuse: refuse, Exit: g.exit}
+	if reports := g.kernel.kind.reports; len(reports) > 0 && cmp.Or(g.cfg.Exit, ExitAuto) == ExitAuto {
+		l := newListener(reports)
+		how.Output = l.to
+		how.Exit = func(end unikernel.End, m unikernel.Watched) (uint32, error) {
+			status, err := g.exit(end, m)
+			if said, ok := l.last(); ok && err == nil {
+				status = said
+			}
+			return status, err
+		}
 	}
-	return 0, fmt.Errorf("%w: %s %s", unikernel.ErrUnavailable, end.Reason, end.Detail)
+	return watch.New(how, m)
 }
 
 // refuse is the error about what this guest does not have.
@@ -164,9 +221,15 @@ func refuse(what string) error {
 
 // check refuses what this guest cannot honour.
 func (g *Guest) check(s *specs.Spec) error {
-	if g.cfg.Kernel == "" {
-		return fmt.Errorf("%w: the guest %q boots a kernel of the container's image, and none is named: add the annotation io.containerd.uni.kernel=/PATH/IN/IMAGE, or set image.kernel in the configuration",
+	switch alone := g.cfg.Kernel == ""; {
+	case alone && g.cfg.Disk == "":
+		return fmt.Errorf("%w: the guest %q boots a kernel of the container's image, or a disk, and none is named: add the annotation io.containerd.uni.kernel=/PATH/IN/IMAGE, have the image say so (/uni.json), or set image.kernel in the configuration",
 			unikernel.ErrInvalid, Name)
+	case alone && (g.cfg.Initrd != "" || g.cfg.Cmdline != ""):
+		return fmt.Errorf("%w: the disk %s boots by itself, and takes neither an initial RAM disk nor a command line: name the kernel (io.containerd.uni.kernel), or leave these out",
+			unikernel.ErrInvalid, g.cfg.Disk)
+	case alone && g.cfg.Machine == "microvm":
+		return fmt.Errorf("%w: the disk %s boots by a BIOS, which microvm has not: take pc or q35, or name the kernel (io.containerd.uni.kernel)", unikernel.ErrInvalid, g.cfg.Disk)
 	}
 	for _, p := range []string{g.cfg.Kernel, g.cfg.Initrd, g.cfg.Disk} {
 		if p != "" && !path.IsAbs(p) {

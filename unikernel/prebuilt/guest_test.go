@@ -51,12 +51,15 @@ func TestPlanRefuses(t *testing.T) {
 		want   error
 		text   string
 	}{
-		"no kernel":  {func(_ *unikernel.App, c *Config) { c.Kernel = "" }, invalid, "io.containerd.uni.kernel"},
-		"relative":   {func(_ *unikernel.App, c *Config) { c.Initrd = "i" }, invalid, "absolute"},
-		"template":   {func(_ *unikernel.App, c *Config) { c.Cmdline = "{x}" }, invalid, "placeholder"},
-		"device":     {func(a *unikernel.App, _ *Config) { a.Spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/fuse"}} }, no, "/dev/fuse"},
-		"terminal":   {func(a *unikernel.App, _ *Config) { a.Spec.Process.Terminal = true }, no, `"linux"`},
-		"bind mount": {func(a *unikernel.App, _ *Config) { a.Spec.Mounts = []specs.Mount{{Destination: "/data", Type: "bind"}} }, no, "/data"},
+		"no kernel":   {func(_ *unikernel.App, c *Config) { c.Kernel = "" }, invalid, "io.containerd.uni.kernel"},
+		"neither":     {func(_ *unikernel.App, c *Config) { c.Kernel = "" }, invalid, "/uni.json"},
+		"disk's line": {func(_ *unikernel.App, c *Config) { *c = Config{Disk: "/d", Cmdline: "x"} }, invalid, "/d boots by itself"},
+		"disk's type": {func(_ *unikernel.App, c *Config) { *c = Config{Disk: "/d", Machine: "microvm"} }, invalid, "take pc or q35"},
+		"relative":    {func(_ *unikernel.App, c *Config) { c.Initrd = "i" }, invalid, "absolute"},
+		"template":    {func(_ *unikernel.App, c *Config) { c.Cmdline = "{x}" }, invalid, "placeholder"},
+		"device":      {func(a *unikernel.App, _ *Config) { a.Spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/fuse"}} }, no, "/dev/fuse"},
+		"terminal":    {func(a *unikernel.App, _ *Config) { a.Spec.Process.Terminal = true }, no, `"linux"`},
+		"bind mount":  {func(a *unikernel.App, _ *Config) { a.Spec.Mounts = []specs.Mount{{Destination: "/data", Type: "bind"}} }, no, "/data"},
 		"bind by option": {func(a *unikernel.App, _ *Config) {
 			a.Spec.Mounts = []specs.Mount{{Destination: "/data", Options: []string{"rbind"}}}
 		}, no, "/data"},
@@ -84,16 +87,35 @@ func TestComplete(t *testing.T) {
 		"PVH":       {elf64(uint16(elf.EM_X86_64), pvh...), "", "microvm", true, false},
 		"multiboot": {placed(false), "auto", "pc", true, true},
 		"Linux":     {file("", map[int]uint32{0x202: 0x53726448}), "auto", "q35", false, false},
+		"OSv":       {append(elf64(uint16(elf.EM_X86_64), pvh...), "OSv v1"...), "auto", "q35", true, false},
 		"named":     {elf64(uint16(elf.EM_X86_64), pvh...), "q35", "q35", true, false},
 	} {
 		got, err := New(Config{Kernel: "/k", Machine: tt.machine}).Complete(bytes.NewReader(tt.kernel), int64(len(tt.kernel)), "/host/kernel")
-		if want := (unikernel.Board{BIOS: tt.bios, DebugExit: true}); err != nil || got.Machine != tt.want || got.Board != want || (got.Patch != nil) != tt.patched || len(got.Without) > 0 {
+		if want := (unikernel.Board{BIOS: tt.bios, DebugExit: true, HPET: true, NoMWAIT: true}); err != nil || got.Machine != tt.want || got.Board != want || (got.Patch != nil) != tt.patched || len(got.Without) > 0 {
 			t.Errorf("%s: got %+v, %v", name, got, err)
 		}
 	}
 	_, err := New(Config{Kernel: "/boot/k"}).Complete(strings.NewReader("#!/bin/sh"), 9, "/host/kernel")
 	if !errors.Is(err, unikernel.ErrInvalid) || !strings.Contains(err.Error(), "/boot/k: it is a script") {
 		t.Errorf("a script: %v", err)
+	}
+}
+
+// TestDiskAlone: it boots by the BIOS, without a command line.
+func TestDiskAlone(t *testing.T) {
+	g := New(Config{Disk: "/d"})
+	plan, err := g.Plan(app("x"), size)
+	if err != nil || len(plan.Disks) != 1 || plan.Image.Disk != "/d" || plan.Image.Kernel != "" {
+		t.Fatalf("%+v, %v", plan, err)
+	}
+	for data, machine := range map[string]string{"a boot sector": "pc", "OSv v0.57": "q35"} {
+		k, err := plan.Image.Complete(strings.NewReader(data), int64(len(data)), "")
+		if err != nil || k.Machine != machine || !k.Board.BIOS || k.Patch != nil {
+			t.Errorf("%s: %+v, %v", data, k, err)
+		}
+		if told, err := k.Guest.Prepare(app("x")); err != nil || len(told.Cmdline) > 0 {
+			t.Errorf("%s: %+v, %v", data, told, err)
+		}
 	}
 }
 
@@ -135,7 +157,7 @@ func TestExit(t *testing.T) {
 		{unikernel.End{Reason: unikernel.EndPanicked}, 0, unikernel.ErrUnavailable},
 		{unikernel.End{Reason: unikernel.EndFailed}, 0, unikernel.ErrUnavailable},
 	} {
-		if got, err := exit(tt.end, nil); got != tt.want || !errors.Is(err, tt.err) {
+		if got, err := New(Config{}).exit(tt.end, nil); got != tt.want || !errors.Is(err, tt.err) {
 			t.Errorf("%s: %d, %v", tt.end.Reason, got, err)
 		}
 	}
