@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 
 	"containerd-shim-uni/unikernel"
@@ -31,6 +32,11 @@ type Limits struct {
 type Group struct {
 	hier hierarchy
 	path string
+	// scope says that it is systemd's. Its limits are those of a scope that begins
+	// with its first process; guarded by mu.
+	scope  bool
+	mu     sync.Mutex
+	limits *Limits
 }
 
 // hierarchy is one version of cgroups.
@@ -60,36 +66,54 @@ func detect() hierarchy {
 	return legacy{}
 }
 
-// Create makes the cgroup at path, as Path returned it, with its limits. The
-// file record, whose directory exists, is written first: Remove needs nothing
-// else. A cgroup that exists gets the limits too, and will not be removed.
-func Create(record, path string, limits Limits) (*Group, error) {
-	return create(detect(), record, path, limits)
+// Create makes a cgroup with its limits. The file record, whose directory exists, is
+// written first: Remove needs nothing else. A cgroup that exists gets the limits too,
+// and will not be removed.
+func Create(record string, at Place, limits Limits) (*Group, error) {
+	return create(detect(), record, at, limits)
 }
 
-func create(hier hierarchy, record, path string, limits Limits) (*Group, error) {
-	g := &Group{hier: hier, path: path}
-	if hier.exists(path) {
-		if err := hier.update(path, resources(limits)); err != nil && !unusable(err) {
-			return nil, fmt.Errorf("limits of cgroup %s: %w", path, err)
+func create(hier hierarchy, record string, at Place, limits Limits) (*Group, error) {
+	g := &Group{hier: hier, path: at.Path, scope: at.Scope && managed()}
+	if hier.exists(at.Path) {
+		if err := g.update(limits); err != nil && !unusable(err) {
+			return nil, fmt.Errorf("limits of cgroup %s: %w", at.Path, err)
 		} else if err != nil {
-			log.L.WithError(err).WithField("cgroup", path).Warn("limit of the cgroup is not in force")
+			log.L.WithError(err).WithField("cgroup", at.Path).Warn("limit of the cgroup is not in force")
 		}
 		return g, nil
 	}
-	if err := os.WriteFile(record, []byte(path), 0o600); err != nil {
+	content := at.Path
+	if g.scope {
+		content += "\n" + scopeWord
+		g.limits = &limits
+	}
+	if err := os.WriteFile(record, []byte(content), 0o600); err != nil {
 		return nil, fmt.Errorf("record cgroup: %w", err)
 	}
-	var err error
-	exclusive(hier.roots(), func() {
-		missing := missingParents(hier.roots(), path)
-		err = hier.create(path, resources(limits))
+	if g.scope {
+		return g, nil
+	}
+	if err := g.make(limits); err != nil {
+		return nil, errors.Join(err, remove(hier, record))
+	}
+	return g, nil
+}
+
+// scopeWord is the second line of the record of a scope.
+const scopeWord = "scope"
+
+// make makes the directories, as far as they are not there.
+func (g *Group) make(limits Limits) (err error) {
+	exclusive(g.hier.roots(), func() {
+		missing := missingParents(g.hier.roots(), g.path)
+		err = g.hier.create(g.path, resources(limits))
 		markParents(missing)
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("create cgroup %s: %w", path, err), remove(hier, record))
+		return fmt.Errorf("create cgroup %s: %w", g.path, err)
 	}
-	return g, nil
+	return nil
 }
 
 // Join moves a process into a cgroup that exists: wholly, whichever controllers
@@ -114,16 +138,20 @@ func join(hier hierarchy, path string, pid int) error {
 func Remove(record string) error { return remove(detect(), record) }
 
 func remove(hier hierarchy, record string) error {
-	path, err := os.ReadFile(record)
+	content, err := os.ReadFile(record)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if name := strings.TrimSpace(string(path)); filepath.IsAbs(name) && name != "/" {
+	name, word, _ := strings.Cut(strings.TrimSpace(string(content)), "\n")
+	if filepath.IsAbs(name) && name != "/" {
 		if err := hier.kill(name); err != nil {
 			return fmt.Errorf("kill processes of cgroup %s: %w", name, err)
+		}
+		if word == scopeWord && hier.exists(name) {
+			stopScope(name)
 		}
 		if err := hier.remove(name); err != nil {
 			return fmt.Errorf("remove cgroup %s: %w", name, err)
@@ -138,6 +166,9 @@ func (g *Group) Path() string { return g.path }
 
 // Add moves processes into the cgroup.
 func (g *Group) Add(pids ...int) error {
+	if err := g.begin(pids); err != nil {
+		return err
+	}
 	for _, pid := range pids {
 		if err := g.hier.add(g.path, pid); err != nil {
 			return fmt.Errorf("move process %d to cgroup %s: %w", pid, g.path, err)
@@ -146,12 +177,38 @@ func (g *Group) Add(pids ...int) error {
 	return nil
 }
 
+// begin makes a scope that is not there yet. What systemd has no tree for, as most
+// with version 1, is made beside it. Without systemd's help it is a cgroup like others.
+func (g *Group) begin(pids []int) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.limits == nil || len(pids) == 0 {
+		return nil
+	}
+	if err := startScope(g.hier, g.path, *g.limits, pids); err != nil {
+		log.L.WithError(err).WithField("cgroup", g.path).Warn("the cgroup is none of systemd's, which may take controllers from it")
+		g.scope = false
+	}
+	if err := g.make(*g.limits); err != nil {
+		return err
+	}
+	g.limits = nil
+	return nil
+}
+
 // Update changes the limits of CPU.
 func (g *Group) Update(cpu *specs.LinuxCPU) error {
-	if err := g.hier.update(g.path, resources(Limits{CPU: cpu})); err != nil {
+	if err := g.update(Limits{CPU: cpu}); err != nil {
 		return fmt.Errorf("update cgroup %s: %w", g.path, err)
 	}
 	return nil
+}
+
+func (g *Group) update(limits Limits) error {
+	if g.scope {
+		setScope(g.hier, g.path, limits)
+	}
+	return g.hier.update(g.path, resources(limits))
 }
 
 // Stats returns the cgroup's metrics in containerd's type for the version in

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"containerd-shim-uni/unikernel"
@@ -29,13 +30,13 @@ func TestPath(t *testing.T) {
 		"/kubepods/pod1:x:y":           "/kubepods/pod1:x:y",
 		"kubepods-pod1.slice:cri:0123": "/kubepods.slice/kubepods-pod1.slice/cri-0123.scope",
 	} {
-		if got, err := Path(in, "ns", "c"); err != nil || got != want {
-			t.Errorf("%q: %q, %v; want %q", in, got, err, want)
+		if got, err := PlaceOf(in, "ns", "c"); err != nil || got.Path != want || got.Scope != strings.HasSuffix(want, ".scope") {
+			t.Errorf("%q: %+v, %v; want %q", in, got, err, want)
 		}
 	}
 	for _, in := range []string{"/", "//", "/../x", "/a/../..", "a:b:c", "a.slice:p:", "a--b.slice:p:n", "a.slice:p:x/y"} {
-		if got, err := Path(in, "ns", "c"); !errors.Is(err, unikernel.ErrInvalid) {
-			t.Errorf("%q: %q, %v", in, got, err)
+		if got, err := PlaceOf(in, "ns", "c"); !errors.Is(err, unikernel.ErrInvalid) {
+			t.Errorf("%q: %+v, %v", in, got, err)
 		}
 	}
 }
@@ -88,7 +89,7 @@ func (f *fakeHierarchy) remove(path string) error {
 func TestCreateAndRemove(t *testing.T) {
 	f, record := newFake(), filepath.Join(t.TempDir(), "cgroup")
 	quota := int64(50_000)
-	g, err := create(f, record, "/ns/c", Limits{MemoryBytes: 1 << 20, CPU: &specs.LinuxCPU{Quota: &quota, RealtimeRuntime: &quota}})
+	g, err := create(f, record, Place{Path: "/ns/c"}, Limits{MemoryBytes: 1 << 20, CPU: &specs.LinuxCPU{Quota: &quota, RealtimeRuntime: &quota}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +129,7 @@ func TestJoin(t *testing.T) {
 func TestExistingIsNeverRemoved(t *testing.T) {
 	f, record := newFake(), filepath.Join(t.TempDir(), "cgroup")
 	f.groups["/theirs"] = &specs.LinuxResources{}
-	g, err := create(f, record, "/theirs", Limits{MemoryBytes: 1})
+	g, err := create(f, record, Place{Path: "/theirs"}, Limits{MemoryBytes: 1})
 	if err != nil || g.Path() != "/theirs" || *f.groups["/theirs"].Memory.Limit != 1 {
 		t.Errorf("%v, %v", g, err)
 	}
@@ -140,7 +141,7 @@ func TestExistingIsNeverRemoved(t *testing.T) {
 func TestFailedCreateLeavesNothing(t *testing.T) {
 	f, record := newFake(), filepath.Join(t.TempDir(), "cgroup")
 	f.createErr = errors.New("no")
-	if _, err := create(f, record, "/ns/c", Limits{}); !errors.Is(err, f.createErr) {
+	if _, err := create(f, record, Place{Path: "/ns/c"}, Limits{}); !errors.Is(err, f.createErr) {
 		t.Errorf("error %v", err)
 	}
 	if _, err := os.Stat(record); len(f.groups) > 0 || !errors.Is(err, os.ErrNotExist) {

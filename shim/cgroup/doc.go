@@ -13,4 +13,8 @@
 // the container's state says which one is ours, so a later process can delete
 // it without knowing anything else. Cgroups above it that were made for it go
 // when they are empty.
+//
+// Where systemd runs, a path of its form (slice:prefix:name) is a transient scope that
+// systemd makes and delegates, and knows the limits of. Where it does not answer, the
+// same path is made like any other, and the log says so.
 package cgroup

@@ -9,16 +9,33 @@ import (
 	"containerd-shim-uni/unikernel"
 )
 
-// Path returns the path below the cgroup file system that a specification's
-// cgroupsPath means: a plain path, or systemd's "slice:prefix:name". An empty
-// one means /namespace/id, which is also what ctr asks for.
-func Path(cgroupsPath, namespace, id string) (string, error) {
-	if cgroupsPath == "" {
-		return "/" + namespace + "/" + id, nil
-	}
+// Place is where a container's cgroup is, or is to be.
+type Place struct {
+	// Path is below the cgroup file system.
+	Path string
+	// Scope says that it is a unit of systemd's, where that runs: the scope of the
+	// path's last name, in the slice of the one before.
+	Scope bool
+}
+
+// PlaceOf returns the place that a specification's cgroupsPath means: a plain path,
+// or systemd's "slice:prefix:name". An empty one means /namespace/id, which is also
+// what ctr asks for.
+func PlaceOf(cgroupsPath, namespace, id string) (Place, error) {
 	parts := strings.Split(cgroupsPath, ":")
 	if len(parts) == 3 && !strings.Contains(parts[0], "/") {
-		return systemdPath(parts[0], parts[1], parts[2])
+		path, err := systemdPath(parts[0], parts[1], parts[2])
+		return Place{Path: path, Scope: strings.HasSuffix(path, scopeSuffix)}, err
+	}
+	path, err := plainPath(cgroupsPath, namespace, id)
+	return Place{Path: path}, err
+}
+
+const scopeSuffix = ".scope"
+
+func plainPath(cgroupsPath, namespace, id string) (string, error) {
+	if cgroupsPath == "" {
+		return "/" + namespace + "/" + id, nil
 	}
 	if slices.Contains(strings.Split(cgroupsPath, "/"), "..") {
 		return "", fmt.Errorf("cgroupsPath %q: %w: it must not hold \"..\"", cgroupsPath, unikernel.ErrInvalid)
@@ -53,7 +70,7 @@ func systemdPath(slice, prefix, name string) (string, error) {
 	}
 	unit := name
 	if !strings.HasSuffix(name, ".slice") {
-		unit = name + ".scope"
+		unit = name + scopeSuffix
 		if prefix != "" {
 			unit = prefix + "-" + unit
 		}

@@ -47,7 +47,7 @@ func TestUnified(t *testing.T) {
 	record := filepath.Join(t.TempDir(), "cgroup")
 	t.Cleanup(func() { _ = os.Remove(u.dir(filepath.Dir(path))) }) // the parent is a client's, and stays
 	quota, period := int64(50_000), uint64(100_000)
-	g, err := create(u, record, path, Limits{MemoryBytes: 64 << 20, CPU: &specs.LinuxCPU{Quota: &quota, Period: &period}})
+	g, err := create(u, record, Place{Path: path}, Limits{MemoryBytes: 64 << 20, CPU: &specs.LinuxCPU{Quota: &quota, Period: &period}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestUnifiedUpdates(t *testing.T) {
 	u, controllers := mountedUnified(t)
 	path := fmt.Sprintf("/uni-test-%d-update", os.Getpid())
 	record := filepath.Join(t.TempDir(), "cgroup")
-	g, err := create(u, record, path, Limits{})
+	g, err := create(u, record, Place{Path: path}, Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}

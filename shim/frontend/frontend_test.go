@@ -73,7 +73,7 @@ func (h *fakeHost) Declared(cfg config.Config, _ *specs.Spec, _ unikernel.Rootfs
 func (h *fakeHost) Guest(config.Config, bool) (unikernel.Guest, error) {
 	return nil, errNoParts
 }
-func (h *fakeHost) Cgroup(string, string, cgroup.Limits) (sandbox.Group, error) {
+func (h *fakeHost) Cgroup(string, cgroup.Place, cgroup.Limits) (sandbox.Group, error) {
 	return nil, errNoParts
 }
 func (h *fakeHost) Networks(config.Config) sandbox.Networks { return fakeNetworks{} }

@@ -94,11 +94,11 @@ func (s *Sandbox) Prepare(ctx context.Context, fill func(ctx context.Context, pi
 }
 
 func (s *Sandbox) makeGroup() error {
-	path, err := cgroup.Path(s.spec.CgroupsPath, s.names.Namespace, s.names.ID)
+	at, err := cgroup.PlaceOf(s.spec.CgroupsPath, s.names.Namespace, s.names.ID)
 	if err != nil {
 		return err
 	}
-	s.group, err = s.host.Cgroup(s.names.cgroupRecord(), path, cgroup.Limits{
+	s.group, err = s.host.Cgroup(s.names.cgroupRecord(), at, cgroup.Limits{
 		MemoryBytes: int64(s.spec.Size.MemoryMiB+s.spec.Config.Machine.OverheadMiB) * mib,
 		CPU:         s.spec.CPU,
 	})

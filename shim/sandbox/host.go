@@ -88,7 +88,6 @@ type Group interface {
 type Host interface {
 	Machines(context.Context, config.Config) (Machines, error)
 	Networks(config.Config) Networks
-	// Cgroup makes the cgroup at path, as cgroup.Path returned it, with a record
-	// by which cgroup.Remove finds it.
-	Cgroup(record, path string, limits cgroup.Limits) (Group, error)
+	// Cgroup makes a cgroup with a record by which cgroup.Remove finds it.
+	Cgroup(record string, at cgroup.Place, limits cgroup.Limits) (Group, error)
 }

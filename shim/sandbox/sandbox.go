@@ -32,7 +32,7 @@ type Spec struct {
 	// NetNS is the path of the network namespace it joins; empty for one of its
 	// own.
 	NetNS string
-	// CgroupsPath is the specification's, see cgroup.Path. CPU are its limits, or
+	// CgroupsPath is the specification's, see cgroup.PlaceOf. CPU are its limits, or
 	// nil.
 	CgroupsPath string
 	CPU         *specs.LinuxCPU

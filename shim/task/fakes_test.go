@@ -72,7 +72,7 @@ func (h *fakeHost) Guest(cfg config.Config, _ bool) (unikernel.Guest, error) {
 	return h.guest, nil
 }
 func (h *fakeHost) Networks(config.Config) sandbox.Networks { return h.networks }
-func (h *fakeHost) Cgroup(record, path string, _ cgroup.Limits) (sandbox.Group, error) {
+func (h *fakeHost) Cgroup(record string, at cgroup.Place, _ cgroup.Limits) (sandbox.Group, error) {
 	return &h.group, h.cgroupErr
 }
 

@@ -68,9 +68,9 @@ func abovePod(spec *specs.Spec, names Names) (cgroup.Bounds, error) {
 	if cgroupsPath(spec) == "" {
 		return cgroup.Bounds{}, nil
 	}
-	path, err := cgroup.Path(cgroupsPath(spec), names.Namespace, names.ID)
+	at, err := cgroup.PlaceOf(cgroupsPath(spec), names.Namespace, names.ID)
 	if err != nil {
 		return cgroup.Bounds{}, err
 	}
-	return cgroup.Above(path), nil
+	return cgroup.Above(at.Path), nil
 }

@@ -129,8 +129,8 @@ func resolve(dir string) string {
 }
 
 // Cgroup implements sandbox.Host.
-func (h *host) Cgroup(record, path string, limits cgroup.Limits) (sandbox.Group, error) {
-	return cgroup.Create(record, path, limits)
+func (h *host) Cgroup(record string, at cgroup.Place, limits cgroup.Limits) (sandbox.Group, error) {
+	return cgroup.Create(record, at, limits)
 }
 
 // Networks implements sandbox.Host.
