@@ -34,6 +34,7 @@ guest: go deps ## build the guest's kernel (once, about five minutes) and its PI
 	@unikernel/linux/kernel/build.sh $(OUT)/guest
 	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w" -o $(OUT)/guest/uni-init ./unikernel/linux/cmd/uni-init
 	@go run -buildvcs=false ./unikernel/linux/cmd/mkinitrd -o $(OUT)/guest/initrd.img $(OUT)/guest/uni-init
+	@VERSION="$(VERSION)" deploy/record.sh $(OUT)/guest
 
 peers: go deps
 	@integration/peers.sh

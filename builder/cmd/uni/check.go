@@ -56,6 +56,7 @@ var checks = []struct {
 	{"pods", checkPods},
 	{"kernel", checkKernel},
 	{"initrd", checkInitrd},
+	{"source", checkSource},
 	{"nanos", checkNanos},
 	{"mke2fs", checkMke2fs},
 	{"virtiofsd", checkVirtiofsd},

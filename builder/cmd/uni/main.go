@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(checkCommand(&configPath), cacheCommand(load), kernelCommand(load), configCommand(&configPath), versionCommand(),
+	root.AddCommand(checkCommand(&configPath), cacheCommand(load), kernelCommand(load), configCommand(&configPath), versionCommand(load),
 		psCommand(load), logsCommand(load), buildCommand(load), inspectCommand(load), checkImageCommand(), pushCommand(), pullCommand())
 	return root.ExecuteContext(ctx)
 }
@@ -66,14 +66,4 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 func group(cmd *cobra.Command) {
 	cmd.Args = cobra.NoArgs
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-}
-
-func versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "uni", version)
-			return err
-		},
-	}
 }
