@@ -115,6 +115,9 @@ func (s *Store) recover(ctx context.Context, l unikernel.Layer) error {
 	if err != nil || !known.Unsaved {
 		return err
 	}
+	if written(l, known) {
+		s.opts.Log("%s: its container did not end as it should; what its machine had not written yet is missing", l.Upper)
+	}
 	return s.save(ctx, l)
 }
 

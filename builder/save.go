@@ -78,9 +78,6 @@ func (s *Store) readLayer(disk string, read func(*changes.Layer) error) error {
 	if err != nil {
 		return err
 	}
-	if c.Crashed() {
-		s.opts.Log("%s: its machine did not end as it should; what it had not written yet is missing", disk)
-	}
 	return read(c)
 }
 

@@ -344,9 +344,11 @@ func (d *Driver) watch(dom *domain, helpers []*process) error {
 	if vm == nil {
 		return fmt.Errorf("%w: QEMU ended at once", unikernel.ErrUnavailable)
 	}
+	monitor := heldMonitor(vm)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
+		_ = monitor.Close()
 		vm.close()
 		return fmt.Errorf("%w: the connection to libvirt is closed", unikernel.ErrUnavailable)
 	}
@@ -356,6 +358,7 @@ func (d *Driver) watch(dom *domain, helpers []*process) error {
 	go func() {
 		defer d.work.Done()
 		status, err := vm.wait()
+		_ = monitor.Close() // libvirt may know; there may be none
 		if err != nil {
 			return // Close
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	lv "libvirt.org/go/libvirt"
 
 	"containerd-shim-uni/unikernel"
 	"containerd-shim-uni/unikernel/machinetest"
@@ -123,6 +124,42 @@ func killed(t *testing.T, d *Driver) {
 	if end := ended(t, d, g.machine.Name, unikernel.EndFailed); end.Detail == "" {
 		t.Error("the end has no detail")
 	}
+}
+
+// TestQEMUMonitorHeld: libvirt is told that QEMU has ended when we are done with the
+// process, and not before.
+func TestQEMUMonitorHeld(t *testing.T) {
+	embedded(t, func(t *testing.T, d *Driver) {
+		g := newGuest(t, "uni-test--held", "microvm", "hang")
+		pids, _ := create(t, d, g)
+		qemu, err := openProcess(pids.VM)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer qemu.close()
+		held := heldMonitor(qemu)
+		if held == nil {
+			t.Fatal("no monitor was found")
+		}
+		defer held.Close()
+		if err := qemu.signal(unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		for unix.Kill(pids.VM, 0) == nil { // the driver reaps it
+			time.Sleep(time.Millisecond)
+		}
+		state, err := call(t.Context(), d, func(c *lv.Connect) (stateOf, error) { return ask(c, g.machine.Name) })
+		if err != nil || state.absent || state.state != lv.DOMAIN_PAUSED {
+			t.Errorf("libvirt was told already: %+v, %v", state, err)
+		}
+		if err := held.Close(); err != nil {
+			t.Fatal(err)
+		}
+		ended(t, d, g.machine.Name, unikernel.EndFailed)
+		if other := heldMonitor(qemu); other != nil {
+			t.Error("a process that is gone has a monitor")
+		}
+	})
 }
 
 func TestQEMUShare(t *testing.T) {

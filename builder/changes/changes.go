@@ -48,10 +48,6 @@ func Open(image *os.File) (*Layer, error) {
 	return &Layer{fs, image}, nil
 }
 
-// Crashed says that the machine which wrote the disk did not end as it should:
-// what it held in memory is missing.
-func (l *Layer) Crashed() bool { return l.fs.Replayed() }
-
 // Write makes dir, an empty directory, equal to the upper directory.
 func (l *Layer) Write(ctx context.Context, dir string) error { return l.carry(ctx, dir, false) }
 

@@ -145,7 +145,7 @@ func TestWriteGivesTheSame(t *testing.T) {
 	got := filepath.Join(t.TempDir(), "got")
 	must(t, os.Mkdir(got, 0o700), l.Write(t.Context(), got))
 	same(t, describe(t, got), describe(t, upper))
-	if l.Crashed() {
+	if l.fs.Replayed() {
 		t.Error("a fresh disk has crashed")
 	}
 	if _, err := unix.Lgetxattr(filepath.Join(got, "a"), "trusted.overlay.origin", nil); err == nil {
@@ -412,7 +412,7 @@ func TestCrashedDisk(t *testing.T) {
 	defer f.Close()
 	l, err := Open(f)
 	must(t, err)
-	if !l.Crashed() {
+	if !l.fs.Replayed() {
 		t.Error("the disk seems to have been unmounted")
 	}
 	got := filepath.Join(t.TempDir(), "got")

@@ -150,5 +150,5 @@ func readErrorOrNil(err error) error {
 	return nil
 }
 
-// Replayed says that the machine left its journal behind: it crashed.
+// Replayed says that the journal was played back: the file system was not unmounted.
 func (fs *FS) Replayed() bool { return fs.replay != nil }

@@ -31,7 +31,7 @@ const (
 )
 
 func main() {
-	only := flag.String("only", "", "measure this alone: hello, instructions, kvm, network or nanos")
+	only := flag.String("only", "", "measure this alone: hello, stages, instructions, kvm, network or nanos")
 	runs := flag.Int("runs", 10, "runs of each kind; the table shows medians")
 	flag.Parse()
 	if err := run(*runs, *only); err != nil {
@@ -81,6 +81,8 @@ func (b *bench) measure(ctx context.Context, runs int, only string) error {
 	case "":
 	case "hello":
 		return b.against(ctx, runs, &t)
+	case "stages":
+		return b.stages(ctx, runs, &t)
 	case "kvm":
 		return b.inside(ctx, &t)
 	case "instructions":
@@ -175,7 +177,7 @@ func (b *bench) images(ctx context.Context, dir, only string) error {
 	if err != nil {
 		return err
 	}
-	if only == "hello" {
+	if only == "hello" || only == "stages" {
 		return b.load(ctx, dir, image.Single(hello, program))
 	}
 	cache := b.cache

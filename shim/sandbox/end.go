@@ -110,13 +110,18 @@ func (s *Sandbox) Leave(id string) {
 	}
 }
 
+// errCrashed says why a guest is not asked.
+var errCrashed = errors.New("it did not report the container's exit")
+
 // Save ends the machine of an owner that has ended, so that nothing of what was
 // written is lost: with ask, after the guest has said that its disks are complete.
 func (s *Sandbox) Save(ask bool) {
+	err := errCrashed
 	if ask {
-		if err := s.askEnd(quiesceTimeout); err != nil {
-			s.log().WithError(err).Warn("the guest did not say that its disk is complete: what it wrote last may be missing")
-		}
+		err = s.askEnd(quiesceTimeout)
+	}
+	if err != nil {
+		s.log().WithError(err).Warn("the guest did not say that its disk is complete: what it wrote last may be missing")
 	}
 	s.Destroy()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"sync"
 
 	"containerd-shim-uni/unikernel/linux/wire"
@@ -191,13 +192,21 @@ func (c *container) release() error {
 	return c.group.remove()
 }
 
-// quiesce brings all that was written to the container's disk, and leaves its file
-// system as if it were unmounted. What writes from now on waits for ever.
+// quiesce brings all that was written to the container's disk. When its processes have
+// ended, nobody writes any more, and what is in the journal may stay there: who reads
+// the disk plays it back. Else its file system is left as if it were unmounted, and what
+// writes from now on waits for ever.
 func (c *container) quiesce() error {
+	c.s.mu.Lock()
+	over := c.over
+	c.s.mu.Unlock()
 	c.spaceMu.Lock()
 	defer c.spaceMu.Unlock()
 	if !c.mounted || c.sp.upper < 0 {
 		return nil
+	}
+	if over {
+		return os.NewSyscallError("syncfs", unix.Syncfs(c.sp.upper))
 	}
 	const fifreeze = 0xc0045877 // _IOWR('X', 119, int), see ioctl_fsfreeze(2)
 	if err := unix.IoctlSetInt(c.sp.upper, fifreeze, 0); err != nil && err != unix.EBUSY {
