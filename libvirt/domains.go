@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -368,15 +369,51 @@ func (d *Driver) watch(dom *domain, helpers []*process) error {
 	}()
 	go func() {
 		defer d.work.Done()
-		defer close(dom.helpless)
-		for _, h := range helpers {
-			if _, err := h.wait(); err != nil {
-				return // Close
-			}
-			reapGroup(d.ctx, h.group)
+		how, err := awaitAll(d.ctx, helpers)
+		close(dom.helpless)
+		if err == nil && len(helpers) > 0 {
+			d.bereave(dom, how)
 		}
 	}()
 	return nil
+}
+
+// awaitAll returns when processes have ended, how the first did, or with an error
+// after Close.
+func awaitAll(ctx context.Context, all []*process) (how string, err error) {
+	for i, p := range all {
+		status, err := p.wait()
+		if err != nil {
+			return "", err
+		}
+		if i == 0 {
+			how = status.text
+		}
+		reapGroup(ctx, p.group)
+	}
+	return how, nil
+}
+
+// bereavedTimeout is how long QEMU may be there without its helpers, which see its
+// end sooner than we do.
+const bereavedTimeout = 2 * time.Second
+
+// bereave ends a machine whose helpers have ended before it: the kernel of a guest
+// waits without end for files of which nobody tells it any more.
+func (d *Driver) bereave(dom *domain, how string) {
+	timer := time.NewTimer(bereavedTimeout)
+	defer timer.Stop()
+	select {
+	case <-dom.gone:
+		return
+	case <-dom.ended:
+		return
+	case <-d.ctx.Done():
+		return
+	case <-timer.C:
+	}
+	d.finish(dom, unikernel.End{Reason: unikernel.EndFailed, Detail: strings.TrimSuffix("virtiofsd, by which it shares directories, ended: "+how, ": ")})
+	_ = dom.vm.signal(unix.SIGKILL) // it may have ended meanwhile, and Destroy tries again
 }
 
 func (d *Driver) pids(dom *domain) unikernel.Pids {

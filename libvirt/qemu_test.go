@@ -184,6 +184,29 @@ func TestQEMUShare(t *testing.T) {
 	})
 }
 
+// A guest whose directories are gone would wait for them without end.
+func TestQEMUShareIsKilled(t *testing.T) {
+	embedded(t, func(t *testing.T, d *Driver) {
+		g := newGuest(t, "uni-test--alone", "microvm", "hang")
+		share := filepath.Join(g.dir, "share")
+		if err := os.Mkdir(share, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		g.machine.Share = &unikernel.Share{Source: share, Tag: "share"}
+		pids, console := run(t, d, g)
+		console.await(t, "init hang")
+		if err := unix.Kill(pids.Helpers[0], unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if end := ended(t, d, g.machine.Name, unikernel.EndFailed); !strings.Contains(end.Detail, "virtiofsd") {
+			t.Errorf("%+v", end)
+		}
+		if err := d.Destroy(t.Context(), g.machine.Name); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestQEMUPauseAndPowerButton(t *testing.T) {
 	onEachKind(t, "count", func(t *testing.T, d *Driver, g *guest) {
 		_, console := run(t, d, g)
