@@ -157,12 +157,30 @@ func (s *Sandbox) make(ctx context.Context, n unikernel.Network) (err error) {
 		return fmt.Errorf("create machine: %w", err)
 	}
 	s.took("machine", began)
-	s.vm.adopt(pids.VM)
+	s.adopt(pids)
 	if err := s.settle(pids, n); err != nil {
 		return err
 	}
 	s.attachConsole()
 	return nil
+}
+
+// adopt holds the processes of a machine, and no other's.
+func (s *Sandbox) adopt(pids unikernel.Pids) {
+	s.vm.adopt(pids.VM)
+	s.closeHelpers()
+	s.helpers = nil
+	for _, pid := range pids.Helpers {
+		p := noProcess()
+		p.adopt(pid)
+		s.helpers = append(s.helpers, p)
+	}
+}
+
+func (s *Sandbox) closeHelpers() {
+	for _, p := range s.helpers {
+		p.close()
+	}
 }
 
 // document describes the machine.
@@ -189,8 +207,8 @@ func (s *Sandbox) document(nics []unikernel.NIC) unikernel.Machine {
 
 // settle puts a paused machine where it belongs on the host.
 func (s *Sandbox) settle(pids unikernel.Pids, n unikernel.Network) error {
-	if err := s.vm.score(s.spec.OOMScoreAdj); err != nil {
-		s.log().WithError(err).Info("the hypervisor keeps the shim's out-of-memory score")
+	if adj := s.spec.OOMScoreAdj; adj != nil {
+		s.Score(*adj)
 	}
 	if err := s.group.Add(append([]int{s.standIn.Pid(), pids.VM}, pids.Helpers...)...); err != nil {
 		return err

@@ -166,6 +166,7 @@ func (s *Sandbox) shutDown() {
 		con.Close()
 	}
 	s.vm.close()
+	s.closeHelpers()
 }
 
 // Release is called by a member that has been deleted. With the owner the sandbox

@@ -91,14 +91,29 @@ func (p *process) wait(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	err = raw.Read(func(fd uintptr) bool {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		return n > 0 && err == nil
-	})
+	err = raw.Read(ended)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	return err
+}
+
+// ended says whether the process of a descriptor has.
+func ended(fd uintptr) bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	return n > 0 && err == nil
+}
+
+// hasEnded is false too where it cannot be told.
+func (p *process) hasEnded() (yes bool) {
+	file, err := p.held()
+	if err != nil {
+		return false
+	}
+	if raw, err := file.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { yes = ended(fd) })
+	}
+	return yes
 }
 
 // close gives the descriptor back. Who waits is woken.
@@ -111,16 +126,24 @@ func (p *process) close() {
 	}
 }
 
-// score sets how readily the kernel ends the hypervisor when the host's memory
-// runs out, as the specification asks for its process (proc(5),
-// oom_score_adj). Less than our own needs CAP_SYS_RESOURCE.
-func (p *process) score(adj *int) error {
-	if adj == nil {
+// score sets how readily the kernel ends the process when the host's memory runs
+// out, as the specification asks for its own (proc(5), oom_score_adj). Less than our
+// own needs CAP_SYS_RESOURCE. One that has ended is not an error.
+func (p *process) score(adj int) error {
+	file, err := os.OpenFile(fmt.Sprintf("/proc/%d/oom_score_adj", p.id()), os.O_WRONLY, 0)
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", p.id()), []byte(strconv.Itoa(*adj)), 0)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // it has ended; await will notice
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if p.hasEnded() { // the number may be another's
+		return nil
+	}
+	_, err = file.WriteString(strconv.Itoa(adj))
+	if errors.Is(err, unix.ESRCH) {
+		return nil
 	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,7 +37,7 @@ type Spec struct {
 	// nil.
 	CgroupsPath string
 	CPU         *specs.LinuxCPU
-	// OOMScoreAdj is for the hypervisor, see proc(5); nil leaves it the shim's.
+	// OOMScoreAdj is for the machine's processes, see proc(5); nil leaves it the shim's.
 	OOMScoreAdj *int
 }
 
@@ -60,6 +61,7 @@ type Sandbox struct {
 	hardware Hardware
 	network  unikernel.Network
 	vm       *process
+	helpers  []*process
 	standIn  *StandIn
 	hollow   bool // there is no machine
 
@@ -199,6 +201,17 @@ func (s *Sandbox) title() string { return s.names.Namespace + "/" + s.names.ID }
 
 // UpdateCPU changes the limits of CPU in force.
 func (s *Sandbox) UpdateCPU(cpu *specs.LinuxCPU) error { return s.group.Update(cpu) }
+
+// Score sets how readily the host's kernel ends the machine when memory runs out
+// there (proc(5), oom_score_adj).
+func (s *Sandbox) Score(adj int) {
+	for _, p := range append(slices.Clone(s.helpers), s.vm) {
+		if err := p.score(adj); err != nil {
+			s.log().WithError(err).Info("the machine keeps its out-of-memory score")
+			return
+		}
+	}
+}
 
 // Stats returns the metrics of the sandbox's cgroup, in containerd's type.
 func (s *Sandbox) Stats() (proto.Message, error) { return s.group.Stats() }

@@ -25,7 +25,7 @@ type keeper struct {
 var _ place = (*keeper)(nil)
 
 func newKeeper(c *Container) *keeper {
-	return &keeper{founder: founder{c}, pod: &pod{keeper: c, volumes: volume.NewSet(), members: map[*Container]bool{}}}
+	return &keeper{founder: founder{c}, pod: &pod{keeper: c, volumes: volume.NewSet(), members: map[*Container]bool{}, scores: map[*Container]int{}}}
 }
 
 // read implements place. What the specification mounts is for a program, or for all
@@ -48,8 +48,7 @@ func (k *keeper) read(cr *creation) error {
 	if spec.Linux != nil {
 		spec.Linux.Resources, spec.Linux.Devices = nil, nil
 	}
-	spec.Process.OOMScoreAdj = nil
-	return k.found(cr.host, size)
+	return k.found(cr.host, size) // its out-of-memory score holds until there are containers, see pod.score
 }
 
 // plan implements place.

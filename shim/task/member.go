@@ -248,6 +248,7 @@ func (m *member) takeOut(in unikernel.ContainerSession) {
 func (m *member) settle(bool) {
 	m.remove()
 	c := m.c
+	m.pod.leave(c)
 	if err := m.unplug(); err != nil {
 		c.log().WithError(err).Error("the container's disks stay with the pod's machine; what it wrote is not saved")
 		return

@@ -3,7 +3,9 @@ package task
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -60,6 +62,7 @@ type pod struct {
 	ending  bool
 	members map[*Container]bool
 	sole    *Container // has the network of a hollow pod
+	scores  map[*Container]int // of those that have not ended, see score
 }
 
 // admit takes in a container that is created, unless the pod ends.
@@ -70,7 +73,48 @@ func (p *pod) admit(c *Container) error {
 		return fmt.Errorf("container %s: pod %s is ending: %w", c.names.ID, p.keeper.names.ID, errdefs.ErrFailedPrecondition)
 	}
 	p.members[c] = true
+	if adj := c.app.Spec.Process.OOMScoreAdj; adj != nil {
+		p.scores[c] = *adj
+		p.score()
+	}
 	return nil
+}
+
+// leave is called when a container has ended.
+func (p *pod) leave(c *Container) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, scored := p.scores[c]; scored {
+		delete(p.scores, c)
+		p.score()
+	}
+}
+
+// score gives the machine the out-of-memory score of its containers. Without any it
+// keeps what it has. The caller holds mu.
+func (p *pod) score() {
+	if len(p.scores) > 0 {
+		p.keeper.sandbox.Score(podScore(slices.Collect(maps.Values(p.scores))))
+	}
+}
+
+// leastScore is the least that a kubelet gives a container whose request is less than
+// its limit (pkg/kubelet/qos/policy.go).
+const leastScore = 3
+
+// podScore is the oom_score_adj of a process that is several containers at once. A
+// kubelet gives each 1000 less the share of the node's memory that it asked for, in
+// thousandths, and those of a pod that may use no more than they asked for a negative
+// number. What containers asked for adds up, as what they use does.
+func podScore(each []int) int {
+	if least := slices.Min(each); least < 0 {
+		return least
+	}
+	all := 1000
+	for _, adj := range each {
+		all -= 1000 - adj
+	}
+	return max(all, min(leastScore, slices.Min(each)))
 }
 
 // dismiss forgets a container that is deleted.

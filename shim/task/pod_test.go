@@ -292,6 +292,23 @@ func TestPodStartFails(t *testing.T) {
 	b.wantNothing()
 }
 
+// TestPodScore: what the containers of a pod asked for adds up.
+func TestPodScore(t *testing.T) {
+	for _, tt := range []struct {
+		each []int
+		want int
+	}{
+		{[]int{1000}, 1000}, {[]int{1000, 1000}, 1000}, // best effort
+		{[]int{-997, -997}, -997}, {[]int{-997, 900}, -997}, // guaranteed
+		{[]int{950}, 950}, {[]int{950, 980}, 930}, {[]int{1000, 400}, 400},
+		{[]int{200, 100, 500}, 3}, {[]int{3, 3}, 3}, {[]int{0, 1000}, 0}, {[]int{2, 999}, 2},
+	} {
+		if got := podScore(tt.each); got != tt.want {
+			t.Errorf("%v: %d, want %d", tt.each, got, tt.want)
+		}
+	}
+}
+
 func TestPodSize(t *testing.T) {
 	cfg := config.Pod{MemoryMiB: 2048, VCPUs: 2}
 	sums := map[string]string{annotationMemory: "1073741824", annotationCPUQuota: "350000", annotationCPUPeriod: "100000"}
