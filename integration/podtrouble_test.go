@@ -102,7 +102,7 @@ func threeEndAtOnce(t *testing.T, n *node, events *podEvents) {
 }
 
 func podDiskFull(t *testing.T, n *node, _ *podEvents) {
-	dir := smallDisk(t, "32m")
+	dir := smallDisk(t, "128m") // of which a layer's journal and tables may take a part
 	n.with(t, settings{"pod.vcpus": "1", "storage.data_dir": fmt.Sprintf("%q", dir), "storage.min_free": `"0B"`})
 	p := n.runPod(t, nil)
 	before := n.disks(t)
@@ -205,14 +205,8 @@ func limitsTooSmall(t *testing.T, n *node, _ *podEvents) {
 		return object{"linux": object{"security_context": ownProcesses, "resources": object{"memory_limit_in_bytes": bytes}}}
 	}
 	p := n.runPod(t, object{"resources": object{"memory_limit_in_bytes": 1 << 20}})
-	for _, kib := range []int{512, 1024, 1536, 2048, 3072, 4096, 6144, 8192} {
-		id := p.create(t, limited(kib<<10), "sleep 1000")
-		r := n.cri(t, "", "start", id)
-		t.Logf("XX %d: %d %q %+v", kib, r.Code, r.Stderr[max(0, len(r.Stderr)-200):], n.status(t, id))
-		n.do(t, "rm", "-f", id)
-	}
 	id := p.create(t, limited(16<<10), "sleep 1000")
-	if r := n.cri(t, "", "start", id); r.Code == 0 || !strings.Contains(r.Stderr, "memory") {
+	if r := n.cri(t, "", "start", id); r.Code == 0 || !strings.Contains(r.Stderr, "limit of memory") {
 		t.Errorf("16 KiB: %+v, %+v", r, n.status(t, id))
 	}
 	p.ready(t)

@@ -14,6 +14,7 @@ import (
 
 	"containerd-shim-uni/libvirt/qemufiles"
 	"containerd-shim-uni/unikernel"
+	"containerd-shim-uni/unikernel/thread"
 )
 
 // We start virtiofsd ourselves, and libvirt is told its socket: of the options
@@ -86,9 +87,13 @@ func startVirtiofsd(s *unikernel.Share, name string, a account) (*process, error
 		return nil, err
 	}
 	defer null.Close()
-	started, err := os.StartProcess(v.Binary, append([]string{name}, virtiofsdArgs(v, s)...), &os.ProcAttr{
-		Dir: "/", Env: []string{}, Files: []*os.File{null, log, log, listener},
-		Sys: &syscall.SysProcAttr{Setsid: true},
+	var started *os.Process
+	err = inMountNS(s.MountNS, func() (err error) {
+		started, err = os.StartProcess(v.Binary, append([]string{name}, virtiofsdArgs(v, s)...), &os.ProcAttr{
+			Dir: "/", Env: []string{}, Files: []*os.File{null, log, log, listener},
+			Sys: &syscall.SysProcAttr{Setsid: true},
+		})
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", v.Binary, err)
@@ -101,6 +106,27 @@ func startVirtiofsd(s *unikernel.Share, name string, a account) (*process, error
 	}
 	_ = started.Release() // p reaps it
 	return p, nil
+}
+
+// inMountNS runs f in the mount namespace at a path, or without one here.
+func inMountNS(path string, f func() error) error {
+	if path == "" {
+		return f()
+	}
+	ns, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return thread.Discard(func() error {
+		if err := unix.Unshare(unix.CLONE_FS); err != nil { // a namespace is entered by one thread
+			return os.NewSyscallError("unshare", err)
+		}
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("enter the mount namespace: %w", err)
+		}
+		return f()
+	})
 }
 
 // listenAs makes a socket on which an account can call.

@@ -130,8 +130,9 @@ type Channel struct {
 
 // Share is a directory of the host in the guest, by virtiofs.
 type Share struct {
-	// Source is the directory on the host.
-	Source string
+	// Source is the directory on the host, in the mount namespace at the path
+	// MountNS; empty for that of this process.
+	Source, MountNS string
 	// Tag is how the guest finds it.
 	Tag string
 	// Submounts says that the guest has to tell the file systems below Source

@@ -12,6 +12,7 @@ import (
 
 	"containerd-shim-uni/shim/cgroup"
 	"containerd-shim-uni/shim/console"
+	"containerd-shim-uni/shim/share"
 	"containerd-shim-uni/unikernel"
 
 	"golang.org/x/sync/errgroup"
@@ -29,8 +30,9 @@ type Hardware struct {
 	Disks []unikernel.Disk
 	// LUNs says that disks can come while the machine runs, see Sandbox.Attach.
 	LUNs bool
-	// Share says that the directory Names.Share is shared.
-	Share bool
+	// Share is what is shared at the directory Names.Share; nil for nothing. It is the
+	// sandbox's from here on.
+	Share *share.Tree
 	// Submounts says that it holds several file systems, see unikernel.Share.
 	Submounts bool
 	// Record returns what the guest left for its host, see unikernel.Watched; nil
@@ -199,8 +201,8 @@ func (s *Sandbox) document(nics []unikernel.NIC) unikernel.Machine {
 	if h.Control != "" {
 		m.Channels = []unikernel.Channel{{Name: h.Control, Socket: s.names.Control()}}
 	}
-	if h.Share {
-		m.Share = &unikernel.Share{Source: s.names.Share(), Tag: h.ShareTag, Submounts: h.Submounts}
+	if h.Share != nil {
+		m.Share = &unikernel.Share{Source: s.names.Share(), MountNS: h.Share.Namespace(), Tag: h.ShareTag, Submounts: h.Submounts}
 	}
 	return m
 }

@@ -167,6 +167,9 @@ func (s *Sandbox) shutDown() {
 	}
 	s.vm.close()
 	s.closeHelpers()
+	if tree := s.hardware.Share; tree != nil {
+		_ = tree.Close() // nobody else uses it; sources can be unmounted
+	}
 }
 
 // Release is called by a member that has been deleted. With the owner the sandbox

@@ -2,6 +2,7 @@ package share
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -175,12 +176,18 @@ func TestOwnMemory(t *testing.T) {
 // newTree makes a share that is gone when the test ends.
 func newTree(t *testing.T, dir string) *Tree {
 	t.Helper()
+	var tree *Tree
 	t.Cleanup(func() {
-		if err := Unmount(dir); err != nil {
-			t.Error(err)
+		if tree != nil {
+			if err := tree.inside(func() error { return notMounted(staging(dir)) }); err != nil {
+				t.Error(err)
+			}
+			if err := tree.Close(); err != nil {
+				t.Error(err)
+			}
 		}
-		if mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(staging(dir))); err != nil || len(mounts) > 0 {
-			t.Errorf("left mounted: %v, %v", mounts, err)
+		if err := errors.Join(notMounted(dir), Unmount(dir)); err != nil { // by which others see that it is nowhere
+			t.Error(err)
 		}
 		for _, path := range []string{dir, staging(dir)} {
 			if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
@@ -188,11 +195,21 @@ func newTree(t *testing.T, dir string) *Tree {
 			}
 		}
 	})
-	tree, err := New(dir)
-	if err != nil {
+	var err error
+	if tree, err = New(dir); err != nil {
 		t.Fatal(err)
 	}
 	return tree
+}
+
+// notMounted is an error if something is, but for the directory itself, which is
+// mounted in a tree's namespace.
+func notMounted(dir string) error {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir + "/"))
+	if len(mounts) > 0 {
+		err = fmt.Errorf("mounted: %s", mounts[0].Mountpoint)
+	}
+	return err
 }
 
 func add(t *testing.T, tree *Tree, shares []unikernel.SharedMount) *Group {
@@ -219,7 +236,7 @@ func TestLateMounts(t *testing.T) {
 	tree := newTree(t, dir)
 	other := exec.Command("unshare", "--mount", "--propagation", "slave", "sh", "-c", "echo; exec sleep 1000")
 	out, err := other.StdoutPipe()
-	if err = errors.Join(err, other.Start()); err != nil {
+	if err = errors.Join(err, tree.inside(other.Start)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = other.Process.Kill(); _ = other.Wait() })
@@ -326,40 +343,103 @@ func TestMounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shares = add(t, newTree(t, dir), shares).Shares
+	tree := newTree(t, dir)
+	shares = add(t, tree, shares).Shares
 	mountTmpfs(t, filepath.Join(source, "later"), "")
 	if err := os.Mkdir(filepath.Join(source, "later/new"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]struct {
-		top, below, later bool // what can be written, and what is seen
-	}{
-		"/rbind": {true, true, false}, "/rbind,rro": {false, false, false},
-		"/bind": {true, true, false}, "/rbind,rslave": {true, true, true},
-	} {
-		i := slices.IndexFunc(shares, func(s unikernel.SharedMount) bool { return s.Mount.Destination == name })
-		at := filepath.Join(dir, shares[i].Name)
-		try := func(path string) bool {
-			path = filepath.Join(at, path)
-			err := os.WriteFile(path, nil, 0o600)
-			if err != nil && !errors.Is(err, unix.EROFS) {
-				t.Errorf("%s: %v", name, err)
+	err = tree.inside(func() error {
+		for name, want := range map[string]struct {
+			top, below, later bool // what can be written, and what is seen
+		}{
+			"/rbind": {true, true, false}, "/rbind,rro": {false, false, false},
+			"/bind": {true, true, false}, "/rbind,rslave": {true, true, true},
+		} {
+			i := slices.IndexFunc(shares, func(s unikernel.SharedMount) bool { return s.Mount.Destination == name })
+			at := filepath.Join(dir, shares[i].Name)
+			try := func(path string) bool {
+				path = filepath.Join(at, path)
+				err := os.WriteFile(path, nil, 0o600)
+				if err != nil && !errors.Is(err, unix.EROFS) {
+					t.Errorf("%s: %v", name, err)
+				}
+				os.Remove(path)
+				return err == nil
 			}
-			os.Remove(path)
-			return err == nil
+			if got := try("x"); got != want.top {
+				t.Errorf("%s: can be written %t", name, got)
+			}
+			if got := try("below/x"); got != want.below {
+				t.Errorf("%s: what is mounted below can be written %t", name, got)
+			}
+			if _, err := os.Stat(filepath.Join(at, "later/new")); (err == nil) != want.later {
+				t.Errorf("%s: what is mounted later: %v", name, err)
+			}
 		}
-		if got := try("x"); got != want.top {
-			t.Errorf("%s: can be written %t", name, got)
+		if data, err := os.ReadFile(filepath.Join(dir, shares[5].Name)); err != nil || len(data) == 0 {
+			t.Errorf("the file holds %q, %v", data, err)
 		}
-		if got := try("below/x"); got != want.below {
-			t.Errorf("%s: what is mounted below can be written %t", name, got)
-		}
-		if _, err := os.Stat(filepath.Join(at, "later/new")); (err == nil) != want.later {
-			t.Errorf("%s: what is mounted later: %v", name, err)
-		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if data, err := os.ReadFile(filepath.Join(dir, shares[5].Name)); err != nil || len(data) == 0 {
-		t.Errorf("the file holds %q, %v", data, err)
+}
+
+// TestHostIsFree: what is shared is in nobody's way on the host: sources, and what is
+// mounted in them, can be unmounted and removed, and file systems are given back,
+// also where mounts do not propagate.
+func TestHostIsFree(t *testing.T) {
+	needRoot(t)
+	top := t.TempDir()
+	source, other := filepath.Join(top, "source"), filepath.Join(top, "other")
+	below := filepath.Join(source, "below")
+	if err := os.Mkdir(source, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	mountTmpfs(t, below, "")
+	mountTmpfs(t, other, "")
+	dir := filepath.Join(top, "state", "share")
+	if err := os.Mkdir(filepath.Dir(dir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	tree := newTree(t, dir)
+	shares, err := Plan([]specs.Mount{{Destination: "/x", Type: "bind", Source: source}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := add(t, tree, shares)
+	if err := notMounted(filepath.Dir(dir)); err != nil {
+		t.Errorf("seen by the host: %v", err)
+	}
+	if err := tree.inside(func() error { return notMounted(other) }); err != nil {
+		t.Error(err)
+	}
+	info, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(other))
+	if err != nil || len(info) != 1 {
+		t.Fatal(info, err)
+	}
+	err = tree.inside(func() error {
+		all, err := mountinfo.GetMounts(nil)
+		for _, m := range all {
+			if m.Major == info[0].Major && m.Minor == info[0].Minor {
+				t.Errorf("a file system that is not shared is in use at %s", m.Mountpoint)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Unmount(below, 0); err != nil {
+		t.Errorf("unmount what is mounted in a source: %v", err)
+	}
+	if err := os.RemoveAll(source); err != nil {
+		t.Errorf("remove a source: %v", err)
+	}
+	if err := g.Remove(); err != nil {
+		t.Error(err)
 	}
 }
 

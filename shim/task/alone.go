@@ -58,8 +58,12 @@ func (f founder) occupy(ctx context.Context, hooks func(context.Context, int) er
 // share makes the directory that the machine shares.
 func (f founder) share(cr *creation) (*share.Tree, error) {
 	dir := f.c.names.Sandbox.Share()
-	cr.undo.add("unmount share", func(context.Context) error { return share.Unmount(dir) })
-	return share.New(dir)
+	cr.undo.add("remove share", func(context.Context) error { return share.Unmount(dir) })
+	tree, err := share.New(dir)
+	if err == nil {
+		cr.undo.add("close share", func(context.Context) error { _ = tree.Close(); return nil }) // the sandbox may have
+	}
+	return tree, err
 }
 
 // create makes the machine.
@@ -108,10 +112,11 @@ func (a alone) plan(ctx context.Context, cr *creation) error {
 // build implements place.
 func (a alone) build(ctx context.Context, cr *creation) error {
 	// After the hooks, which may write what is shared: the container's hosts.
+	var tree *share.Tree
 	if a.c.shares() {
 		cr.warnOfSockets()
-		tree, err := a.share(cr)
-		if err != nil {
+		var err error
+		if tree, err = a.share(cr); err != nil {
 			return err
 		}
 		group, err := tree.Add(a.c.app.Shares)
@@ -120,7 +125,11 @@ func (a alone) build(ctx context.Context, cr *creation) error {
 		}
 		a.c.app.Shares = group.Shares
 	}
-	return a.create(ctx, cr, a.c.hardware)
+	return a.create(ctx, cr, func(ctx context.Context, n unikernel.Network) (sandbox.Hardware, error) {
+		h, err := a.c.hardware(ctx, n)
+		h.Share = tree
+		return h, err
+	})
 }
 
 // enter implements place.

@@ -30,7 +30,7 @@ func (c *Container) hardware(ctx context.Context, n unikernel.Network) (sandbox.
 	return sandbox.Hardware{
 		Boot: boot, OwnKernel: c.plan.Image != nil,
 		Disks: c.disks.list(), Record: c.disks.record,
-		Share: c.shares(), Submounts: share.Several(c.app.Shares),
+		Submounts: share.Several(c.app.Shares),
 	}, nil
 }
 

@@ -69,15 +69,14 @@ func (k *keeper) build(ctx context.Context, cr *creation) error {
 	if k.pod.hollow {
 		return k.hollow(cr)
 	}
-	shares := k.boot.ShareTag != ""
-	if shares {
+	if k.boot.ShareTag != "" {
 		var err error
 		if k.pod.shares, err = k.share(cr); err != nil {
 			return err
 		}
 	}
 	return k.create(ctx, cr, func(context.Context, unikernel.Network) (sandbox.Hardware, error) {
-		return sandbox.Hardware{Boot: k.boot, LUNs: true, Share: shares, Submounts: shares}, nil
+		return sandbox.Hardware{Boot: k.boot, LUNs: true, Share: k.pod.shares, Submounts: true}, nil
 	})
 }
 

@@ -74,6 +74,10 @@ func (m *member) plan(context.Context, *creation) (err error) {
 		return fmt.Errorf("%w: the pod's machine runs the guest %q, and the container asks for %q: all of a pod have one guest, which an annotation of the pod chooses",
 			unikernel.ErrNotImplemented, keeper.cfg.Guest, c.cfg.Guest)
 	}
+	if limit := memoryLimit(c.app.Spec); limit > 0 && limit < leastMemory {
+		return fmt.Errorf("%w: the container has a limit of memory of %d KiB, and starting a program takes %d KiB: raise the limit",
+			unikernel.ErrInvalid, limit>>10, leastMemory>>10)
+	}
 	c.guest = keeper.guest
 	if c.plan, err = c.guest.Plan(c.app, c.sandbox.Size()); err != nil {
 		return err
@@ -84,6 +88,10 @@ func (m *member) plan(context.Context, *creation) (err error) {
 	}
 	return nil
 }
+
+// leastMemory is what a container of a pod needs, in bytes: with 1 MiB the guest's
+// kernel ends its program before it runs, with 1.5 MiB a shell sleeps (measured).
+const leastMemory = 2 << 20
 
 // serialKey is how much of a container's key is in its disks' serials, which have at
 // most 20 bytes.

@@ -61,7 +61,7 @@ type pod struct {
 	mu      sync.Mutex
 	ending  bool
 	members map[*Container]bool
-	sole    *Container // has the network of a hollow pod
+	sole    *Container         // has the network of a hollow pod
 	scores  map[*Container]int // of those that have not ended, see score
 }
 
