@@ -118,15 +118,7 @@ func inMountNS(path string, f func() error) error {
 		return err
 	}
 	defer ns.Close()
-	return thread.Discard(func() error {
-		if err := unix.Unshare(unix.CLONE_FS); err != nil { // a namespace is entered by one thread
-			return os.NewSyscallError("unshare", err)
-		}
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
-			return fmt.Errorf("enter the mount namespace: %w", err)
-		}
-		return f()
-	})
+	return thread.InMountNS(ns, f)
 }
 
 // listenAs makes a socket on which an account can call.

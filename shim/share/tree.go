@@ -61,17 +61,7 @@ func (t *Tree) Namespace() string { return fmt.Sprintf("/proc/self/fd/%d", t.ns.
 func (t *Tree) Close() error { return t.ns.Close() }
 
 // inside runs f in the tree's mount namespace.
-func (t *Tree) inside(f func() error) error {
-	return thread.Discard(func() error {
-		if err := unix.Unshare(unix.CLONE_FS); err != nil { // a namespace is entered by one thread
-			return os.NewSyscallError("unshare", err)
-		}
-		if err := unix.Setns(int(t.ns.Fd()), unix.CLONE_NEWNS); err != nil {
-			return fmt.Errorf("enter the mount namespace of %s: %w", t.dir, err)
-		}
-		return f()
-	})
-}
+func (t *Tree) inside(f func() error) error { return thread.InMountNS(t.ns, f) }
 
 // ownNamespace gives the calling thread a mount namespace with the directory of the
 // share and what virtiofsd needs to start. Nothing that happens there is seen on the
