@@ -64,13 +64,13 @@ type podLife struct {
 // next one.
 func TestPodFaults(t *testing.T) {
 	uniOnly(t)
-	onNodes(t, func(t *testing.T, n *node) {
+	onAllNodes(t, func(t *testing.T, n *node) {
 		events := n.events(t)
 		for _, step := range podSteps {
 			for i, moment := range step.moments {
 				for _, v := range victims {
-					// How the older ones clean up after a shim and a client is their own.
-					if n.Version != newest() && (i%2 == 0 || v.name != "shim" && v.name != "client") {
+					// How these clean up after a shim and a client is their own.
+					if (n.Version != newest() || n.CRI.SandboxAPI) && (i%2 == 0 || v.name != "shim" && v.name != "client") {
 						continue
 					}
 					name := fmt.Sprintf("%s-%s-%s", step.name, strings.Trim(moment[strings.IndexAny(moment, "=")+1:], `"/ `), v.name)

@@ -93,7 +93,7 @@ func (p *pod) leave(c *Container) {
 // score gives the machine the out-of-memory score of its containers. Without any it
 // keeps what it has. The caller holds mu.
 func (p *pod) score() {
-	if len(p.scores) > 0 {
+	if len(p.scores) > 0 && !p.hollow { // else each has a machine of its own
 		p.keeper.sandbox.Score(podScore(slices.Collect(maps.Values(p.scores))))
 	}
 }
