@@ -192,9 +192,21 @@ func TestImageSignals(t *testing.T) {
 		if code := r.finish(); code != 0 {
 			t.Errorf("after SIGQUIT the status is %d", code)
 		}
-		h.detach(t, carried("kernel=/boot/multiboot"), "halt")
+		h.detach(t, carried("kernel=/boot/multiboot"), "wait")
 		if code := h.remove(t, "c1"); code != 137 {
 			t.Errorf("after SIGKILL the status is %d", code)
+		}
+	})
+}
+
+// A kernel that halts with interrupts off has ended: nothing wakes it.
+func TestImageHalts(t *testing.T) {
+	onKernels(t, func(t *testing.T, h *host) {
+		for _, c := range []container{carried("kernel=/boot/multiboot"), carried("kernel=/boot/pvh")} {
+			c.flags = append(c.flags, "--cpus", "2")
+			if got := h.run(t, c, "halt"); got.Code != 255 || !strings.HasSuffix(got.Stdout, ": halt\n") {
+				t.Errorf("%+v", got)
+			}
 		}
 	})
 }

@@ -27,6 +27,8 @@ type domain struct {
 	sockets []string
 	// debugExit says that the guest may end the machine with a status.
 	debugExit bool
+	// halts says that the guest has ended when all processors are halted for good.
+	halts bool
 	// doubtful says that libvirt may yet start QEMU, since nobody waited for it.
 	// Its user stays taken until the machine is destroyed by name.
 	doubtful bool
@@ -292,7 +294,7 @@ func refused(err error) error {
 // machine of the same name it waits until libvirt has forgotten that one.
 func (d *Driver) add(ctx context.Context, m unikernel.Machine) (*domain, error) {
 	dom := newDomain(m.Name)
-	dom.debugExit = m.DebugExit
+	dom.debugExit, dom.halts = m.DebugExit, m.Halts
 	dom.sockets = shareFiles(m.Share)
 	for _, c := range m.Channels {
 		dom.sockets = append(dom.sockets, c.Socket)
@@ -355,6 +357,9 @@ func (d *Driver) watch(dom *domain, helpers []*process) error {
 	}
 	dom.vm, dom.helpers = vm, helpers
 	dom.passes(seen)
+	if dom.halts {
+		d.work.Go(func() { d.watchHalt(dom) })
+	}
 	d.work.Add(2)
 	go func() {
 		defer d.work.Done()

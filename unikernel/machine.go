@@ -71,6 +71,9 @@ type Board struct {
 	NoRandom bool
 	// Virtio is which version of virtio the devices speak.
 	Virtio Virtio
+	// Halts says that a guest which halts all processors with interrupts off has ended,
+	// and the machine with it.
+	Halts bool
 	// DebugExit says that the guest may end the machine with a status, by QEMU's
 	// isa-debug-exit device at its default I/O port, 0x501.
 	DebugExit bool
@@ -158,6 +161,8 @@ const (
 	// EndExited: the guest ended the machine with a status, see
 	// Board.DebugExit.
 	EndExited
+	// EndHalted: the guest stopped for good without a word, see Board.Halts.
+	EndHalted
 )
 
 // String returns the reason as used in logs and errors.
@@ -173,6 +178,8 @@ func (r EndReason) String() string {
 		return "guest panicked"
 	case EndExited:
 		return "guest exited"
+	case EndHalted:
+		return "guest halted"
 	default:
 		return "unknown"
 	}

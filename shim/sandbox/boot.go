@@ -83,7 +83,7 @@ func (s *Sandbox) RanAlone() bool {
 		return false
 	}
 	switch s.End().Reason {
-	case unikernel.EndShutdown, unikernel.EndExited, unikernel.EndPanicked:
+	case unikernel.EndShutdown, unikernel.EndExited, unikernel.EndPanicked, unikernel.EndHalted:
 		return s.hardware.Alone()
 	}
 	return false

@@ -35,7 +35,7 @@
 //	0        the guest shut down or reset its machine
 //	0–127    what it wrote to QEMU's isa-debug-exit device, at I/O port 0x501,
 //	         or what that means for a kernel of its kind, see kinds and report
-//	255      the guest's kernel reported a panic (QEMU's pvpanic)
+//	255      the guest's kernel reported a panic (QEMU's pvpanic), or halted for good
 //	137      SIGKILL, or the end of QEMU by itself
 //
 // A reset cannot be told from a triple fault: both are 0. SIGTERM presses the

@@ -111,10 +111,13 @@ func (g *Guest) Complete(file io.ReaderAt, size int64, path string) (unikernel.I
 	if boots.Board, err = knowing.board(); err != nil {
 		return unikernel.ImageKernel{}, err
 	}
+	if k.kind.deaf {
+		boots.Without = append(boots.Without, fmt.Sprintf("an end by SIGTERM: %s takes no notice of the power button, and SIGKILL ends it", k.kind))
+	}
 	if k.Protocol == Multiboot {
 		patch, ok := k.multiboot.patch(k.image, size, path)
 		if boots.Patch = patch; !ok {
-			boots.Without = []string{"a command line that begins with its own words: its kernel's path on the host comes first, and its layout leaves no room to drop that"}
+			boots.Without = append(boots.Without, "a command line that begins with its own words: its kernel's path on the host comes first, and its layout leaves no room to drop that")
 		}
 	}
 	return boots, nil
@@ -137,7 +140,7 @@ func (g *Guest) recognise(file io.ReaderAt) (kernel, error) {
 // way.
 func (g *Guest) board() (unikernel.Board, error) {
 	_, device, err := g.exits()
-	b := unikernel.Board{BIOS: g.kernel.Protocol != Linux, DebugExit: device, HPET: true, NoMWAIT: true, NoRandom: !g.kernel.kind.random}
+	b := unikernel.Board{BIOS: g.kernel.Protocol != Linux, DebugExit: device, HPET: true, NoMWAIT: true, Halts: true, NoRandom: !g.kernel.kind.random}
 	switch g.cfg.RNG {
 	case RNGOn:
 		b.NoRandom = false

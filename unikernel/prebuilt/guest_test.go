@@ -91,7 +91,7 @@ func TestComplete(t *testing.T) {
 		"named":     {elf64(uint16(elf.EM_X86_64), pvh...), "q35", "q35", true, false},
 	} {
 		got, err := New(Config{Kernel: "/k", Machine: tt.machine}).Complete(bytes.NewReader(tt.kernel), int64(len(tt.kernel)), "/host/kernel")
-		if want := (unikernel.Board{BIOS: tt.bios, DebugExit: true, HPET: true, NoMWAIT: true}); err != nil || got.Machine != tt.want || got.Board != want || (got.Patch != nil) != tt.patched || len(got.Without) > 0 {
+		if want := (unikernel.Board{BIOS: tt.bios, DebugExit: true, HPET: true, NoMWAIT: true, Halts: true}); err != nil || got.Machine != tt.want || got.Board != want || (got.Patch != nil) != tt.patched || len(got.Without) > 0 {
 			t.Errorf("%s: got %+v, %v", name, got, err)
 		}
 	}
@@ -155,6 +155,7 @@ func TestExit(t *testing.T) {
 		{unikernel.End{Reason: unikernel.EndShutdown}, 0, nil},
 		{unikernel.End{Reason: unikernel.EndExited, Status: 42}, 42, nil},
 		{unikernel.End{Reason: unikernel.EndPanicked}, 0, unikernel.ErrUnavailable},
+		{unikernel.End{Reason: unikernel.EndHalted}, 0, unikernel.ErrUnavailable},
 		{unikernel.End{Reason: unikernel.EndFailed}, 0, unikernel.ErrUnavailable},
 	} {
 		if got, err := New(Config{}).exit(tt.end, nil); got != tt.want || !errors.Is(err, tt.err) {

@@ -25,13 +25,16 @@ type kind struct {
 	exit string
 	// reports are what it says of the program's end.
 	reports []report
+	// deaf says that it takes no notice of the power button, by which it is asked to
+	// stop.
+	deaf bool
 	// random says that it has a driver for virtio's source of randomness, or does not
 	// complain about one without.
 	random bool
 }
 
 // solo5 is told by a note, see solo5Target.
-var solo5 = kind{name: "Solo5", exit: "41=0", reports: solo5Reports}
+var solo5 = kind{name: "Solo5", exit: "41=0", reports: solo5Reports, deaf: true}
 
 // kinds are the others, in the order in which they are looked for. The signs are of
 // their sources: the linker scripts of Unikraft (.uk_bootinfo), banners, and import
@@ -42,11 +45,11 @@ var solo5 = kind{name: "Solo5", exit: "41=0", reports: solo5Reports}
 // (bindings/virtio/platform.c). OSv finds no clock without an HPET or KVM's, and
 // microvm has neither.
 var kinds = []kind{
-	{name: "Unikraft", signs: []string{".uk_bootinfo", "Unikraft "}, exit: "41=0"},
+	{name: "Unikraft", signs: []string{".uk_bootinfo", "Unikraft "}, exit: "41=0", deaf: true},
 	{name: "OSv", signs: []string{"OSv v"}, machine: "q35", random: true, reports: osvReports},
 	{name: "IncludeOS", signs: []string{"IncludeOS", "#include<os>"}, random: true},
-	{name: "HermiTux", signs: []string{"HermiTux", "hermitux"}, random: true},
-	{name: "HermitCore", signs: []string{"HermitCore"}, random: true},
+	{name: "HermiTux", signs: []string{"HermiTux", "hermitux"}, random: true, deaf: true},
+	{name: "HermitCore", signs: []string{"HermitCore"}, random: true, deaf: true},
 	{name: "Nanos", signs: []string{"NANOS_VERSION"}, random: true},
 	{name: "TamaGo", signs: []string{"github.com/usbarmory/tamago"}, random: true},
 	linuxKind,

@@ -136,9 +136,19 @@ func TestBoard(t *testing.T) {
 		{unknown, Config{RNG: "off", Virtio: "modern"}, unikernel.Board{NoRandom: true, Virtio: unikernel.VirtioModern}},
 	} {
 		want := tt.want
-		want.BIOS, want.DebugExit, want.HPET, want.NoMWAIT = true, true, true, true
+		want.BIOS, want.DebugExit, want.HPET, want.NoMWAIT, want.Halts = true, true, true, true, true
 		if got, err := (&Guest{cfg: tt.cfg, kernel: kernel{Protocol: PVH, kind: tt.kind}}).board(); err != nil || got != want {
 			t.Errorf("%s, %+v: got %+v, %v", tt.kind, tt.cfg, got, err)
+		}
+	}
+}
+
+// TestDeaf: whoever starts a kernel that cannot be asked to stop is told.
+func TestDeaf(t *testing.T) {
+	for name, data := range map[string][]byte{"Unikraft": append(plain(), ".uk_bootinfo"...), "": plain()} {
+		got, err := New(Config{Kernel: "/k"}).Complete(bytes.NewReader(data), int64(len(data)), "/host/kernel")
+		if err != nil || (len(got.Without) == 1) != (name != "") || name != "" && !strings.Contains(got.Without[0], name+" takes no notice of the power button") {
+			t.Errorf("%s: %q, %v", name, got.Without, err)
 		}
 	}
 }
