@@ -122,7 +122,7 @@ func (s *Store) Layer(ctx context.Context, l unikernel.Layer, dst string, sizeBy
 }
 
 func (s *Store) layer(ctx context.Context, l unikernel.Layer, dst string, size int64) error {
-	digest, empty, err := survey(ctx, l.Upper)
+	digest, files, err := survey(ctx, l.Upper)
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (s *Store) layer(ctx context.Context, l unikernel.Layer, dst string, size i
 		return err
 	}
 	if err != nil || known.Upper != digest && directoryCounts(l, known) { // it is replaced, if it is there
-		if err := s.newLayer(ctx, l, disk, size, empty); err != nil {
+		if err := s.newLayer(ctx, l, disk, size, files); err != nil {
 			return err
 		}
 		if next.Changed, err = diskChanged(l); err != nil {
@@ -159,18 +159,18 @@ func (s *Store) layer(ctx context.Context, l unikernel.Layer, dst string, size i
 	return linkTo(disk, dst)
 }
 
-// survey returns a digest of a layer's files, and whether there are any.
-func survey(ctx context.Context, upper string) (digest string, empty bool, err error) {
+// survey returns a digest of a layer's files, and how many there are.
+func survey(ctx context.Context, upper string) (digest string, files int, err error) {
 	known, err := hostfs.Look(ctx, upper, math.MaxInt64)
 	if err != nil {
-		return "", false, err
+		return "", 0, err
 	}
-	return known.Digest(), known.Files == 1, nil
+	return known.Digest(), known.Files - 1, nil // without the top
 }
 
-// newLayer makes a layer's disk. Whatever dies meanwhile, the file is whole, or is
+// newLayer makes the disk of a layer with so many files. Whatever dies meanwhile, the file is whole, or is
 // not there.
-func (s *Store) newLayer(ctx context.Context, l unikernel.Layer, disk string, size int64, empty bool) (err error) {
+func (s *Store) newLayer(ctx context.Context, l unikernel.Layer, disk string, size int64, files int) (err error) {
 	name := disk + tempSuffix
 	if err := removeAll(name, name+".template", name+".tree"); err != nil { // of one that was killed
 		return err
@@ -180,10 +180,10 @@ func (s *Store) newLayer(ctx context.Context, l unikernel.Layer, disk string, si
 			err = errors.Join(err, removeAll(name, name+".tree"))
 		}
 	}()
-	if empty {
+	if files == 0 {
 		err = s.writable(ctx, name, size)
 	} else {
-		err = s.seed(ctx, l, name, size)
+		err = s.seed(ctx, l, name, size, files)
 	}
 	if err != nil {
 		return err
@@ -199,9 +199,12 @@ func (s *Store) newLayer(ctx context.Context, l unikernel.Layer, disk string, si
 }
 
 // seed makes a disk that holds the layer's files.
-func (s *Store) seed(ctx context.Context, l unikernel.Layer, image string, size int64) error {
+func (s *Store) seed(ctx context.Context, l unikernel.Layer, image string, size int64, files int) error {
 	size, err := layerSize(size)
 	if err != nil {
+		return err
+	}
+	if err := fits(size, files); err != nil {
 		return err
 	}
 	tree := image + ".tree"
@@ -216,7 +219,7 @@ func (s *Store) seed(ctx context.Context, l unikernel.Layer, image string, size 
 			if err := unix.Mount(l.Upper, filepath.Join(tree, "upper"), "", unix.MS_BIND, ""); err != nil {
 				return &os.PathError{Op: "bind", Path: l.Upper, Err: err}
 			}
-			return s.format(ctx, image, size, tree)
+			return s.format(ctx, image, size, files, tree)
 		})
 	})
 	return errors.Join(err, removeAll(tree))

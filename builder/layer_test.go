@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -98,11 +99,11 @@ func (b *layerBench) hasUpper(name string) bool {
 // has says whether a disk has a file in its upper directory.
 func (b *layerBench) has(disk, name string) bool {
 	b.t.Helper()
-	out, err := exec.CommandContext(b.t.Context(), filepath.Join(filepath.Dir(b.s.mke2), "debugfs"), "-R", "ls -p /upper", disk).CombinedOutput()
+	out, err := exec.CommandContext(b.t.Context(), filepath.Join(filepath.Dir(b.s.mke2), "debugfs"), "-R", "ls -p "+filepath.Join("/upper", filepath.Dir(name)), disk).CombinedOutput()
 	if err != nil {
 		b.t.Fatalf("%v: %s", err, out)
 	}
-	return strings.Contains(string(out), "/"+name+"/")
+	return strings.Contains(string(out), "/"+filepath.Base(name)+"/")
 }
 
 func (b *layerBench) want(what string, ok bool) {
@@ -190,6 +191,31 @@ func TestLongPathsInALayer(t *testing.T) {
 			t.Fatal(err)
 		}
 		remove(t, filepath.Join(b.layer.Upper, "new"))
+	}
+}
+
+// TestManyFilesInALayer: a small layer has room for many small files, and says how many
+// there are where it has not.
+func TestManyFilesInALayer(t *testing.T) {
+	b := newLayerBench(t)
+	put := func(dir string, n int) {
+		t.Helper()
+		if err := os.Mkdir(filepath.Join(b.layer.Upper, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for i := range n {
+			if err := os.WriteFile(filepath.Join(b.layer.Upper, dir, strconv.Itoa(i)), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	put("a", 10_000) // as many as an image of a language's packages has
+	disk, end := b.start()
+	b.want("the last file is there", b.has(disk, "a/9999"))
+	end()
+	put("b", 7_000)
+	if _, err := b.s.Layer(t.Context(), b.layer, filepath.Join(b.container("x"), "w"), 64<<20); err == nil || !strings.Contains(err.Error(), "17002 files are in it") || !strings.Contains(err.Error(), "rootfs.writable_size") {
+		t.Errorf("too many files: %v", err)
 	}
 }
 

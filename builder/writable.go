@@ -25,10 +25,10 @@ const (
 
 // templateOptions make a file system that is mounted quickly: no reserved blocks,
 // no checksums; groups are initialised when first used, and what a sparse file
-// reads as zero is not zeroed again by the guest. One inode for 16 KiB. It has a
-// journal, because it is mounted again after a machine or the host has crashed.
+// reads as zero is not zeroed again by the guest. It has a journal, because it is
+// mounted again after a machine or the host has crashed.
 var templateOptions = []string{
-	"-F", "-q", "-b", "4096", "-I", "256", "-i", "16384", "-m", "0", "-U", templateUUID,
+	"-F", "-q", "-b", "4096", "-I", "256", "-m", "0", "-U", templateUUID,
 	"-O", "none,filetype,sparse_super,large_file,huge_file,flex_bg,extra_isize,dir_index,dir_nlink,ext_attr,extent,uninit_bg,has_journal",
 	"-E", "hash_seed=" + templateHashSeed + ",nodiscard,lazy_itable_init=1,lazy_journal_init=1,assume_storage_prezeroed=1",
 }
@@ -37,6 +37,27 @@ var templateOptions = []string{
 // mke2fs makes, 16 MiB for those of a GiB and more. The journal is written round
 // and round, so that much of the host's disk is in use after a while.
 func journalMiB(size int64) int64 { return min(max(size>>26, 4), 16) }
+
+// bytesPerInode is how many bytes of a layer of that size there is one file for: what
+// distributions' mke2fs.conf says, which has more files on file systems below 512 MiB
+// ("small"), and as many as can be where more than half would be taken from the start.
+func bytesPerInode(size int64, files int) int64 {
+	if size < 512<<20 || int64(files) > size/usualRatio/2 {
+		return leastRatio
+	}
+	return usualRatio
+}
+
+// leastRatio is a block for a file: mke2fs makes no more.
+const leastRatio, usualRatio = 4096, 16384
+
+// fits says whether a layer of that size can have so many files.
+func fits(size int64, files int) error {
+	if most := size / leastRatio; int64(files) >= most {
+		return fmt.Errorf("%d files are in it, and a disk of %d MiB holds less than %d: give the container a larger one (rootfs.writable_size)", files, size>>20, most)
+	}
+	return nil
+}
 
 // Sizes of a writable layer in bytes.
 const (
@@ -59,7 +80,7 @@ func (s *Store) writable(ctx context.Context, dst string, size int64) error {
 		return err
 	}
 	options := strings.Join(templateOptions, " ")
-	name := digest("ext4 2", options, strconv.FormatInt(size, 10)) + ".ext4"
+	name := digest("ext4 3", options, strconv.FormatInt(size, 10)) + ".ext4"
 	// A link, so that the template stays while it is copied.
 	template := dst + ".template"
 	err = s.obtain(ctx, filepath.Join(s.templatesDir(), name), template, func(ctx context.Context, f *os.File) error {
@@ -116,16 +137,17 @@ func (s *Store) writeTemplate(ctx context.Context, f *os.File, size int64) error
 	if err := f.Truncate(size); err != nil {
 		return err
 	}
-	return s.format(ctx, f.Name(), size, tree)
+	return s.format(ctx, f.Name(), size, 0, tree)
 }
 
-// format makes a file an ext4 file system of the files in a directory, with
+// format makes a file an ext4 file system of so many files in a directory, with
 // e2fsprogs.
-func (s *Store) format(ctx context.Context, image string, size int64, tree string) error {
+func (s *Store) format(ctx context.Context, image string, size int64, files int, tree string) error {
 	if s.mke2 == "" {
 		return fmt.Errorf("mke2fs is neither in $PATH nor in %s: install e2fsprogs", strings.Join(sbin, ", "))
 	}
-	args := append(slices.Clone(templateOptions), "-J", "size="+strconv.FormatInt(journalMiB(size), 10), "-d", tree, image)
+	args := append(slices.Clone(templateOptions), "-i", strconv.FormatInt(bytesPerInode(size, files), 10),
+		"-J", "size="+strconv.FormatInt(journalMiB(size), 10), "-d", tree, image)
 	cmd := exec.CommandContext(ctx, s.mke2, args...)
 	// Not the host's mke2fs.conf; a fixed time; messages in English.
 	cmd.Env = []string{"MKE2FS_CONFIG=/dev/null", "E2FSPROGS_FAKE_TIME=1", "LC_ALL=C"}

@@ -155,6 +155,17 @@ func TestWritableIsSound(t *testing.T) {
 	}
 }
 
+func TestBytesPerInode(t *testing.T) {
+	for in, want := range map[[2]int64]int64{
+		{64 << 20, 0}: 4096, {512<<20 - 1, 0}: 4096, {512 << 20, 0}: 16384, {10 << 30, 0}: 16384,
+		{1 << 30, 32_768}: 16384, {1 << 30, 32_769}: 4096,
+	} {
+		if got := bytesPerInode(in[0], int(in[1])); got != want {
+			t.Errorf("%d MiB, %d files: %d, want %d", in[0]>>20, in[1], got, want)
+		}
+	}
+}
+
 // The kernel mounts a template and finds what the guest needs.
 func TestTemplateMounts(t *testing.T) {
 	if os.Getenv("UNI_QEMU_TESTS") != "1" {
