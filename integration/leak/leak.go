@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Scope tells what belongs to the run that is checked.
@@ -150,17 +152,29 @@ func loops(dir string) []string {
 }
 
 // cgroups are the directories named after the namespace or below one that is.
-// One that bears just its name is shared by its containers and stays, as it
-// does with runc.
+// One that bears just its name is shared by its containers: it stays where runc made
+// it, and goes with the last of them where this runtime did.
 func cgroups(namespace string) []string {
 	var found []string
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(p string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && strings.Contains(p, namespace) && d.Name() != namespace {
+		if err == nil && d.IsDir() && strings.Contains(p, namespace) && (d.Name() != namespace || emptied(p)) {
 			found = append(found, p)
 		}
 		return nil // cgroups of others come and go
 	})
 	return found
+}
+
+// parentMark is the attribute by which the runtime knows the parents that it made.
+const parentMark = "trusted.uni"
+
+// emptied says whether a parent that the runtime made has no cgroup in it any more.
+func emptied(dir string) bool {
+	if _, err := unix.Getxattr(dir, parentMark, nil); err != nil {
+		return false
+	}
+	entries, err := os.ReadDir(dir)
+	return err == nil && !slices.ContainsFunc(entries, fs.DirEntry.IsDir)
 }
 
 // newLinks are network links that look like ours and were not there before.

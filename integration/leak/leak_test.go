@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestLeftNamesWhatIsNew(t *testing.T) {
@@ -39,4 +41,39 @@ func TestLeftNamesWhatIsNew(t *testing.T) {
 			t.Errorf("%q is not in %q", want, left)
 		}
 	}
+}
+
+// TestEmptyParents: a cgroup that the runtime made for containers goes with the last.
+func TestEmptyParents(t *testing.T) {
+	dir := filepath.Join("/sys/fs/cgroup", "leak-test")
+	if trees, _ := filepath.Glob("/sys/fs/cgroup/memory/cgroup.procs"); len(trees) > 0 {
+		dir = "/sys/fs/cgroup/memory/leak-test"
+	}
+	if os.Getenv("UNI_QEMU_TESTS") == "" {
+		t.Skip("needs root: set UNI_QEMU_TESTS=1")
+	}
+	child := filepath.Join(dir, "c1")
+	t.Cleanup(func() { _ = os.Remove(child); _ = os.Remove(dir) }) // as far as they are there
+	if err := os.MkdirAll(child, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	is := func(what string, want ...string) {
+		t.Helper()
+		if got := cgroups("leak-test"); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", what, got, want)
+		}
+	}
+	is("a container", child)
+	if err := unix.Setxattr(dir, parentMark, []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+	is("a container, the parent is the runtime's", child)
+	if err := os.Remove(child); err != nil {
+		t.Fatal(err)
+	}
+	is("no container", dir)
+	if err := unix.Removexattr(dir, parentMark); err != nil {
+		t.Fatal(err)
+	}
+	is("no container, the parent is not the runtime's")
 }

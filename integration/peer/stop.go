@@ -16,8 +16,8 @@ import (
 )
 
 // Stop ends every task, then containerd, then whatever process of this peer is
-// still there, and unmounts what is mounted below its directory. The files
-// stay for whoever made the directory.
+// still there, unmounts what is mounted below its directory, and removes the cgroup of
+// its namespace. The files stay for whoever made the directory.
 func (p *Peer) Stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
@@ -28,7 +28,19 @@ func (p *Peer) Stop() error {
 			errs = append(errs, fmt.Errorf("kill %d: %w", pid, err))
 		}
 	}
+	p.removeCgroups()
 	return errors.Join(append(errs, p.unmount())...)
+}
+
+// removeCgroups removes the cgroups that are named after the namespace, which runc
+// leaves when it has made them. What is in use stays, as that of pods' namespace.
+func (p *Peer) removeCgroups() {
+	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+		dirs, _ := filepath.Glob(filepath.Join(pattern, p.Namespace)) // the pattern is well formed
+		for _, dir := range dirs {
+			_ = os.Remove(dir) // a cgroup with one below it or a process in it is not removed
+		}
+	}
 }
 
 // RemoveAll kills and removes every container, as far as containerd can.
