@@ -241,6 +241,10 @@ func monitor(b *build) error {
 // PC's board the guest needs, all of which the other types have.
 func board(b *build) error {
 	var args []string
+	if b.h.CmdlineFile != "" {
+		args = append(args, "-readconfig", b.h.CmdlineFile)
+		b.dom.OS.Cmdline = ""
+	}
 	if b.m.Type == machineMicroVM {
 		args = append(args, "-global", "virtio-mmio.force-legacy="+strconv.FormatBool(b.m.Virtio == unikernel.VirtioLegacy))
 		if b.m.OneIOAPIC {

@@ -94,17 +94,20 @@ func (d *Driver) Create(ctx context.Context, m unikernel.Machine) (unikernel.Pid
 	}
 	user, text, err := d.prepare(m)
 	if err != nil {
+		d.unhide(m)
 		d.forget(dom)
 		return fail(err)
 	}
 	var helper *process
 	if m.Share != nil {
 		if helper, err = startVirtiofsd(m.Share, helperName(d.target, m.Name), user); err != nil {
+			d.unhide(m)
 			d.forget(dom)
 			return fail(fmt.Errorf("share %s: %w", m.Share.Source, err))
 		}
 	}
 	err = d.launch(ctx, m, text)
+	d.unhide(m)
 	if err == nil {
 		err = d.watch(dom, family(helper))
 	}
@@ -139,6 +142,9 @@ func (d *Driver) prepare(m unikernel.Machine) (account, string, error) {
 	}
 	host := d.host
 	host.UID, host.GID = user.uid, user.gid
+	if host.CmdlineFile, err = d.hide(m, user); err != nil {
+		return user, "", err
+	}
 	doc, err := d.document(m, host)
 	if err != nil {
 		return user, "", err

@@ -17,6 +17,9 @@ type Host struct {
 	// Firmware is the path of qboot.rom, without which microvm does not boot and
 	// q35 and pc take longer, with the SeaBIOS that is QEMU's own choice.
 	Firmware string
+	// CmdlineFile is the path of a file in which QEMU finds a machine's command line,
+	// see Driver.hide; empty if QEMU's own has it.
+	CmdlineFile string
 	// VhostNet says that /dev/vhost-net can be used.
 	VhostNet bool
 }

@@ -30,6 +30,9 @@ type Boot struct {
 	Machine        string
 	Kernel, Initrd string
 	Cmdline        []string
+	// Private says that Cmdline holds what others on the host must not read, see
+	// Machine.Private.
+	Private bool
 	Resources
 	Board
 	// Queues is how many queues each network interface has; 0 is one.

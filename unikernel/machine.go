@@ -23,6 +23,9 @@ type Machine struct {
 	// One that holds spaces quotes them as its kernel wants it; no word holds
 	// another white space or control character, or is empty.
 	Cmdline []string
+	// Private says that Cmdline holds what only root may read: a driver keeps it out
+	// of what everybody can, or says why it does not.
+	Private bool
 	// Disks appear in the guest in this order.
 	Disks []Disk
 	// LUNs says that disks may come and go while the machine runs: it has a SCSI

@@ -191,6 +191,7 @@ func (s *Sandbox) document(nics []unikernel.NIC) unikernel.Machine {
 	m := unikernel.Machine{
 		Name: s.names.Domain(), Title: s.title(), Type: h.Machine,
 		Resources: h.Resources, Board: h.Board, Kernel: h.Kernel, Initrd: h.Initrd, Cmdline: slices.Clone(h.Cmdline),
+		Private:   h.Private,
 		OwnKernel: h.OwnKernel,
 		Disks:     h.Disks,
 		LUNs:      h.LUNs,

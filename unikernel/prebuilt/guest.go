@@ -82,7 +82,7 @@ func (g *Guest) Plan(app unikernel.App, r unikernel.Resources) (unikernel.Plan, 
 		return unikernel.Plan{}, err
 	}
 	plan := unikernel.Plan{
-		Boot: unikernel.Boot{Resources: r}, Without: append(watch.Without(app.Spec), exposed(g.cfg.Cmdline, app.Spec)...),
+		Boot: unikernel.Boot{Resources: r, Private: private(g.cfg.Cmdline, app.Spec)}, Without: watch.Without(app.Spec),
 		Image: &unikernel.ImageBoot{
 			ImageFiles: unikernel.ImageFiles{Kernel: g.cfg.Kernel, Initrd: g.cfg.Initrd, Disk: g.cfg.Disk},
 			Complete:   g.Complete,
@@ -156,12 +156,10 @@ func (g *Guest) board() (unikernel.Board, error) {
 	return b, err
 }
 
-// exposed says what a command line shows: it is QEMU's as well.
-func exposed(cmdline string, s *specs.Spec) []string {
-	if !strings.Contains(cmdline, "{env}") || len(s.Process.Env) == 0 {
-		return nil
-	}
-	return []string{"an environment that only it can read: by {env} it is in QEMU's command line, which everybody on the host can read"}
+// private says that the command line holds the program's environment, which only root
+// and the program may read. Its arguments are everywhere for all to see.
+func private(cmdline string, s *specs.Spec) bool {
+	return strings.Contains(cmdline, "{env") && len(s.Process.Env) > 0
 }
 
 // machines are the types on which kernels find what they expect.

@@ -31,10 +31,10 @@ func TestPlan(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 	a.Spec.Process.Env = []string{"SECRET=1"}
-	for cmdline, warned := range map[string]bool{"": false, "{args}": false, "{env} -- {args}": true} {
+	for cmdline, private := range map[string]bool{"": false, "{args}": false, "{env} -- {args}": true, "--env={env*}": true} {
 		got, err := New(Config{Kernel: "/k", Cmdline: cmdline}).Plan(a, size)
-		if err != nil || warned != (len(got.Without) == 2 && strings.Contains(got.Without[1], "everybody on the host")) {
-			t.Errorf("%q: %q, %v", cmdline, got.Without, err)
+		if err != nil || got.Private != private {
+			t.Errorf("%q: private %t, %v", cmdline, got.Private, err)
 		}
 	}
 	a.Spec.Root = &specs.Root{Readonly: true}
