@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"containerd-shim-uni/unikernel/thread"
 
@@ -75,11 +76,11 @@ func start(alive *os.File, title string) (*os.Process, error) {
 	if err := emptyRoot(); err != nil {
 		return nil, fmt.Errorf("make an empty root: %w", err)
 	}
-	process, err := os.StartProcess("/"+name, []string{name, title}, &os.ProcAttr{
+	process, err := execute(&os.ProcAttr{
 		Env:   []string{},
 		Files: []*os.File{alive},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWPID},
-	})
+	}, title)
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +95,21 @@ func start(alive *os.File, title string) (*os.Process, error) {
 		return process, fmt.Errorf("make its root read-only: %w", err)
 	}
 	return process, nil
+}
+
+// busyTimeout bounds waiting for children of other threads to execute something.
+const busyTimeout = 5 * time.Second
+
+// execute starts the program. What another thread forked while it was being written,
+// as libvirt does, has the file open until it executes something else: so long the
+// kernel takes the program for one that is still written.
+func execute(attr *os.ProcAttr, title string) (*os.Process, error) {
+	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+		process, err := os.StartProcess("/"+name, []string{name, title}, attr)
+		if !errors.Is(err, unix.ETXTBSY) || time.Since(began) > busyTimeout {
+			return process, err
+		}
+	}
 }
 
 // emptyRoot moves the calling thread to a file system that holds the program
