@@ -12,6 +12,28 @@ import (
 	"containerd-shim-uni/integration/inside"
 )
 
+// TestWallsBetweenPods asks the QEMU of one pod for what is another's: the disks of
+// their containers came to machines that ran. Of those too it has a name for what it
+// writes only.
+func TestWallsBetweenPods(t *testing.T) {
+	uniOnly(t)
+	onNodes(t, func(t *testing.T, n *node) {
+		mine, theirs := n.machineOfPod(t), n.machineOfPod(t)
+		if mine.uid == theirs.uid || int(mine.gid) != mine.uid {
+			t.Errorf("the pods' users are %d and %d, their groups %d and %d", mine.uid, theirs.uid, mine.gid, theirs.gid)
+		}
+		mine.confined(t)
+		theirs.confined(t)
+		insideQEMU(t, mine, theirs)
+	})
+}
+
+// machineOfPod runs a pod with a container, and describes its machine.
+func (n *node) machineOfPod(t *testing.T) machine {
+	t.Helper()
+	return describe(t, n.newMachine(t, func() { n.runPod(t, nil).run(t, nil, "sleep 1000") }))
+}
+
 // insideQEMU asks a machine's own QEMU, with all its filters on: it opens, calls and
 // signals what is its neighbour's. At last it starts a program, for which it ends.
 func insideQEMU(t *testing.T, mine, theirs machine) {

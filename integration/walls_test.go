@@ -81,14 +81,22 @@ type machine struct {
 // neighbour starts a container and describes its machine.
 func (h *host) neighbour(t *testing.T, c container) machine {
 	t.Helper()
+	return describe(t, h.newMachine(t, func() {
+		r := h.start(t, c, "sh", "-c", "echo ready; sleep 1000")
+		r.expect(t, "ready")
+	}))
+}
+
+// newMachine is the QEMU of the one machine that start starts.
+func (h *host) newMachine(t *testing.T, start func()) (pid int) {
+	t.Helper()
 	before := h.find(t, "qemu-system")
-	r := h.start(t, c, "sh", "-c", "echo ready; sleep 1000")
-	r.expect(t, "ready")
+	start()
 	pids := slices.DeleteFunc(h.find(t, "qemu-system"), func(pid int) bool { return slices.Contains(before, pid) })
 	if len(pids) != 1 {
 		t.Fatalf("new machines: %v", pids)
 	}
-	return describe(t, pids[0])
+	return pids[0]
 }
 
 func describe(t *testing.T, pid int) machine {

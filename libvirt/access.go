@@ -143,13 +143,7 @@ func (d *Driver) closeReads(machine string) error {
 		return nil
 	}
 	err := withIdentity(d.identities, d.target.owner(machine), func(id *lease) error {
-		if len(id.Reads) == 0 {
-			return nil
-		}
-		if err := id.closeReads(); err != nil {
-			return err
-		}
-		return id.rewrite()
+		return id.closeReads() // the record may say more than is
 	})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // it has ended

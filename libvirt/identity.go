@@ -54,7 +54,7 @@ type record struct {
 	Boot string
 	// Files are those that belong to the user.
 	Files []string
-	// Reads are others that have an entry for the user in their access lists: until
+	// Reads are others that may have an entry for the user in their access lists: until
 	// QEMU, which needs a name for them to start, has opened them.
 	Reads []string `json:",omitempty"`
 }
@@ -241,7 +241,6 @@ func (id *lease) closeReads() error {
 			return err
 		}
 	}
-	id.Reads = nil
 	return nil
 }
 

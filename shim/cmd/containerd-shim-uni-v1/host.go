@@ -54,6 +54,7 @@ func (h *host) Machines(ctx context.Context, cfg config.Config) (sandbox.Machine
 	if d := h.drivers[key]; d != nil {
 		return d, nil
 	}
+	go func() { _, _ = systemCalls() }() // takes a millisecond, libvirt many
 	d, err := libvirt.Open(context.WithoutCancel(ctx), h.options(cfg))
 	if err != nil {
 		return nil, err
