@@ -341,6 +341,7 @@ func TestCRIPod(t *testing.T) {
 		t.Run("processes", func(t *testing.T) { p.processes(t, server) })
 		t.Run("stats", func(t *testing.T) { p.stats(t, server) })
 		t.Run("limits", func(t *testing.T) { p.limits(t, server) })
+		t.Run("pause", func(t *testing.T) { p.pause(t, server) })
 		t.Run("port-forward", func(t *testing.T) { p.forward(t, "8080", "page\n") })
 
 		n.do(t, "stop", "-t", "10", server)
@@ -405,6 +406,25 @@ func (p *sandbox) stats(t *testing.T, id string) {
 		return bytes > 16<<20 && bytes < 64<<20 && used > 0 && used < int(time.Hour)
 	})
 	p.do(t, "exec", "-s", id, "rm", "/dev/shm/16M")
+}
+
+// pause: a container that is paused stands still, alone.
+func (p *sandbox) pause(t *testing.T, other string) {
+	t.Helper()
+	id := p.run(t, nil, "i=0; while :; do i=$((i+1)); echo $i >/shared-count; done")
+	count := func() string { return p.do(t, "exec", "-s", id, "cat", "/shared-count") }
+	p.ok(t, "tasks", "pause", id)
+	if got := p.ctr(t, "tasks", "ls").Stdout; !strings.Contains(got, "PAUSED") {
+		t.Errorf("tasks: %s", got)
+	}
+	if r := p.cri(t, "", "exec", "-s", other, "true"); r.Code != 0 {
+		t.Errorf("the other one meanwhile: %+v", r)
+	}
+	p.ok(t, "tasks", "resume", id)
+	before := count()
+	eventually(t, "it counts again", func() bool { return count() != before })
+	p.ok(t, "tasks", "pause", id)
+	p.do(t, "rm", "-f", id)
 }
 
 // limits: one container that exceeds its memory is killed, alone, also when the

@@ -53,7 +53,11 @@ func grant(m unikernel.Machine, a account) error {
 }
 
 func grantDisk(d unikernel.Disk, a account) error {
-	if err := reachable(d.Path, a); err != nil {
+	kind := fs.FileMode(0)
+	if d.Block {
+		kind = fs.ModeDevice
+	}
+	if err := reachableAs(d.Path, a, kind); err != nil {
 		return err
 	}
 	if d.ReadOnly {
@@ -160,9 +164,12 @@ func openToGroup(path string, a account) error {
 	return errors.Join(os.Chown(path, -1, a.gid), os.Chmod(path, info.Mode().Perm()|0o040))
 }
 
-// reachable checks that a file exists and that the account may pass through
+// reachable checks that a regular file exists and that the account may pass through
 // all directories above it.
-func reachable(path string, a account) error {
+func reachable(path string, a account) error { return reachableAs(path, a, 0) }
+
+// reachableAs is reachable for a file of a type, such as fs.ModeDevice for a block device.
+func reachableAs(path string, a account, kind fs.FileMode) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %s does not exist", unikernel.ErrNotFound, path)
@@ -170,8 +177,9 @@ func reachable(path string, a account) error {
 	if err != nil {
 		return err
 	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%w: %s is not a regular file", unikernel.ErrInvalid, path)
+	if info.Mode().Type() != kind {
+		what := map[fs.FileMode]string{0: "regular file", fs.ModeDevice: "block device"}[kind]
+		return fmt.Errorf("%w: %s is not a %s", unikernel.ErrInvalid, path, what)
 	}
 	if path, err = filepath.EvalSymlinks(path); err != nil {
 		return err

@@ -15,7 +15,7 @@ import (
 func filesOf(disks ...unikernel.Disk) ([]confine.File, error) {
 	var files []confine.File
 	for _, d := range disks {
-		files = append(files, confine.File{Path: d.Path, ReadOnly: d.ReadOnly})
+		files = append(files, confine.File{Path: d.Path, ReadOnly: d.ReadOnly, Device: d.Block})
 		if d.Format != "qcow2" {
 			continue
 		}

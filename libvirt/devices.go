@@ -156,6 +156,9 @@ func disk(d unikernel.Disk) libvirtxml.DomainDisk {
 		Source: &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: d.Path}},
 		Serial: d.Serial,
 	}
+	if d.Block {
+		x.Source = &libvirtxml.DomainDiskSource{Block: &libvirtxml.DomainDiskSourceBlock{Dev: d.Path}}
+	}
 	if d.ReadOnly {
 		x.ReadOnly = &libvirtxml.DomainDiskReadOnly{}
 		x.Shareable = &libvirtxml.DomainDiskShareable{}

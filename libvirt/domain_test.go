@@ -159,6 +159,7 @@ func TestLUNGolden(t *testing.T) {
 	for name, d := range map[string]unikernel.Disk{
 		"lun-image":     {Path: "/var/lib/uni/containers/k/root.erofs", Format: "raw", Serial: "root-0123456789ab", ReadOnly: true},
 		"lun-layer":     {Path: "/var/lib/uni/containers/k/writable.img", Format: "raw", Serial: "writable-0123456789"},
+		"lun-device":    {Path: "/var/lib/uni/containers/k/device-2", Block: true, Format: "raw", Serial: "0123456789abcdefg-2", ReadOnly: true},
 		"lun-ephemeral": {Path: "/var/lib/uni/containers/k/boot.qcow2", Format: "qcow2", Serial: "boot", Ephemeral: true},
 	} {
 		doc, err := lun(d, 26)

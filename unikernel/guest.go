@@ -86,6 +86,8 @@ const (
 	// DiskImage is the file ImageBoot.Disk, under a layer for what the guest
 	// writes unless it is read-only.
 	DiskImage
+	// DiskDevice is a block device of the host, see DiskRequest.Device.
+	DiskDevice
 )
 
 // DiskRequest is one disk that a guest asks for.
@@ -93,8 +95,11 @@ type DiskRequest struct {
 	Kind DiskKind
 	// Serial is how the guest finds it, see Disk.Serial.
 	Serial string
-	// ReadOnly is for DiskImage.
+	// ReadOnly is for DiskImage and DiskDevice.
 	ReadOnly bool
+	// Device is for DiskDevice: which of the host's it is, and where the container is
+	// to find it.
+	Device specs.LinuxDevice
 	// Boot is for DiskBoot.
 	Boot BootDisk
 }

@@ -100,8 +100,10 @@ const MaxLUNs = 256
 
 // Disk is one block device of a machine.
 type Disk struct {
-	// Path is the disk's file on the host.
-	Path string
+	// Path is the disk's file on the host, or of a Block one a node of its device, which
+	// is the machine's own.
+	Path  string
+	Block bool
 	// Format is "raw" or "qcow2".
 	Format string
 	// Serial names the disk in the guest, in at most 20 bytes: the serial of a

@@ -53,6 +53,14 @@ type Limits struct {
 	CPU *specs.LinuxCPU
 }
 
+// Freezer is a ContainerSession whose processes can be stopped while others of the
+// machine run.
+type Freezer interface {
+	// Freeze stops all processes of the container, or lets them go on, and returns
+	// when it is so. One that ends, or that SIGKILL ends, ends also while it is frozen.
+	Freeze(ctx context.Context, frozen bool) error
+}
+
 // Accountant is a Session, or a ContainerSession, whose guest counts what the
 // container uses, and limits it.
 type Accountant interface {

@@ -31,6 +31,8 @@ var ErrShared = errors.New("QEMU has no mount namespace of its own")
 type File struct {
 	Path     string
 	ReadOnly bool
+	// Device says that it is a node whose device may be opened: that one alone.
+	Device bool
 }
 
 // Possible says why QEMU cannot be kept from the host's files, nil if it can:
@@ -253,6 +255,9 @@ func place(root string, files []File, copies []int) error {
 		flags := uintptr(unix.MS_REMOUNT | unix.MS_BIND | viewFlags)
 		if f.ReadOnly {
 			flags |= unix.MS_RDONLY
+		}
+		if f.Device {
+			flags &^= unix.MS_NODEV
 		}
 		if err := unix.Mount("", target, "", flags, ""); err != nil {
 			return wrapPath("remount", f.Path, err)

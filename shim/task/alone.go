@@ -157,8 +157,8 @@ func (a alone) settle(reported bool) {
 	a.c.save()
 }
 
-// freezable implements place.
-func (a alone) freezable() error { return nil }
+// freezer implements place: the machine.
+func (a alone) freezer() (freezer, error) { return a.c.sandbox, nil }
 
 // inForce implements place. Memory is limited by the machine's size.
 func (a alone) inForce() inForce { return inForce{pids: a.c.askedLimits().pids} }

@@ -192,11 +192,13 @@ func (c *Container) Wait(ctx context.Context) (unikernel.Exit, error) {
 	}
 }
 
-// Pause stops the machine's CPUs. Like Start it goes on to an end of its own: a
+// Pause stops all that the container runs: the CPUs of its machine, or its processes in a
+// pod's. Like Start it goes on to an end of its own: a
 // client that goes away, or a hypervisor that does not answer in time, leaves the
 // container pausing until it is known whether it is paused.
 func (c *Container) Pause(ctx context.Context) error {
-	if err := c.place.freezable(); err != nil {
+	freezer, err := c.place.freezer()
+	if err != nil {
 		return fmt.Errorf("pause container %s: %w", c.names.ID, err)
 	}
 	c.count(ctx) // what it will be said to use while it cannot be asked
@@ -204,7 +206,7 @@ func (c *Container) Pause(ctx context.Context) error {
 		return err
 	}
 	return c.settle(ctx, "pause", func() error {
-		if err := c.sandbox.Pause(); err != nil {
+		if err := freezer.Pause(); err != nil {
 			_ = c.step(opPauseFailed)                    // refused only if it exited meanwhile
 			c.deliverPending(context.WithoutCancel(ctx)) // what came in meanwhile
 			return err
@@ -213,14 +215,18 @@ func (c *Container) Pause(ctx context.Context) error {
 	})
 }
 
-// Resume lets the machine's CPUs run again, and delivers the signals that came
-// in while they did not. It ends as Pause does.
+// Resume lets it go on, and delivers the signals that came in while it did not. It ends
+// as Pause does.
 func (c *Container) Resume(ctx context.Context) error {
+	freezer, err := c.place.freezer()
+	if err != nil {
+		return fmt.Errorf("resume container %s: %w", c.names.ID, err)
+	}
 	if err := c.step(opResume); err != nil {
 		return err
 	}
 	return c.settle(ctx, "resume", func() error {
-		if err := c.sandbox.Resume(); err != nil {
+		if err := freezer.Resume(); err != nil {
 			_ = c.step(opResumeFailed)
 			return err
 		}
@@ -251,7 +257,7 @@ func (c *Container) settle(ctx context.Context, what string, do func() error) er
 	case <-ctx.Done():
 		return fmt.Errorf("%s container %s: it is under way: %w", what, c.names.ID, ctx.Err())
 	case <-timer.C:
-		return fmt.Errorf("%s container %s: %w: the hypervisor did not answer within %s, and it is under way; SIGKILL ends the container", what, c.names.ID,
+		return fmt.Errorf("%s container %s: %w: neither hypervisor nor guest answered within %s, and it is under way; SIGKILL ends the container", what, c.names.ID,
 			unikernel.ErrUnavailable, settleTimeout)
 	}
 }

@@ -102,8 +102,13 @@ func (d *diskSet) writable(ctx context.Context) (err error) {
 // make makes all that does not depend on the network, at the same time.
 func (d *diskSet) make(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for _, r := range d.requests {
-		group.Go(func() error { return d.makeOne(ctx, r) })
+	for i, r := range d.requests {
+		group.Go(func() error {
+			if r.Kind == unikernel.DiskDevice {
+				return makeNode(d.names.device(i), r.Device)
+			}
+			return d.makeOne(ctx, r)
+		})
 	}
 	return group.Wait()
 }
@@ -149,8 +154,10 @@ func (d *diskSet) configure(ctx context.Context, boot *unikernel.BootConfig) (er
 // list are the disks of the machine.
 func (d *diskSet) list() []unikernel.Disk {
 	var all []unikernel.Disk
-	for _, r := range d.requests {
+	for i, r := range d.requests {
 		switch r.Kind {
+		case unikernel.DiskDevice:
+			all = append(all, unikernel.Disk{Path: d.names.device(i), Block: true, Format: "raw", Serial: r.Serial, ReadOnly: r.ReadOnly})
 		case unikernel.DiskRoot:
 			all = append(all, unikernel.Disk{Path: d.names.root(), Format: d.format, Serial: r.Serial, ReadOnly: true})
 		case unikernel.DiskWritable:

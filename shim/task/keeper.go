@@ -114,10 +114,10 @@ func (k *keeper) settle(bool) {
 	k.pod.volumes.Close()
 }
 
-// freezable implements place.
-func (k *keeper) freezable() error { return errNotFreezable }
-
-var errNotFreezable = fmt.Errorf("%w: a pod's machine runs as a whole, and one of its containers cannot be paused: stop it instead", unikernel.ErrNotImplemented)
+// freezer implements place.
+func (k *keeper) freezer() (freezer, error) {
+	return nil, fmt.Errorf("%w: a pod's own container holds no program: pause the pod's containers", unikernel.ErrNotImplemented)
+}
 
 // inForce implements place.
 func (k *keeper) inForce() inForce { return inForce{} }

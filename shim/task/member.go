@@ -272,8 +272,28 @@ func (m *member) release(ctx context.Context) error {
 	return errors.Join(m.c.sandbox.Release(ctx, m.c.names.ID), forgetMember(m.c.names))
 }
 
-// freezable implements place.
-func (m *member) freezable() error { return errNotFreezable }
+// freezer implements place: the others of the pod go on.
+func (m *member) freezer() (freezer, error) { return m, nil }
+
+// Pause implements freezer.
+func (m *member) Pause() error { return m.freeze(true) }
+
+// Resume implements freezer.
+func (m *member) Resume() error { return m.freeze(false) }
+
+func (m *member) freeze(frozen bool) error {
+	m.mu.Lock()
+	in, ok := m.in.(unikernel.Freezer)
+	m.mu.Unlock()
+	if !ok {
+		return fmt.Errorf("%w: the guest %q cannot pause one of several containers", unikernel.ErrNotImplemented, m.c.guest.Name())
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
+	defer cancel()
+	ctx, done := m.untilLeaving(ctx)
+	defer done()
+	return in.Freeze(ctx, frozen)
+}
 
 // limitCPU implements place: in the guest.
 func (m *member) limitCPU(ctx context.Context, cpu *specs.LinuxCPU) error {

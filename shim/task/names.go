@@ -2,6 +2,7 @@ package task
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -72,6 +73,9 @@ func (n Names) Exists() bool {
 	_, err := os.Lstat(n.Data)
 	return !errors.Is(err, os.ErrNotExist) || n.Owns() && n.Sandbox.Exists()
 }
+
+// device is a node of a block device of the host.
+func (n Names) device(i int) string { return filepath.Join(n.Data, fmt.Sprintf("device-%d", i)) }
 
 func (n Names) root() string       { return filepath.Join(n.Data, "root.erofs") }
 func (n Names) bootDisk() string   { return filepath.Join(n.Data, "boot.tfs") }

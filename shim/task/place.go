@@ -43,12 +43,19 @@ type place interface {
 	// release is called when it is deleted.
 	release(ctx context.Context) error
 
-	// freezable is the error of a container that cannot be paused.
-	freezable() error
+	// freezer pauses the container, or says why it cannot be.
+	freezer() (freezer, error)
 	// limitCPU changes limits of CPU.
 	limitCPU(ctx context.Context, cpu *specs.LinuxCPU) error
 	// inForce are the limits that the guest holds a container to from the beginning.
 	inForce() inForce
+}
+
+// freezer stops all of a container and lets it go on. Its methods return when that is
+// so, or known not to be.
+type freezer interface {
+	Pause() error
+	Resume() error
 }
 
 // inGuest is a container in its guest, whatever else is there: a Session's only one,

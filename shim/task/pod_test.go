@@ -71,6 +71,8 @@ type podContainer struct {
 	disks     []unikernel.DiskRequest
 	removed   int
 	removeErr error
+	frozen    bool
+	freezeErr error
 }
 
 func (c *podContainer) Run(ctx context.Context, io unikernel.Stdio) (unikernel.Process, error) {
@@ -86,6 +88,17 @@ func (c *podContainer) Remove(context.Context) error {
 		return c.removeErr
 	}
 	go c.init.end(137)
+	return nil
+}
+
+// Freeze is refused once, if it is to be.
+func (c *podContainer) Freeze(_ context.Context, frozen bool) error {
+	c.fakeSession.mu.Lock()
+	defer c.fakeSession.mu.Unlock()
+	if c.freezeErr != nil {
+		return c.freezeErr
+	}
+	c.frozen = frozen
 	return nil
 }
 
@@ -191,6 +204,43 @@ func TestPod(t *testing.T) {
 	if err := b.add("c3", false); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Errorf("a container of a pod that is gone: %v", err)
 	}
+}
+
+// TestPodPause: a container of a pod is paused in the guest, alone; one whose processes
+// do not stand still goes on, and SIGKILL ends one that is paused.
+func TestPodPause(t *testing.T) {
+	b := newPodBench(t)
+	for _, id := range []string{"c1", "c2"} {
+		if err := b.add(id, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := b.Container("c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := b.session.containers["c1"]
+	in.freezeErr = unikernel.ErrUnavailable
+	if err := c.Pause(t.Context()); err == nil || mustStatus(t, b, "c1").State != Running {
+		t.Errorf("it is %s, %v", mustStatus(t, b, "c1").State, err)
+	}
+	in.freezeErr = nil
+	if err := c.Pause(t.Context()); err != nil || !in.frozen || mustStatus(t, b, "c1").State != Paused || mustStatus(t, b, "c2").State != Running {
+		t.Errorf("paused: %v, %v, %s, the other %s", err, in.frozen, mustStatus(t, b, "c1").State, mustStatus(t, b, "c2").State)
+	}
+	if err := c.Resume(t.Context()); err != nil || in.frozen || mustStatus(t, b, "c1").State != Running {
+		t.Errorf("resumed: %v, %v, %s", err, in.frozen, mustStatus(t, b, "c1").State)
+	}
+	if err := errors.Join(c.Pause(t.Context()), b.Kill(t.Context(), "c1", "", syscall.SIGKILL, true)); err != nil {
+		t.Fatal(err)
+	}
+	b.over("c1", 137)
+	if err := b.Kill(t.Context(), "c", "", syscall.SIGKILL, true); err != nil {
+		t.Fatal(err)
+	}
+	b.over("c", 137)
+	b.over("c2", 137)
+	b.wantNothing()
 }
 
 func mustStatus(t *testing.T, b *podBench, id string) Status {

@@ -38,6 +38,10 @@ func container(app unikernel.App, disks []unikernel.DiskRequest) (wire.Container
 			c.Root = d.Serial
 		case unikernel.DiskWritable:
 			c.Upper = d.Serial
+		case unikernel.DiskDevice:
+			w := device(d.Device)
+			w.Major, w.Minor, w.Serial, w.ReadOnly = 0, 0, d.Serial, d.ReadOnly // the host's mean nothing there
+			c.Devices = append(c.Devices, w)
 		}
 	}
 	if c.Root == "" {

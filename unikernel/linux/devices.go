@@ -37,12 +37,50 @@ func checkDevices(l *specs.Linux) error {
 		default:
 			return fmt.Errorf("%w: device %s has type %q", unikernel.ErrInvalid, d.Path, d.Type)
 		}
+		if read, _ := access(l.Resources, d); !all && d.Type == "b" && read {
+			continue // it becomes a disk
+		}
 		if !all && !inGuest(d) {
 			return refuse(fmt.Sprintf("device %s (%s %d:%d)", d.Path, d.Type, d.Major, d.Minor),
-				"it is the host's and the machine has no such device; run the container without it, or with --privileged for all of the machine's own")
+				"it is the host's and the machine has no such device, and only block devices that may be read become disks of it; run the container without it, or with --privileged for all of the machine's own")
 		}
 	}
 	return nil
+}
+
+// blockDevices are those of the host that become disks of the machine. A container that
+// may have all of the machine's gets none of the host's.
+func blockDevices(l *specs.Linux) (list []specs.LinuxDevice) {
+	if l == nil || allDevices(l.Resources) {
+		return nil
+	}
+	for _, d := range l.Devices {
+		if d.Type == "b" {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+// access says what a container may do with a device: the last of the rules that are
+// about it and a right decides.
+func access(r *specs.LinuxResources, d specs.LinuxDevice) (read, write bool) {
+	if r == nil {
+		return false, false
+	}
+	meets := func(n *int64, is int64) bool { return n == nil || *n < 0 || *n == is }
+	for _, rule := range r.Devices {
+		if rule.Type != "" && rule.Type != "a" && rule.Type != d.Type || !meets(rule.Major, d.Major) || !meets(rule.Minor, d.Minor) {
+			continue
+		}
+		if rule.Access == "" || strings.Contains(rule.Access, "r") {
+			read = rule.Allow
+		}
+		if rule.Access == "" || strings.Contains(rule.Access, "w") {
+			write = rule.Allow
+		}
+	}
+	return read, write
 }
 
 // allDevices says whether a container may open every device, as a privileged one
@@ -66,6 +104,9 @@ func allDevices(r *specs.LinuxResources) bool {
 func hostDevices(l *specs.Linux) []string {
 	var first string
 	n := 0
+	if !allDevices(l.Resources) { // there are none: checkDevices
+		return nil
+	}
 	for _, d := range l.Devices {
 		if inGuest(d) {
 			continue

@@ -73,6 +73,10 @@ func disks(s *specs.Spec) []unikernel.DiskRequest {
 	if writable(s) {
 		list = append(list, unikernel.DiskRequest{Kind: unikernel.DiskWritable, Serial: unikernel.SerialWritable})
 	}
+	for i, d := range blockDevices(s.Linux) {
+		_, write := access(s.Linux.Resources, d)
+		list = append(list, unikernel.DiskRequest{Kind: unikernel.DiskDevice, Serial: fmt.Sprintf("device-%d", i), Device: d, ReadOnly: !write})
+	}
 	return list
 }
 

@@ -2,6 +2,7 @@ package linux
 
 import (
 	"errors"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -151,7 +152,11 @@ func TestPrivileged(t *testing.T) {
 		s.Resources = &specs.LinuxResources{Devices: tt.rules}
 		plan, err := New(Config{}).Plan(a, enough)
 		if !tt.all {
-			if !errors.Is(err, unikernel.ErrNotImplemented) || !strings.Contains(err.Error(), "/dev/sda (b 8:0)") || !strings.Contains(err.Error(), "--privileged") {
+			first := "/dev/sda (b 8:0)"
+			if name == "not" { // that disk may be read, and becomes one
+				first = "/dev/kvm (c 10:232)"
+			}
+			if !errors.Is(err, unikernel.ErrNotImplemented) || !strings.Contains(err.Error(), first) || !strings.Contains(err.Error(), "--privileged") {
 				t.Errorf("%s: %v", name, err)
 			}
 			continue
@@ -163,6 +168,39 @@ func TestPrivileged(t *testing.T) {
 		if len(c.Devices) != 2 || c.Devices[0].Path != "/dev/fuse" || c.Devices[1] != (wire.Device{Type: wire.AllDevices}) {
 			t.Errorf("%s: devices %+v", name, c.Devices)
 		}
+	}
+}
+
+// TestBlockDevices: block devices of the host become disks, with the rights that the
+// rules give.
+func TestBlockDevices(t *testing.T) {
+	a := testApp()
+	mode, group := os.FileMode(0o660), uint32(6)
+	a.Spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/data", Type: "b", Major: 7, Minor: 1, FileMode: &mode, GID: &group}, {Path: "/dev/other", Type: "b", Major: 8}}
+	rule := func(allow bool, major, minor int64, access string) specs.LinuxDeviceCgroup {
+		return specs.LinuxDeviceCgroup{Allow: allow, Type: "b", Major: &major, Minor: &minor, Access: access}
+	}
+	a.Spec.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{
+		{Access: "rwm"}, rule(true, 7, 1, "rwm"), rule(true, 8, -1, "r")}}
+	plan, err := New(Config{}).Plan(a, enough)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := plan.Disks[len(plan.Disks)-2:]
+	if last[0].Kind != unikernel.DiskDevice || last[0].ReadOnly || last[0].Device.Minor != 1 || !last[1].ReadOnly || last[0].Serial == last[1].Serial {
+		t.Errorf("disks %+v", last)
+	}
+	last[0].Serial = "key-2"
+	c, err := container(a, plan.Disks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []wire.Device{
+		{Path: "/dev/data", Type: 'b', Mode: 0o660, GID: 6, Serial: "key-2"},
+		{Path: "/dev/other", Type: 'b', Mode: 0o666, Serial: last[1].Serial, ReadOnly: true},
+	}
+	if !reflect.DeepEqual(c.Devices, want) {
+		t.Errorf("devices %+v, want %+v", c.Devices, want)
 	}
 }
 

@@ -37,6 +37,13 @@ func (m *member) Limit(ctx context.Context, l unikernel.Limits) error {
 	return m.s.call(ctx, wire.KindLimit, wire.SetLimits{Container: m.id, Limits: w}.Encode())
 }
 
+// Freeze implements unikernel.Freezer.
+func (m *member) Freeze(ctx context.Context, frozen bool) error {
+	return m.s.call(ctx, wire.KindFreeze, wire.Freeze{Container: m.id, Frozen: frozen}.Encode())
+}
+
+var _ unikernel.Freezer = (*member)(nil)
+
 // statsOf reads the kernel's files (Documentation/admin-guide/cgroup-v2.rst,
 // proc_net_dev of proc(5)). A line that is not as it should be counts nothing.
 func statsOf(w wire.Stats) unikernel.Stats {

@@ -98,6 +98,10 @@ type Device struct {
 	Major, Minor uint32
 	Mode         uint32
 	UID, GID     uint32
+	// Serial is that of the disk which a block device is, in place of the numbers;
+	// ReadOnly says that it is not written.
+	Serial   string
+	ReadOnly bool
 }
 
 // Process is what one process is started with.
@@ -209,6 +213,8 @@ func (c Container) Encode() []byte {
 		for _, n := range []uint32{uint32(v.Type), v.Major, v.Minor, v.Mode, v.UID, v.GID} {
 			e.Uint(uint64(n))
 		}
+		e.String(v.Serial)
+		e.Bool(v.ReadOnly)
 	}
 	e.Strings(c.MaskedPaths)
 	e.Strings(c.ReadonlyPaths)
@@ -228,7 +234,7 @@ func DecodeContainer(b []byte) (Container, error) {
 		}),
 		Devices: list(d, func() Device {
 			return Device{Path: d.String(), Type: byte(d.Uint32()), Major: d.Uint32(), Minor: d.Uint32(),
-				Mode: d.Uint32(), UID: d.Uint32(), GID: d.Uint32()}
+				Mode: d.Uint32(), UID: d.Uint32(), GID: d.Uint32(), Serial: d.String(), ReadOnly: d.Bool()}
 		}),
 		MaskedPaths: d.Strings(), ReadonlyPaths: d.Strings(),
 		Limits: decodeLimits(d),

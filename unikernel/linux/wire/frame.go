@@ -8,7 +8,7 @@ import (
 
 // Version is the protocol's version, sent in Hello. The two sides must have
 // the same one.
-const Version = 10
+const Version = 11
 
 // Magic starts the payload of Hello.
 const Magic = "uni-guest"
@@ -61,6 +61,7 @@ const (
 	KindRemove                    // host: Target; id of the request, answered when its disks are free
 	KindDial                      // host: Dial; id of the request, answered when the server took the connection
 	KindVolume                    // host: Volume; id of the request
+	KindFreeze                    // host: Freeze; id of the request, answered when it is so
 	kindEnd
 )
 

@@ -97,7 +97,7 @@ func sampleContainer() Container {
 		ID: 1<<32 - 1, Root: "c0-root", Upper: "c0-upper", Space: &Space{1 << 40, 1 << 20}, ReadonlyRoot: true,
 		PIDs:        PIDNamespace{PIDContainer, 4},
 		Mounts:      []Mount{{"/proc", "proc", "proc", []string{"nosuid", "ro"}}, {"/x", "bind", "0", nil}},
-		Devices:     []Device{{"/dev/fuse", 'c', 10, 229, 0o600, 1, 2}},
+		Devices:     []Device{{"/dev/fuse", 'c', 10, 229, 0o600, 1, 2, "", false}, {"/dev/xvda", 'b', 0, 0, 0o660, 0, 6, "c0-2", true}},
 		MaskedPaths: []string{"/proc/kcore"}, ReadonlyPaths: []string{"/proc/sys", "/proc/bus"},
 		Limits: sampleLimits().Limits,
 	}
@@ -139,10 +139,11 @@ func TestVersion(t *testing.T) {
 		Resize{1, 80, 24}.Encode(), sampleSandbox().Encode(), sampleContainer().Encode(), sampleStart().Encode(), OOM{5, 2}.Encode(),
 		Clock{-5}.Encode(), []byte(Time{1 << 60}.Encode()), []byte(sampleStats().Encode()), sampleLimits().Encode(),
 		SetSpace{4, Space{1 << 40, 1 << 20}}.Encode(), Target{7}.Encode(), sampleDial().Encode(), sampleVolume().Encode(),
+		Freeze{3, true}.Encode(),
 	} {
 		h.Write(b)
 	}
-	const version, sum = 10, "dde4422cbb7c754be796dbe17ff7428d6525e40f40c0e5d1f1daba26009e730e"
+	const version, sum = 11, "a38898da96194db7153892297ef211acd70b8850a0421b83d45740ea3244ac3e"
 	if got := hex.EncodeToString(h.Sum(nil)); Version != version || got != sum {
 		t.Errorf("version %d with sum %s, want %d with %s: has what is sent changed, and the version not?", Version, got, version, sum)
 	}
@@ -173,6 +174,7 @@ func TestMessages(t *testing.T) {
 	space := SetSpace{4, Space{1 << 40, 1 << 20}}
 	check(space, space.Encode(), func(b []byte) (any, error) { return DecodeSetSpace(b) })
 	check(Target{7}, Target{7}.Encode(), func(b []byte) (any, error) { return DecodeTarget(b) })
+	check(Freeze{3, true}, Freeze{3, true}.Encode(), func(b []byte) (any, error) { return DecodeFreeze(b) })
 	check(sampleDial(), sampleDial().Encode(), func(b []byte) (any, error) { return DecodeDial(b) })
 	check(sampleVolume(), sampleVolume().Encode(), func(b []byte) (any, error) { return DecodeVolume(b) })
 	check(Resize{1, 80, 24}, Resize{1, 80, 24}.Encode(), func(b []byte) (any, error) { return DecodeResize(b) })

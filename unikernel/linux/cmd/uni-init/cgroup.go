@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"containerd-shim-uni/unikernel/linux/wire"
@@ -81,6 +82,9 @@ type cgroup struct {
 	name       string // below cgroupTop, with a slash in front
 	app, start int    // directories
 	gone       bool   // it is removed
+
+	freezing sync.Mutex // held while it is frozen for a moment, or paused
+	paused   bool       // guarded by freezing
 }
 
 // makeCgroup makes the cgroup of the container with that id.

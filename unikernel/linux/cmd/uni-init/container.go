@@ -122,6 +122,9 @@ func (c *container) setup() error {
 		if err := c.sp.open(c.Upper != ""); err != nil {
 			return err
 		}
+		if err := c.findDevices(); err != nil {
+			return err
+		}
 		return wrap("the container's devices", allowDevices(&c.Container))
 	})
 	if err != nil {

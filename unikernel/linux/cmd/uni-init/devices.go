@@ -181,7 +181,11 @@ func deviceRules(listed []wire.Device) []string {
 			case 'p':
 				continue
 			}
-			rules = append(rules, kind+formatUint(uint64(d.Major))+":"+formatUint(uint64(d.Minor))+" rwm")
+			rights := " rwm"
+			if d.ReadOnly {
+				rights = " rm"
+			}
+			rules = append(rules, kind+formatUint(uint64(d.Major))+":"+formatUint(uint64(d.Minor))+rights)
 		}
 	}
 	return rules

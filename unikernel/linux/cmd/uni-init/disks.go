@@ -65,13 +65,41 @@ func sameRoot(lower, upper string) error {
 	return pathError("chmod", upper, unix.Chmod(upper, st.Mode&0o7777))
 }
 
-// mountDisk mounts the disk with that serial. A disk that was plugged in just
-// now may answer ENXIO for a moment.
+// mountDisk mounts the disk with that serial.
 func (c *container) mountDisk(serial, target, fstype string, flags uintptr, data string) error {
+	err := c.withDisk(serial, func(name string) error { return unix.Mount("/dev/"+name, target, fstype, flags, data) })
+	return pathError("mount disk "+quote(serial)+" as "+fstype, target, err)
+}
+
+// findDevices learns the numbers of the disks that the container has as devices.
+func (c *container) findDevices() error {
+	for i := range c.Devices {
+		d := &c.Devices[i]
+		if d.Serial == "" {
+			continue
+		}
+		err := c.withDisk(d.Serial, func(name string) error {
+			var st unix.Stat_t
+			if err := unix.Stat("/dev/"+name, &st); err != nil {
+				return err
+			}
+			d.Major, d.Minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
+			return nil
+		})
+		if err != nil {
+			return pathError("find the disk of device", d.Path, err)
+		}
+	}
+	return nil
+}
+
+// withDisk does something with the disk of that serial, which is the container's from
+// then on. A disk that was plugged in just now may answer ENXIO for a moment.
+func (c *container) withDisk(serial string, do func(name string) error) error {
 	var err error
 	scanned := time.Now()
 	waitFor(diskTimeout, func() bool {
-		err = c.mountFound(serial, target, fstype, flags, data)
+		err = c.withFound(serial, do)
 		if err != unix.ENXIO && err != unix.ENOENT {
 			return true
 		}
@@ -81,18 +109,18 @@ func (c *container) mountDisk(serial, target, fstype string, flags uintptr, data
 		}
 		return false
 	})
-	return pathError("mount disk "+quote(serial)+" as "+fstype, target, err)
+	return err
 }
 
-// mountFound mounts the disk if it is there.
-func (c *container) mountFound(serial, target, fstype string, flags uintptr, data string) error {
+// withFound does it if the disk is there.
+func (c *container) withFound(serial string, do func(name string) error) error {
 	c.s.disksMu.Lock()
 	defer c.s.disksMu.Unlock()
 	name := diskName(sysBlock, serial)
 	if name == "" {
 		return unix.ENOENT
 	}
-	err := unix.Mount("/dev/"+name, target, fstype, flags, data)
+	err := do(name)
 	if err == nil {
 		c.disks[serial] = name
 	}

@@ -162,6 +162,14 @@ func (s *server) handle(f wire.Frame) error {
 		go func() {
 			s.reply(f.ID, s.with(req.Container, func(c *container) error { return c.group.limit(req.Limits) }))
 		}()
+	case wire.KindFreeze:
+		req, err := wire.DecodeFreeze(f.Payload)
+		if err != nil {
+			return err
+		}
+		go func() {
+			s.reply(f.ID, s.with(req.Container, func(c *container) error { return c.group.pause(req.Frozen) }))
+		}()
 	case wire.KindSpace:
 		req, err := wire.DecodeSetSpace(f.Payload)
 		if err != nil {

@@ -39,15 +39,19 @@ func (c *container) signalAll(sig unix.Signal) error {
 // fork either: when it comes back it stands still.
 const freezeTimeout = time.Second
 
-// freeze lets no process of the container run, until thaw is called.
+// freeze lets no process of the container run, until thaw is called, unless it is
+// paused then.
 func (g *cgroup) freeze() (thaw func()) {
+	g.freezing.Lock()
 	if err := g.write("cgroup.freeze", "1"); err != nil {
 		console("freeze: " + err.Error())
+		g.freezing.Unlock()
 		return func() {}
 	}
 	waitFor(freezeTimeout, func() bool { return g.event("frozen 1") })
 	return func() {
-		if err := g.write("cgroup.freeze", "0"); err != nil {
+		defer g.freezing.Unlock()
+		if err := g.settle(); err != nil {
 			console("thaw: " + err.Error())
 		}
 	}
