@@ -278,6 +278,18 @@ func hostKHz(t *testing.T) int {
 	return 0
 }
 
+// Whoever runs a kernel as a program is told how it boots.
+func TestImageHint(t *testing.T) {
+	onKernels(t, func(t *testing.T, h *host) {
+		for _, kernel := range []string{"/boot/multiboot", "/boot/pvh"} {
+			got := h.run(t, container{image: kernels}, kernel)
+			if got.Code == 0 || !strings.Contains(got.Stderr, "io.containerd.uni.kernel="+kernel) {
+				t.Errorf("%s: %+v", kernel, got)
+			}
+		}
+	})
+}
+
 func TestImageRefuses(t *testing.T) {
 	onKernels(t, func(t *testing.T, h *host) {
 		for _, tt := range []struct {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-uni/builder/tree"
+	"containerd-shim-uni/unikernel/prebuilt"
 )
 
 // Levels of a finding.
@@ -21,7 +22,7 @@ const (
 	Fail = "FAIL"
 )
 
-// Guests that are known.
+// Guests that are known, beside that of package prebuilt.
 const (
 	Linux = "linux"
 	Nanos = "nanos"
@@ -63,6 +64,10 @@ func Check(i Image, guest string) []Finding {
 		return c.findings
 	}
 	c.add("platform", OK, "", "linux/amd64")
+	if guest == prebuilt.Name {
+		c.carried()
+		return c.findings
+	}
 	c.user()
 	c.program()
 	if c.single {

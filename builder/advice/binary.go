@@ -12,6 +12,9 @@ import (
 
 // binary checks an ELF program, its loader and its libraries.
 func (c *checker) binary(n *tree.Node, at string) {
+	if c.isKernel(n, at) {
+		return
+	}
 	f, done, err := openELF(n)
 	if err != nil {
 		c.add("program", Fail, "a program is an ELF file or a script that starts with #!", "%s is neither: %v", at, err)

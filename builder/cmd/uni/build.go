@@ -98,6 +98,9 @@ func (b *buildFlags) writer(cmd *cobra.Command, load loadConfig) (diskWriter, er
 			return writeBoot(ctx, i, t, boot, f)
 		}, err
 	}
+	if b.guest == config.GuestImage {
+		return nil, errors.New("--guest image: there is nothing to build, an image that carries a kernel runs as it is: uni check-image --guest image says whether it does, and uni push is for disks of the other guests")
+	}
 	return nil, fmt.Errorf("--guest %q is not one of: linux, nanos", b.guest)
 }
 

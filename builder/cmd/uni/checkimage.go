@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"containerd-shim-uni/builder/advice"
 	"containerd-shim-uni/builder/image"
 	"containerd-shim-uni/builder/tree"
+	"containerd-shim-uni/config"
 )
 
 func checkImageCommand() *cobra.Command {
@@ -24,8 +26,8 @@ func checkImageCommand() *cobra.Command {
 			"is run. " + imageHelp,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if guest != "" && !slices.Contains([]string{advice.Linux, advice.Nanos}, guest) {
-				return fmt.Errorf("--guest %q is not one of: %s, %s", guest, advice.Linux, advice.Nanos)
+			if guest != "" && !slices.Contains(config.Guests(), guest) {
+				return fmt.Errorf("--guest %q is not one of: %s", guest, strings.Join(config.Guests(), ", "))
 			}
 			findings, err := flags.checkImage(cmd, args[0], args[1:], guest)
 			if err != nil {
@@ -36,7 +38,7 @@ func checkImageCommand() *cobra.Command {
 	}
 	flags.add(cmd)
 	outputFlag(cmd, &output)
-	cmd.Flags().StringVar(&guest, "guest", "", "`GUEST` that shall run it: linux or nanos (default the disk's, linux for an image)")
+	cmd.Flags().StringVar(&guest, "guest", "", "`GUEST` that shall run it: linux, nanos or image (default the disk's; image for an image that says what boots; else linux)")
 	return cmd
 }
 
@@ -57,10 +59,11 @@ func (f *imageFlags) checkImage(cmd *cobra.Command, name string, args []string, 
 		return nil, fmt.Errorf("%s: %w: only an image or a disk of uni build says what to run", name, image.ErrNoManifest)
 	}
 	var findings []finding
+	judged := adviceOf(m, c.root, args)
 	if guest == "" {
-		guest = cmp.Or(m.Guest, advice.Linux)
+		guest = cmp.Or(m.Guest, advice.Default(judged))
 	}
-	for _, f := range advice.Check(adviceOf(m, c.root, args), guest) {
+	for _, f := range advice.Check(judged, guest) {
 		findings = append(findings, finding(f))
 	}
 	return findings, nil

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"debug/elf"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io"
@@ -42,9 +43,16 @@ func testLayout(t *testing.T, architecture string) string {
 	program := make([]byte, 64)
 	copy(program, elf.ELFMAG+string([]byte{byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), 1}))
 	program[16], program[18], program[20] = byte(elf.ET_EXEC), byte(elf.EM_X86_64), 1
+	return writeLayout(t, architecture, map[string]string{"bin/app": string(program), "run": "#!/bin/app\n"},
+		v1.Config{Entrypoint: []string{"/run"}, Cmd: []string{"a b"}, Env: []string{"A=1"}, WorkingDir: "/tmp", User: "5", Labels: map[string]string{"a": "b"}})
+}
+
+// writeLayout writes an image of executable files and some others.
+func writeLayout(t *testing.T, architecture string, files map[string]string, config v1.Config) string {
+	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	for name, body := range map[string]string{"bin/app": string(program), "run": "#!/bin/app\n"} {
+	for name, body := range files {
 		must(t, w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(body)), ModTime: time.Unix(1, 0)}))
 		_, err := io.WriteString(w, body)
 		must(t, err)
@@ -57,7 +65,7 @@ func testLayout(t *testing.T, architecture string) string {
 	must(t, err)
 	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
 		OS: "linux", Architecture: architecture, RootFS: v1.RootFS{Type: "layers"},
-		Config: v1.Config{Entrypoint: []string{"/run"}, Cmd: []string{"a b"}, Env: []string{"A=1"}, WorkingDir: "/tmp", User: "5", Labels: map[string]string{"a": "b"}},
+		Config: config,
 	})
 	must(t, err)
 	img, err = mutate.AppendLayers(img, l)
@@ -112,6 +120,59 @@ func checkInspect(t *testing.T, what string) {
 		if err != nil || !strings.Contains(out, want) {
 			t.Errorf("%s: %v, no %q in\n%s", what, err, want, out)
 		}
+	}
+}
+
+// kernelLayout writes an image that says that it boots a kernel, which is multiboot's
+// header and no more: that says where the file is loaded.
+func kernelLayout(t *testing.T, says string) string {
+	t.Helper()
+	kernel := make([]byte, 64)
+	for i, v := range []uint32{0x1BADB002, 0x10000, 0xE4524FFE - 0x10000, 0x100000, 0x100000, 0, 0, 0x100020} {
+		binary.LittleEndian.PutUint32(kernel[4*i:], v)
+	}
+	return writeLayout(t, "amd64", map[string]string{"boot/kernel": string(kernel) + "OSv v1", "uni.json": says},
+		v1.Config{Cmd: []string{"/boot/kernel", "-v"}})
+}
+
+// TestCarriedKernel: what says what boots is shown and judged for the guest that boots it.
+func TestCarriedKernel(t *testing.T) {
+	good := kernelLayout(t, `{"kernel": "/boot/kernel", "cmdline": "x -- {args}"}`)
+	out, _, err := uni(t, "inspect", good)
+	if err != nil || !strings.Contains(out, "/boot/kernel multiboot, OSv, by /uni.json\n") || !strings.Contains(out, "command line:  x -- {args}") {
+		t.Errorf("inspect: %q, %v", out, err)
+	}
+	out, _, err = uni(t, "inspect", "-o", "json", good)
+	var i inspection
+	must(t, errors.Join(err, json.Unmarshal([]byte(out), &i)))
+	if want := (boots{Source: "/uni.json", Kernel: "/boot/kernel", Kind: "multiboot, OSv", Cmdline: "x -- {args}"}); i.Boots == nil || *i.Boots != want {
+		t.Errorf("inspect: %+v", i.Boots)
+	}
+	for _, args := range [][]string{{}, {"--guest", "image"}} {
+		out, _, err := uni(t, append([]string{"check-image", good}, args...)...)
+		if err != nil || !strings.Contains(out, "/boot/kernel, by /uni.json: multiboot, OSv") || !strings.Contains(out, "x -- /boot/kernel -v") {
+			t.Errorf("check-image %q: %q, %v", args, out, err)
+		}
+	}
+	for _, tt := range []struct{ says, want string }{
+		{`{"kernel": "/other"}`, "/other: no such file"},
+		{`{"kernel": "/boot/kernel", "initrd": "/none"}`, "there is no file /none"},
+		{`{"kernel": "/uni.json"}`, "no kernel that is known"},
+		{`{"kernel": "/boot/kernel", "cmdline": "{x}"}`, "no placeholder {x}"},
+		{`{`, "/uni.json"},
+	} {
+		if out, _, err := uni(t, "check-image", kernelLayout(t, tt.says)); !errors.Is(err, errSilent) || !strings.Contains(out, "FAIL") || !strings.Contains(out, tt.want) {
+			t.Errorf("%s: %q, %v", tt.says, out, err)
+		}
+	}
+	if out, _, err := uni(t, "check-image", "--guest", "image", testLayout(t, "amd64")); !errors.Is(err, errSilent) || !strings.Contains(out, "/uni.json") {
+		t.Errorf("an ordinary image: %q, %v", out, err)
+	}
+	if out, _, err := uni(t, "check-image", "--guest", "linux", good); !errors.Is(err, errSilent) || !strings.Contains(out, "io.containerd.uni.kernel=/boot/kernel") {
+		t.Errorf("for linux: %q, %v", out, err)
+	}
+	if _, _, err := uni(t, "build", good, "-o", filepath.Join(t.TempDir(), "x"), "--guest", "image"); err == nil || !strings.Contains(err.Error(), "nothing to build") {
+		t.Errorf("build: %v", err)
 	}
 }
 

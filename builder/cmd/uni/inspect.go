@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"containerd-shim-uni/builder/advice"
 	"containerd-shim-uni/builder/tree"
 	"containerd-shim-uni/shim/status"
 )
@@ -48,8 +50,56 @@ type inspection struct {
 	WorkingDir   string   `json:"workingDir,omitempty"`
 	User         string   `json:"user,omitempty"`
 
+	// Boots is what an image says of what boots of it.
+	Boots *boots `json:"boots,omitempty"`
+
 	Counts counts     `json:"counts"`
 	Files  []fileInfo `json:"files,omitempty"`
+}
+
+// boots is what the guest "image" boots.
+type boots struct {
+	Source  string `json:"source"`
+	Kernel  string `json:"kernel,omitempty"`
+	Kind    string `json:"kind,omitempty"` // of the kernel: its protocol, and whose it is
+	Initrd  string `json:"initrd,omitempty"`
+	Disk    string `json:"disk,omitempty"`
+	Cmdline string `json:"cmdline,omitempty"` // a template
+	// Error says why it does not.
+	Error string `json:"error,omitempty"`
+}
+
+// bootsOf is nil for an ordinary image.
+func bootsOf(i advice.Image) *boots {
+	d, ok, err := advice.Carried(i)
+	if err != nil {
+		return &boots{Error: err.Error()}
+	}
+	if !ok {
+		return nil
+	}
+	b := &boots{Source: d.Source, Kernel: d.Kernel, Initrd: d.Initrd, Disk: d.Disk, Cmdline: d.Cmdline}
+	if d.Kernel != "" {
+		if b.Kind, err = advice.Describe(i.Root, d.Kernel); err != nil {
+			b.Error = err.Error()
+		}
+	}
+	return b
+}
+
+// print adds lines to an inspection's.
+func (b *boots) print(line func(key, format string, args ...any)) {
+	if b == nil {
+		return
+	}
+	if b.Error != "" {
+		line("boots", "not: %s", b.Error)
+		return
+	}
+	line("boots", "%s", strings.TrimSpace(fmt.Sprintf("%s %s, by %s", cmp.Or(b.Kernel, b.Disk), cmp.Or(b.Kind, "by the BIOS"), b.Source)))
+	line("initrd", "%s", b.Initrd)
+	line("disk", "%s", b.Disk)
+	line("command line", "%s", b.Cmdline)
 }
 
 type counts struct {
@@ -136,6 +186,9 @@ func (c *content) inspect(name string, list bool) inspection {
 		i.Entrypoint, i.Cmd, i.Env, i.WorkingDir, i.User = m.Config.Entrypoint, m.Config.Cmd, m.Config.Env, m.Config.WorkingDir, m.Config.User
 		if c.manifest != nil {
 			i.Guest, i.Boot = m.Guest, m.Boot
+		}
+		if c.kind == "image" {
+			i.Boots = bootsOf(adviceOf(m, c.root, nil))
 		}
 	}
 	seen := map[*tree.Node]bool{}
@@ -235,6 +288,7 @@ func (i inspection) print(w io.Writer) error {
 	line("kernel", "%s", i.Kernel)
 	line("boot loader", "%s", i.Boot)
 	line("program", "%s", i.Program)
+	i.Boots.print(line)
 	line("digest", "%s", i.Digest)
 	line("image", "%s", i.Image)
 	line("platform", "%s", strings.Trim(i.OS+"/"+i.Architecture, "/"))
