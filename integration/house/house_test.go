@@ -85,6 +85,7 @@ func packages(t *testing.T) []pkg {
 // wire rooms together and may see all.
 var mayImport = map[string][]string{
 	"config":      nil,
+	"deploy":      {"config"},
 	"unikernel":   nil,
 	"builder":     {"unikernel", "config"},
 	"libvirt":     {"unikernel", "config"},
