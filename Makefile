@@ -13,7 +13,7 @@ export PATH := $(shell deploy/go.sh 2>/dev/null || echo /nonexistent):$(PATH)
 export GOFLAGS := $(GOFLAGS) -tags=libvirt_dlopen
 
 .DEFAULT_GOAL := help
-.PHONY: help deps go build guest peers install uninstall demo test unit integration distro kvm bench soak conformance k8s overhead clean
+.PHONY: help deps go build guest peers install image uninstall demo test unit integration distro kvm bench soak conformance k8s overhead clean
 
 help: ## show this list
 	@echo "containerd-shim-uni: containers as unikernel VMs. Targets:"
@@ -41,6 +41,10 @@ peers: go deps
 
 install: build guest ## install programs, kernel and configuration (DESTDIR, PREFIX=/usr/local)
 	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" deploy/install.sh
+
+image: build guest ## the image by which a DaemonSet installs the runtime on nodes, out/uni-node.tar: IMAGE=REFERENCE
+	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o $(OUT)/node/uni ./builder/cmd/uni
+	@go run -buildvcs=false ./deploy/cmd/nodeimage -o $(OUT)/uni-node.tar -entry $(OUT)/node/uni $(if $(IMAGE),-name "$(IMAGE)")
 
 uninstall: ## remove what install put there, but not the configuration
 	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" deploy/uninstall.sh

@@ -49,13 +49,13 @@ func onAllNodes(t *testing.T, test func(*testing.T, *node)) {
 	onNodes(t, test)
 	if v := newest(); world.runtime == uniRuntime && strings.HasPrefix(v, "2.") {
 		t.Run(v+"-sandbox-api", func(t *testing.T) {
-			test(t, newNode(t, v, func(c *peer.CRI) { c.SandboxAPI = true }))
+			test(t, newNode(t, v, func(o *peer.Options) { o.CRI.SandboxAPI = true }))
 		})
 	}
 }
 
 // newNode starts a containerd for one test.
-func newNode(t *testing.T, version string, changes ...func(*peer.CRI)) *node {
+func newNode(t *testing.T, version string, changes ...func(*peer.Options)) *node {
 	t.Helper()
 	tool := func(pattern string) string {
 		found, err := filepath.Glob(filepath.Join(world.cache, "peers", pattern))
@@ -74,7 +74,7 @@ func newNode(t *testing.T, version string, changes ...func(*peer.CRI)) *node {
 		o.Namespace = "k8s.io" // of every pod
 		o.CRI = &peer.CRI{Plugins: plugins, Network: conformance.PodNetwork(o.Dir), Pause: pause, Deploy: deploy}
 		for _, change := range changes {
-			change(o.CRI)
+			change(o)
 		}
 	})
 	if err != nil {

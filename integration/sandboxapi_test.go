@@ -18,7 +18,7 @@ import (
 func newAPINode(t *testing.T) *node {
 	t.Helper()
 	uniOnly(t)
-	return newNode(t, "2.4.2", func(c *peer.CRI) { c.SandboxAPI = true })
+	return newNode(t, "2.4.2", func(o *peer.Options) { o.CRI.SandboxAPI = true })
 }
 
 // TestCRISandboxAPI: what containerd's own controller makes for a pod, the shim makes

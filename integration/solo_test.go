@@ -116,7 +116,7 @@ func TestCRIImagePod(t *testing.T) {
 // TestCRISoloShimDies: what such a pod has on the host goes with its shim.
 func TestCRISoloShimDies(t *testing.T) {
 	nanosOnly(t)
-	for name, change := range map[string]func(*peer.CRI){"podsandbox": func(*peer.CRI) {}, "sandbox-api": func(c *peer.CRI) { c.SandboxAPI = true }} {
+	for name, change := range map[string]func(*peer.Options){"podsandbox": func(*peer.Options) {}, "sandbox-api": func(o *peer.Options) { o.CRI.SandboxAPI = true }} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, "2.4.2", change)
 			n.with(t, settings{"nanos.kernel": fmt.Sprintf("%q", os.Getenv("UNI_NANOS_DIR")), "annotations.allowed": `["guest"]`})

@@ -31,6 +31,15 @@ var faults = []check{
 			func() error { return t.field("pod/p", "{.metadata.name}", "") },
 		)
 	}},
+	// Whether the node would be as they say is TestNodeInstall's.
+	{"manifests", func(t *try) error {
+		for _, dir := range []string{"", "installer", "uninstall"} {
+			if _, err := t.Kubectl(t, "", "apply", "--dry-run=server", "-k", filepath.Join(t.Deploy, "kubernetes", dir)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}},
 	{"static-pod", func(t *try) error {
 		path := filepath.Join(t.manifest, t.namespace+".yaml")
 		manifest := t.filled("apiVersion: v1\nkind: Pod\nmetadata: {name: s, namespace: " + t.namespace + "}\nspec:\n  runtimeClassName: RUNTIME\n" + sleeper)

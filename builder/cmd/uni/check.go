@@ -54,6 +54,7 @@ var checks = []struct {
 	{"shim", checkShim},
 	{"containerd", checkContainerd},
 	{"pods", checkPods},
+	{"driver", checkCgroupDriver},
 	{"kernel", checkKernel},
 	{"initrd", checkInitrd},
 	{"source", checkSource},
@@ -62,6 +63,9 @@ var checks = []struct {
 	{"virtiofsd", checkVirtiofsd},
 	{"network", checkNetwork},
 	{"cgroup", checkCgroup},
+	{"host", checkHostKernel},
+	{"inotify", checkInotify},
+	{"memory", checkMemory},
 	{"storage", checkStorage},
 	{"abandoned", checkAbandoned},
 }

@@ -33,11 +33,18 @@ type containerdFile struct {
 // replaces all of its configuration.
 const oldCRI = "io.containerd.grpc.v1.cri"
 
+// rancherFiles are those that k3s and rke2 write for their containerd.
+var rancherFiles = []string{"/var/lib/rancher/*/agent/etc/containerd/config.toml", "/var/lib/rancher/*/agent/etc/containerd/config-v3.toml.d/*.toml"}
+
 // checkPods says whether containerd offers the runtime to Kubernetes.
 func checkPods(_ context.Context, h host, _ config.Config) finding {
 	const main = "/etc/containerd/config.toml"
 	var handlers []string
-	for _, file := range append(h.glob(main), h.glob("/etc/containerd/conf.d/*.toml")...) {
+	files := append(h.glob(main), h.glob("/etc/containerd/conf.d/*.toml")...)
+	for _, pattern := range rancherFiles {
+		files = append(files, h.glob(pattern)...)
+	}
+	for _, file := range files {
 		text, err := h.read(file)
 		if err != nil {
 			return warn("let root read it", "%v", err)
@@ -56,7 +63,7 @@ func checkPods(_ context.Context, h host, _ config.Config) finding {
 				switch {
 				case r.Type != runtimeType:
 					continue
-				case plugin == oldCRI && file != main:
+				case plugin == oldCRI && strings.HasPrefix(file, "/etc/containerd/conf.d/"):
 					return warn("move its lines to "+main, "%s: as an imported file it replaces the other settings of %s", filepath.Base(file), oldCRI)
 				case !slices.ContainsFunc(r.Annotations, func(a string) bool { return strings.HasPrefix(a, "io.containerd.uni.") }):
 					return warn(`add pod_annotations = ["io.containerd.uni.*"] to it`, "%s: pods of the handler %s cannot choose a guest or a size", file, name)
@@ -66,7 +73,7 @@ func checkPods(_ context.Context, h host, _ config.Config) finding {
 		}
 	}
 	if len(handlers) == 0 {
-		return ok("no handler for Kubernetes; deploy/containerd has it")
+		return ok("no handler for Kubernetes; uni node install configures it")
 	}
 	return ok("handlers for Kubernetes: %s", strings.Join(handlers, ", "))
 }

@@ -45,6 +45,9 @@ func goodHost(t *testing.T) (host, config.Config) {
 	if err := os.Chmod(h.root+"/dev/kvm", 0o660); err != nil { // whatever the umask
 		t.Fatal(err)
 	}
+	write(t, h.root+"/proc/sys/kernel/osrelease", "6.1.0-41-amd64\n", 0o644)
+	write(t, h.root+"/proc/sys/fs/inotify/max_user_instances", "1024\n", 0o644)
+	write(t, h.root+"/proc/sys/fs/inotify/max_user_watches", "65536\n", 0o644)
 	write(t, h.root+"/sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n", 0o644)
 	write(t, h.root+c.Linux.Kernel, elfFile(elf.EM_X86_64, "Xen\x00", kerneltest.PVH), 0o644)
 	write(t, h.root+filepath.Dir(c.Linux.Kernel)+"/kernel.config", strings.Join(kernels.LinuxOptions(), "=y\n")+"=y\n", 0o644)
