@@ -213,7 +213,11 @@ func changeRoot(files []File, copies []int) error {
 	}
 	// libvirt's /dev of this QEMU, of which nothing is needed any more.
 	const at = "/dev"
-	if err := unix.Mount(viewName, at, "tmpfs", viewFlags, viewOptions); err != nil {
+	mounts, err := os.ReadFile("/proc/thread-self/mountinfo")
+	if err != nil {
+		return err
+	}
+	if err := unix.Mount(viewName, at, "tmpfs", viewFlags, viewOptions+label(string(mounts), at)); err != nil {
 		return wrapPath("mount tmpfs on", at, err)
 	}
 	if err := place(at, files, copies); err != nil {
@@ -232,6 +236,33 @@ func changeRoot(files []File, copies []int) error {
 	// not that of their namespace, and such a process gets no user namespace
 	// (clone(2), EPERM), in which it would be root and reach more of the kernel.
 	return wrapPath("mount on", "/", unix.Mount(viewName, "/", "tmpfs", viewFlags, "mode=0,size=4k,nr_inodes=1"))
+}
+
+// label is the option of the file system that is on top at a path by which SELinux
+// gives all in it one label: libvirt's /dev has the machine's, with which its QEMU may
+// pass through directories of a root too. Elsewhere there is none.
+func label(mountinfo, at string) string {
+	option := ""
+	for line := range strings.Lines(mountinfo) {
+		// See isConfined; the last field is the file system's options.
+		before, after, _ := strings.Cut(line, " - ")
+		where, what := strings.Fields(before), strings.Fields(after)
+		if len(where) < 5 || where[4] != at || len(what) < 3 {
+			continue
+		}
+		option = "" // the one that was mounted last counts
+		if _, context, found := strings.Cut(","+what[2], ",context="); found {
+			end := strings.IndexByte(context, ',')
+			if rest, quoted := strings.CutPrefix(context, `"`); quoted { // it has commas
+				end = strings.IndexByte(rest, '"') + 2
+			}
+			if end < 0 {
+				end = len(context)
+			}
+			option = ",context=" + context[:end]
+		}
+	}
+	return option
 }
 
 // place mounts copies of files below a directory, at their own paths.

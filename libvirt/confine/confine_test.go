@@ -111,6 +111,27 @@ func TestConfine(t *testing.T) {
 	}
 }
 
+// TestLabel: lines as the kernel writes them (proc(5), selinux_sb_show_options).
+func TestLabel(t *testing.T) {
+	const root = "20 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw,seclabel\n"
+	dev := func(options string) string { return "30 20 0:40 / /dev rw,nosuid - tmpfs devfs " + options + "\n" }
+	for mounts, want := range map[string]string{
+		root:                               "",
+		root + dev("rw,size=64k,mode=755"): "",
+		root + dev("rw,seclabel,size=64k"): "",
+		root + dev(`rw,context=u:r:t:s0,size=64k`):                              ",context=u:r:t:s0",
+		root + dev(`rw,size=64k,context=u:r:t:s0`):                              ",context=u:r:t:s0",
+		root + dev(`rw,context="u:object_r:svirt_t:s0:c1,c2",size=64k`):         `,context="u:object_r:svirt_t:s0:c1,c2"`,
+		root + dev(`rw,defcontext=u:r:t:s0`):                                    "",
+		root + dev(`rw,context=u:r:t:s0`) + dev("rw"):                           "",
+		"31 20 0:41 / /dev/pts rw - devpts devpts rw,context=u:r:t:s0\nshort\n": "",
+	} {
+		if got := label(mounts, "/dev"); got != want {
+			t.Errorf("%q: %q, want %q", mounts, got, want)
+		}
+	}
+}
+
 // TestNotConfined: a process that shares our namespace, or another's, keeps what
 // it has, and nothing is hidden from it.
 func TestNotConfined(t *testing.T) {

@@ -51,6 +51,7 @@ var checks = []struct {
 	{"firmware", checkFirmware},
 	{"libvirt", checkLibvirt},
 	{"isolation", checkIsolation},
+	{"labels", checkLabels},
 	{"shim", checkShim},
 	{"containerd", checkContainerd},
 	{"pods", checkPods},

@@ -125,6 +125,13 @@ func TestChecks(t *testing.T) {
 			c.Libvirt.URI = uri
 		}
 	}
+	labels := func(uri, rules string) func(*testing.T, *host, *config.Config) {
+		return func(t *testing.T, h *host, c *config.Config) {
+			c.Libvirt.URI = uri
+			write(t, h.root+"/sys/module/apparmor/parameters/enabled", "Y\n", 0o644)
+			write(t, h.root+localProfile, rules, 0o644)
+		}
+	}
 	noLists := func(t *testing.T, h *host, c *config.Config) {
 		mode("/dev/kvm", 0o600)(t, h, c)
 		h.probeLists = func(string) error { return broken }
@@ -199,6 +206,14 @@ func TestChecks(t *testing.T) {
 		{"isolation", noMounts(config.IsolationStrict), levelFail, "CAP_SYS_ADMIN"},
 		{"isolation", remove("/etc/passwd"), levelWarn, "as root"},
 		{"isolation", noLists, levelWarn, "one group"},
+		{"labels", nothing, levelOK, "neither"},
+		{"labels", labels("qemu:///embed", ""), levelOK, "AppArmor, not used"},
+		{"labels", labels("qemu:///system", ""), levelWarn, "/run/uni/*/share.sock rw,"},
+		{"labels", labels("qemu:///system", "  /run/uni/*/share.sock rw,\n"), levelOK, "used for QEMU by libvirtd"},
+		{"labels", func(t *testing.T, h *host, c *config.Config) {
+			write(t, h.root+"/sys/fs/selinux/enforce", "1", 0o644)
+			c.Libvirt.URI = "qemu:///system"
+		}, levelOK, "SELinux, used"},
 		{"shim", remove("/usr/local/bin/" + shimName), levelFail, "no " + shimName},
 		{"shim", noOutput, levelFail, "broken"},
 		{"containerd", remove("/usr/bin/containerd"), levelFail, "install containerd"},
