@@ -73,7 +73,7 @@ bench: build guest peers ## measure against runc and print a table (root)
 soak: build guest peers ## let many containers live, some die, and count what goes wrong: N=200 SEED= ONLY= RUNTIME= (root)
 	@go run -buildvcs=false ./integration/cmd/soak -n $(or $(N),200) $(if $(SEED),-seed $(SEED)) $(if $(ONLY),-only "$(ONLY)") $(if $(RUNTIME),-runtime $(RUNTIME))
 
-conformance: build guest peers ## tests that others wrote for runtimes, on runc and on this one: SUITE=client,critest RUN=REGEXP SANDBOX_API=1 (root, an hour)
+conformance: build guest peers ## tests that others wrote for runtimes, on runc and on this one: SUITE=client,critest,nerdctl RUN=REGEXP SANDBOX_API=1 (root, an hour)
 	@go run -buildvcs=false ./integration/cmd/conformance $(if $(SUITE),-suite "$(SUITE)") $(if $(RUN),-run "$(RUN)") $(if $(SANDBOX_API),-sandbox-api)
 
 k8s: build guest peers ## a Kubernetes node, built once, and what pods do on runc and on this runtime: RUN=REGEXP (root, half an hour)

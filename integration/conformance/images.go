@@ -69,11 +69,11 @@ func Images(ctx context.Context, work, nginx string) ([]Served, error) {
 		image image.Image
 		names []string
 	}{
-		{box, append([]string{"e2e-test-images/busybox:1.29-2"}, clientImages...)},
+		{box, append([]string{"e2e-test-images/busybox:1.29-2", "alpine:3.13-org"}, clientImages...)},
 		{pause, []string{"uni-pause:1"}},
 		{httpd, []string{"e2e-test-images/httpd:2.4.39-4"}},
 		{image.SetUID("uni.local/euid:latest", euid), []string{"e2e-test-images/nonewprivs:1.3"}},
-		{web, []string{"e2e-test-images/nginx:1.14-2"}},
+		{web, []string{"e2e-test-images/nginx:1.14-2", "nginx:1.19-alpine-org"}},
 		{hostNet, []string{tools + "hostnet-nginx-amd64:latest"}},
 		{groups, []string{tools + "test-image-predefined-group:latest"}},
 	} {

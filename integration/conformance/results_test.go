@@ -29,11 +29,11 @@ func TestParseExpected(t *testing.T) {
 
 // Each way in which the file and the runs can differ is a finding.
 func TestCompare(t *testing.T) {
-	theirs := Results{"Both": Pass, "New": Pass, "Known": Pass, "Known/sub": Pass, "Mended": Pass, "Neither": Fail, "Gone": Pass, "Skipped": Skip}
-	ours := Results{"Both": Pass, "New": Fail, "Known": Fail, "Known/sub": Fail, "Mended": Pass, "Neither": Fail, "Skipped": Pass}
-	got := Compare(theirs, ours, map[string]string{"Known": "r", "Mended": "r", "Neither": "r"})
+	theirs := Results{"Both": Pass, "New": Pass, "Known": Pass, "Known/sub": Pass, "Mended": Pass, "Neither": Fail, "Gone": Pass, "Skipped": Skip, "Slow": Pass}
+	ours := Results{"Both": Pass, "New": Fail, "Known": Fail, "Known/sub": Fail, "Mended": Pass, "Neither": Fail, "Skipped": Pass, "Slow": Pass}
+	got := Compare(theirs, ours, map[string]string{"Known": "r", "Mended": "r", "Neither": "r", "Slow": "sometimes late"})
 	want := Compared{
-		Theirs: Summary{5, 1, 1}, Ours: Summary{3, 3, 0},
+		Theirs: Summary{6, 1, 1}, Ours: Summary{4, 3, 0},
 		Unexpected: []string{"Gone: not run", "New: FAIL"}, Mended: []string{"Mended"},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -67,5 +67,30 @@ func TestReadReport(t *testing.T) {
 		if got, err := readReport(write(bad), ""); err == nil {
 			t.Errorf("%s: %v", bad, got)
 		}
+	}
+}
+
+// TestReadRunsAgain: of nerdctl's tests each runs in one of two modes, and again where it
+// failed.
+func TestReadRunsAgain(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"x-new":        "--- PASS: TestA (0.01s)\n--- SKIP: TestB (0.00s)\n--- SKIP: TestC (0.00s)\n--- SKIP: TestD (0.00s)\n",
+		"x-old":        "--- SKIP: TestA (0.00s)\n--- FAIL: TestB (0.01s)\n--- FAIL: TestC (0.01s)\n--- SKIP: TestD (0.00s)\n",
+		"x-old-again1": "--- PASS: TestB (0.01s)\n--- FAIL: TestC (0.01s)\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name+".log"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := nerdctl{}.Read(filepath.Join(dir, "x.log"), "")
+	if want := (Results{"TestA": Pass, "TestB": Pass, "TestC": Fail, "TestD": Skip}); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, %v; want %v", got, err, want)
+	}
+	if err := os.Remove(filepath.Join(dir, "x-old.log")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := (nerdctl{}).Read(filepath.Join(dir, "x.log"), ""); err == nil {
+		t.Errorf("without a mode's log: %v", got)
 	}
 }

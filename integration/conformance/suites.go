@@ -3,6 +3,7 @@ package conformance
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -35,7 +36,23 @@ var Suites = map[string]Suite{
 		Args: []string{"-test.root", "-no-criu", "-test.skip=TestBindLowPort|TestIssue9103|TestIssue10589|TestExport|TestImageIsUnpacked|TestContentClient|TestMigration"},
 	},
 	"critest": critest{},
+	// nerdctl's tests of its commands for containers. Those left out are of where its
+	// own process puts logs: they take minutes, or want images and services that are
+	// not here.
+	"nerdctl": nerdctl{module{
+		Module: "github.com/containerd/nerdctl/v2", Version: "v2.0.3", Sum: "h1:hdbDSsFHFNehQEbUortBTXpYUOY13bQmLAvtNHBthc8=", Package: "./cmd/nerdctl/container",
+		Args: []string{"-test.skip=TestSyslog|Fluentd|Journald|Systemd|MultiPlatform|InternetConnectivity"},
+		Replace: map[string][]string{
+			"pkg/testutil/testutil_linux.go":                            {`"ghcr.io/containerd/`, `"` + Address + "/", `"ghcr.io/stargz-containers/`, `"` + Address + "/"},
+			"pkg/testutil/testutil.go":                                  ownAddress,
+			"cmd/nerdctl/container/container_create_linux_test.go":      ownAddress,
+			"cmd/nerdctl/container/container_run_network_linux_test.go": ownAddress,
+		},
+	}},
 }
+
+// ownAddress has tests of nerdctl find containerd where it is.
+var ownAddress = []string{"defaults.DefaultAddress", `(os.Getenv("` + addressEnv + `") + defaults.DefaultAddress[:0])`}
 
 // Place is where a suite runs.
 type Place struct {
@@ -63,6 +80,9 @@ var types = map[string]string{"uni": "io.containerd.uni.v1", "runc": "io.contain
 type module struct {
 	// Module and Version are where it is, Package which of it.
 	Module, Version, Package string
+	// Sum is the module's checksum, as in go.sum, for which no database of checksums is
+	// asked then.
+	Sum string
 	// Replace are texts that are replaced in files of the module, by file: what
 	// names registries.
 	Replace map[string][]string
@@ -85,25 +105,25 @@ func (s module) Prepare(ctx context.Context, cache string) error {
 	if err := os.MkdirAll(filepath.Dir(program), 0o755); err != nil {
 		return err
 	}
-	work, err := os.MkdirTemp(filepath.Dir(program), "build")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(work)
 	fmt.Fprintf(os.Stderr, "building the tests of %s %s, some minutes, once\n", s.Module, s.Version)
 	module, err := s.download(ctx)
 	if err != nil {
 		return err
 	}
-	// A copy: files of the module cache are not to be changed.
-	if err := os.CopyFS(filepath.Join(work, "m"), os.DirFS(module)); err != nil {
+	// A copy: files of the module cache are not to be changed. It stays, for what
+	// quotes the line of a test that failed.
+	source := strings.TrimSuffix(program, ".test")
+	if err := os.RemoveAll(source); err != nil {
 		return err
 	}
-	if err := makeWritable(filepath.Join(work, "m")); err != nil {
+	if err := os.CopyFS(source, os.DirFS(module)); err != nil {
+		return err
+	}
+	if err := makeWritable(source); err != nil {
 		return err
 	}
 	for file, pairs := range s.Replace {
-		path := filepath.Join(work, "m", file)
+		path := filepath.Join(source, file)
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return err
@@ -112,8 +132,8 @@ func (s module) Prepare(ctx context.Context, cache string) error {
 			return err
 		}
 	}
-	out := filepath.Join(work, "test")
-	if _, err := goTool(ctx, filepath.Join(work, "m"), "test", "-c", "-tags", "no_btrfs,no_devmapper,no_zfs,no_aufs", "-o", out, s.Package); err != nil {
+	out := program + ".new"
+	if _, err := goTool(ctx, source, nil, "test", "-c", "-tags", "no_btrfs,no_devmapper,no_zfs,no_aufs", "-o", out, s.Package); err != nil {
 		return err
 	}
 	return os.Rename(out, program)
@@ -121,22 +141,34 @@ func (s module) Prepare(ctx context.Context, cache string) error {
 
 // download returns the module's directory in the module cache.
 func (s module) download(ctx context.Context) (string, error) {
-	if _, err := goTool(ctx, "", "mod", "download", s.Module+"@"+s.Version); err != nil {
+	args := []string{"mod", "download", "-json", s.Module + "@" + s.Version}
+	var env []string
+	if s.Sum != "" {
+		env = []string{"GONOSUMDB=" + s.Module}
+	}
+	out, err := goTool(ctx, "", env, args...)
+	if err != nil {
 		return "", err
 	}
-	out, err := goTool(ctx, "", "env", "GOMODCACHE")
-	return filepath.Join(strings.TrimSpace(out), s.Module+"@"+s.Version), err
+	var m struct{ Dir, Sum string }
+	if err := json.Unmarshal([]byte(out), &m); err != nil {
+		return "", err
+	}
+	if s.Sum != "" && m.Sum != s.Sum {
+		return "", fmt.Errorf("%s %s has the checksum %s, want %s", s.Module, s.Version, m.Sum, s.Sum)
+	}
+	return m.Dir, nil
 }
 
-func goTool(ctx context.Context, dir string, args ...string) (string, error) {
+func goTool(ctx context.Context, dir string, env []string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod")
+	cmd.Env = append(append(os.Environ(), "GOFLAGS=-mod=mod"), env...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("go %s: %w: %s", args[0], err, errs.Bytes())
+		return "", fmt.Errorf("go %s: %w: %s%s", args[0], err, errs.Bytes(), out)
 	}
 	return string(out), nil
 }
