@@ -427,6 +427,36 @@ func (p *sandbox) pause(t *testing.T, other string) {
 	p.do(t, "rm", "-f", id)
 }
 
+// processors: a machine runs on those of its containers' sets, as long as each has one.
+func (p *sandbox) processors(t *testing.T) {
+	t.Helper()
+	if world.runtime != uniRuntime {
+		return
+	}
+	qemus := p.find(t, "qemu-system")
+	if len(qemus) != 1 {
+		t.Fatalf("machines %v, want one", qemus)
+	}
+	allowed := func() int {
+		var set unix.CPUSet
+		if err := unix.SchedGetaffinity(qemus[0], &set); err != nil {
+			t.Fatal(err)
+		}
+		return set.Count()
+	}
+	all := allowed()
+	pinned := object{"linux": object{"security_context": ownProcesses, "resources": object{"cpuset_cpus": "0"}}}
+	one := p.run(t, pinned, "sleep 1000")
+	if got := allowed(); got != 1 {
+		t.Errorf("with all containers on processor 0 the machine may run on %d", got)
+	}
+	two := p.run(t, nil, "sleep 1000")
+	if got := allowed(); got != all {
+		t.Errorf("with one that has no set the machine may run on %d of %d", got, all)
+	}
+	p.do(t, "rm", "-f", one, two)
+}
+
 // limits: one container that exceeds its memory is killed, alone, also when the
 // limit came later.
 func (p *sandbox) limits(t *testing.T, other string) {
@@ -597,5 +627,9 @@ func (n *node) refuses(t *testing.T) {
 		if r := n.cri(t, "", "runp", "--runtime", handler(), config); r.Code == 0 || !strings.Contains(r.Stderr, test.say) {
 			t.Errorf("%s: %+v", what, r)
 		}
+	}
+	config, _ := n.podConfig(t, object{"resources": object{"memory_limit_in_bytes": int64(1) << 43}})
+	if r := n.cri(t, "", "runp", "--runtime", handler(), config); r.Code == 0 || !strings.Contains(r.Stderr, "8388608 MiB of memory together, and the host has") {
+		t.Errorf("larger than the host: %+v", r)
 	}
 }

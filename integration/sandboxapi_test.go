@@ -26,6 +26,7 @@ func newAPINode(t *testing.T) *node {
 func TestCRISandboxAPI(t *testing.T) {
 	n := newAPINode(t)
 	p := n.runPod(t, object{"sysctls": object{"net.ipv4.ping_group_range": "5 6"}})
+	p.processors(t)
 	script := "cat /etc/hostname /etc/resolv.conf; grep -c localhost /etc/hosts; sysctl -n net.ipv4.ping_group_range net.ipv4.ip_unprivileged_port_start; stat -f -c %T /dev/shm; df -k /dev/shm | tail -n 1 | awk '{print $2}'; " +
 		"ls /dev/shm; echo here >/dev/shm/file; echo mine >>/etc/hosts; exec sleep 1000"
 	one := p.run(t, nil, script)

@@ -14,6 +14,8 @@ type Bounds struct {
 	MemoryBytes int64
 	// CPUs is the time of that many processors.
 	CPUs float64
+	// CPUSet lists the processors (cpuset(7)); empty if that is not to be known.
+	CPUSet string
 }
 
 // Above returns the bounds of the cgroup that the one at path is to be in, which need
@@ -23,6 +25,7 @@ func Above(path string) Bounds { return detect().bounds(filepath.Dir(path)) }
 // bounds implements hierarchy (Documentation/admin-guide/cgroup-v2.rst).
 func (u unified) bounds(path string) Bounds {
 	b := Bounds{MemoryBytes: readLimit(filepath.Join(u.dir(path), "memory.max"))}
+	b.CPUSet = readSet(filepath.Join(u.dir(path), "cpuset.cpus.effective"))
 	text, _ := os.ReadFile(filepath.Join(u.dir(path), "cpu.max"))
 	if quota, period, ok := strings.Cut(strings.TrimSpace(string(text)), " "); ok {
 		b.CPUs = cpus(parseLimit(quota), parseLimit(period))
@@ -43,12 +46,19 @@ func (l legacy) bounds(path string) (b Bounds) {
 		case !ok:
 		case c.Name() == cgroup1.Memory:
 			b.MemoryBytes = readLimit(filepath.Join(tree.Path(path), "memory.limit_in_bytes"))
+		case c.Name() == cgroup1.Cpuset:
+			b.CPUSet = readSet(filepath.Join(tree.Path(path), "cpuset.cpus"))
 		case c.Name() == cgroup1.Cpu:
 			b.CPUs = cpus(readLimit(filepath.Join(tree.Path(path), "cpu.cfs_quota_us")),
 				readLimit(filepath.Join(tree.Path(path), "cpu.cfs_period_us")))
 		}
 	}
 	return b
+}
+
+func readSet(file string) string {
+	text, _ := os.ReadFile(file)
+	return strings.TrimSpace(string(text))
 }
 
 func cpus(quota, period int64) float64 {

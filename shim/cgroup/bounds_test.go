@@ -9,7 +9,7 @@ import (
 func TestBounds(t *testing.T) {
 	root := t.TempDir()
 	for name, files := range map[string]map[string]string{
-		"limited": {"memory.max": "1048576\n", "cpu.max": "150000 100000\n"},
+		"limited": {"memory.max": "1048576\n", "cpu.max": "150000 100000\n", "cpuset.cpus.effective": "0-3,7\n"},
 		"free":    {"memory.max": "max\n", "cpu.max": "max 100000\n"},
 		"odd":     {"memory.max": "9223372036854771712\n", "cpu.max": "-1"},
 	} {
@@ -23,7 +23,7 @@ func TestBounds(t *testing.T) {
 		}
 	}
 	u := unified{root}
-	if got := u.bounds("/limited"); got != (Bounds{1 << 20, 1.5}) {
+	if got := u.bounds("/limited"); got != (Bounds{1 << 20, 1.5, "0-3,7"}) {
 		t.Errorf("%+v", got)
 	}
 	for _, name := range []string{"/free", "/odd", "/absent"} {

@@ -25,7 +25,7 @@ type keeper struct {
 var _ place = (*keeper)(nil)
 
 func newKeeper(c *Container) *keeper {
-	return &keeper{founder: founder{c}, pod: &pod{keeper: c, volumes: volume.NewSet(), members: map[*Container]bool{}, scores: map[*Container]int{}}}
+	return &keeper{founder: founder{c}, pod: &pod{keeper: c, volumes: volume.NewSet(), members: map[*Container]bool{}, sets: map[*Container]string{}, scores: map[*Container]int{}}}
 }
 
 // read implements place. What the specification mounts is for a program, or for all
@@ -39,7 +39,12 @@ func (k *keeper) read(cr *creation) error {
 	if err != nil {
 		return err
 	}
-	size, err := podSize(spec, above, k.c.cfg.Pod)
+	k.pod.cpus = allCPUs(above.CPUSet)
+	ram, err := hostRAM()
+	if err != nil {
+		return err
+	}
+	size, err := podSize(spec, above, k.c.cfg.Pod, ram)
 	if err != nil {
 		return err
 	}

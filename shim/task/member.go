@@ -111,6 +111,10 @@ func (m *member) build(_ context.Context, cr *creation) error {
 	if len(m.c.app.Shares) > 0 {
 		cr.warnOfSockets()
 	}
+	cr.undo.add("forget its processors", func(context.Context) error { m.pod.unpin(m.c); return nil })
+	if err := m.pod.pin(m.c, m.cpu.Cpus); err != nil {
+		return err
+	}
 	return m.pod.admit(m.c)
 }
 
@@ -268,6 +272,7 @@ func (m *member) settle(bool) {
 
 // release implements place.
 func (m *member) release(ctx context.Context) error {
+	m.pod.unpin(m.c)
 	m.pod.dismiss(m.c)
 	return errors.Join(m.c.sandbox.Release(ctx, m.c.names.ID), forgetMember(m.c.names))
 }
@@ -297,8 +302,16 @@ func (m *member) freeze(frozen bool) error {
 
 // limitCPU implements place: in the guest.
 func (m *member) limitCPU(ctx context.Context, cpu *specs.LinuxCPU) error {
-	if cpu.Cpus != "" || cpu.Mems != "" {
-		m.c.log().Warn("sets of processors and memory nodes are the host's, and a container of a pod's machine has none")
+	if cpu.Mems != "" {
+		m.c.log().Warn("a set of memory nodes is the host's, and a pod's machine has none")
+	}
+	if cpu.Cpus != "" {
+		if err := m.pod.pin(m.c, cpu.Cpus); err != nil {
+			return err
+		}
+		if *cpu == (specs.LinuxCPU{Cpus: cpu.Cpus}) {
+			return nil
+		}
 	}
 	m.mu.Lock()
 	all := m.cpu

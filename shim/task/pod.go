@@ -55,8 +55,13 @@ type pod struct {
 	// mounts are what each of them has, see commonMounts.
 	mounts []specs.Mount
 
+	// cpus are the processors that it may run on, see pin.
+	cpus string
 	// hollow says that there is no machine: the containers bring theirs, see solo.
 	hollow bool
+
+	pinning sync.Mutex
+	sets    map[*Container]string
 
 	mu      sync.Mutex
 	ending  bool

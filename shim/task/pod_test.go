@@ -373,13 +373,16 @@ func TestPodSize(t *testing.T) {
 		"limits without a sum":  {nil, cgroup.Bounds{MemoryBytes: 256 << 20, CPUs: 0.5}, 256 + guestOwnMiB, 1},
 		"no limit, written out": {map[string]string{annotationMemory: "0", annotationCPUQuota: "-1"}, cgroup.Bounds{}, 2048, 2},
 	} {
-		got, err := podSize(&specs.Spec{Annotations: tt.annotations}, tt.above, cfg)
+		got, err := podSize(&specs.Spec{Annotations: tt.annotations}, tt.above, cfg, 4<<30)
 		if err != nil || got.MemoryMiB != tt.memory || got.VCPUs != tt.cpu {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 	}
-	if _, err := podSize(&specs.Spec{Annotations: map[string]string{annotationMemory: "much"}}, cgroup.Bounds{}, cfg); !errors.Is(err, unikernel.ErrInvalid) {
+	if _, err := podSize(&specs.Spec{Annotations: map[string]string{annotationMemory: "much"}}, cgroup.Bounds{}, cfg, 4<<30); !errors.Is(err, unikernel.ErrInvalid) {
 		t.Errorf("a sum that is none: %v", err)
+	}
+	if _, err := podSize(&specs.Spec{Annotations: sums}, cgroup.Bounds{}, cfg, 512<<20); !errors.Is(err, unikernel.ErrInvalid) || !strings.Contains(err.Error(), "1024 MiB") || !strings.Contains(err.Error(), "512 MiB") {
+		t.Errorf("more than the host has: %v", err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"containerd-shim-uni/unikernel"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // guestOwnMiB is what the linux guest needs for itself beside its containers, in MiB:
@@ -21,8 +22,9 @@ const guestOwnMiB = 40
 // nothing. That all have one shows in the cgroup that is the pod's on the host: the
 // kubelet limits it only then. A pod without is as large as the sum and the
 // configuration say, whichever is more; memory that is not used costs the host
-// nothing.
-func podSize(spec *specs.Spec, above cgroup.Bounds, cfg config.Pod) (unikernel.Resources, error) {
+// nothing. What is asked for by limits cannot be more than ram, the bytes that the host
+// has: it is refused, as such a machine would end when its memory is used.
+func podSize(spec *specs.Spec, above cgroup.Bounds, cfg config.Pod, ram int64) (unikernel.Resources, error) {
 	size := unikernel.Resources{MemoryMiB: cfg.MemoryMiB, VCPUs: cfg.VCPUs}
 	var sum [3]int64
 	for i, name := range []string{annotationMemory, annotationCPUQuota, annotationCPUPeriod} {
@@ -43,6 +45,10 @@ func podSize(spec *specs.Spec, above cgroup.Bounds, cfg config.Pod) (unikernel.R
 		}
 		size.MemoryMiB = 0
 	}
+	if memory > ram {
+		return size, fmt.Errorf("%w: the limits of the pod's containers are %d MiB of memory together, and the host has %d MiB: lower them, or run the pod on a larger node",
+			unikernel.ErrInvalid, memory/mib, ram/mib)
+	}
 	if memory > 0 {
 		size.MemoryMiB = max(size.MemoryMiB, int(min((memory+mib-1)/mib+guestOwnMiB, maxMemoryMiB)))
 	}
@@ -61,6 +67,15 @@ func podSize(spec *specs.Spec, above cgroup.Bounds, cfg config.Pod) (unikernel.R
 	}
 	size.VCPUs = max(size.VCPUs, int(min(math.Ceil(cpus), maxVCPUs)))
 	return size, nil
+}
+
+// hostRAM is how many bytes of memory the host has.
+func hostRAM() (int64, error) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0, fmt.Errorf("sysinfo: %w", err)
+	}
+	return int64(info.Totalram) * int64(info.Unit), nil
 }
 
 // abovePod are the bounds of the cgroup that a pod's own container is in.

@@ -11,13 +11,18 @@ type Group struct {
 	Err error
 	// Kills is what OOMKills returns.
 	Kills uint64
+	// Updates are what Update was told.
+	Updates []specs.LinuxCPU
 }
 
 // Add implements sandbox.Group.
 func (g *Group) Add(...int) error { return g.Err }
 
 // Update implements sandbox.Group.
-func (g *Group) Update(*specs.LinuxCPU) error { return g.Err }
+func (g *Group) Update(cpu *specs.LinuxCPU) error {
+	g.Updates = append(g.Updates, *cpu)
+	return g.Err
+}
 
 // Stats implements sandbox.Group.
 func (g *Group) Stats() (proto.Message, error) { return nil, g.Err }
