@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -65,6 +67,18 @@ func cleanUpEmbedded(ctx context.Context, t target, identities, name string) err
 		}
 	}
 	return removeEmbed(t.root)
+}
+
+// hasMachines is runningIn for the process that has the driver: their QEMUs are its
+// children, or those of a process that ended and are in libvirt's pid files. On a busy
+// host it takes long to look at every process.
+func (d *Driver) hasMachines() bool {
+	pids := children()
+	files, _ := filepath.Glob(filepath.Join(d.target.state, "*.pid")) // the pattern is right
+	for _, f := range files {
+		pids = append(pids, readPid(f))
+	}
+	return slices.ContainsFunc(pids, func(pid int) bool { return isMachineOf(arguments(pid), d.target.lib) })
 }
 
 // runningIn tells whether a machine of this embedded driver runs.

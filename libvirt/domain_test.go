@@ -88,10 +88,10 @@ func old(m unikernel.Machine) unikernel.Machine {
 }
 
 var (
-	emulated = Host{Libvirt: version(9, 0, 0), QEMU: version(7, 2, 22), UID: 64055, GID: 107,
+	emulated = Host{Libvirt: version(9, 0, 0), UID: 64055, GID: 107,
 		Firmware: "/usr/share/qemu/qboot.rom"}
 	accelerated = Host{KVM: true, Emulator: "/usr/bin/qemu-system-x86_64", VhostNet: true,
-		Libvirt: version(11, 3, 0), QEMU: version(10, 0, 0), Firmware: "/usr/share/qemu/qboot.rom"}
+		Libvirt: version(11, 3, 0), Firmware: "/usr/share/qemu/qboot.rom"}
 )
 
 func TestDomainGolden(t *testing.T) {

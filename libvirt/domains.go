@@ -174,6 +174,7 @@ func (d *Driver) launch(ctx context.Context, m unikernel.Machine, text string) e
 		}
 		if d.target.embedded() {
 			defer reapProbes()()
+			defer d.shareCaps() // QEMU may be another than was known
 		}
 		begin := func() error {
 			if err := tapsThere(m.NICs); err != nil {

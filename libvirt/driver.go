@@ -215,16 +215,14 @@ func (d *Driver) openEmbedded(ctx context.Context) (err error) {
 		return fmt.Errorf("embedded libvirt: %w", err)
 	}
 	restore := logTo(filepath.Join(d.target.root, "log/libvirt.log"))
-	stop := reapProbes() // someone may have made us a subreaper before
 	err = d.open(ctx)
-	stop()
+	if err == nil && !capsKnown(d.caps) {
+		err = d.probe(ctx)
+	}
 	restore()
 	if err != nil {
 		yieldEmbed()
 		return err
-	}
-	if err := copyCaps(filepath.Join(d.target.root, capsDir), d.caps); err != nil {
-		d.log("libvirt's knowledge of QEMU is not shared: %v", err)
 	}
 	// QEMU is started by a child that ends at once. With this bit it becomes
 	// our child, is reaped when it ends, and its status is known.
@@ -232,6 +230,29 @@ func (d *Driver) openEmbedded(ctx context.Context) (err error) {
 		d.log("QEMU's exit status will not be known: %v", err)
 	}
 	return nil
+}
+
+// probe has libvirt look at every QEMU there is, as else the first start would, and
+// shares what it finds out. It reads what is known of those that have not changed, which
+// takes it 30 ms of a processor: a start needs to know of one.
+func (d *Driver) probe(ctx context.Context) error {
+	defer reapProbes()() // someone may have made us a subreaper before
+	err := d.do(ctx, func(c *lv.Connect) error {
+		_, err := c.GetCapabilities()
+		return wrap(err, "what QEMU can do")
+	})
+	if err != nil {
+		return err
+	}
+	d.shareCaps()
+	return nil
+}
+
+// shareCaps lets other drivers know what this one's libvirt has found out about QEMU.
+func (d *Driver) shareCaps() {
+	if err := copyCaps(filepath.Join(d.target.root, capsDir), d.caps); err != nil {
+		d.log("libvirt's knowledge of QEMU is not shared: %v", err)
+	}
 }
 
 // warnOfKVMDevice names a cause of starts that take a minute: a libvirtd that
@@ -255,7 +276,7 @@ func logTo(file string) (restore func()) {
 	return func() { os.Unsetenv(name) }
 }
 
-// open connects and learns the versions, which makes libvirt look at QEMU.
+// open connects, and learns libvirt's version.
 func (d *Driver) open(ctx context.Context) error {
 	if err := load(libraries, dlopen); err != nil {
 		return err
@@ -269,7 +290,10 @@ func (d *Driver) open(ctx context.Context) error {
 		return err
 	}
 	d.session = s
-	d.host.Libvirt, d.host.QEMU, err = d.versions(ctx)
+	d.host.Libvirt, err = call(ctx, d, func(c *lv.Connect) (uint32, error) {
+		v, err := c.GetLibVersion()
+		return v, wrap(err, "libvirt's version")
+	})
 	if err == nil {
 		err = recent(d.host.Libvirt)
 	}
@@ -277,21 +301,6 @@ func (d *Driver) open(ctx context.Context) error {
 		return errors.Join(err, d.Close())
 	}
 	return nil
-}
-
-func (d *Driver) versions(ctx context.Context) (libvirt, qemu uint32, err error) {
-	v, err := call(ctx, d, func(c *lv.Connect) ([2]uint32, error) {
-		l, err := c.GetLibVersion()
-		if err != nil {
-			return [2]uint32{}, wrap(err, "libvirt's version")
-		}
-		if _, err := c.GetCapabilities(); err != nil { // looks at every QEMU, as the first start would
-			return [2]uint32{}, wrap(err, "what QEMU can do")
-		}
-		q, err := c.GetVersion()
-		return [2]uint32{l, q}, wrap(err, "QEMU's version")
-	})
-	return v[0], v[1], err
 }
 
 // dial opens one connection. An embedded driver starts with that.
@@ -412,7 +421,7 @@ func (d *Driver) Close() error {
 	}
 	d.mu.Unlock()
 	d.cancel()
-	if d.target.embedded() && !runningIn(d.target) {
+	if d.target.embedded() && !d.hasMachines() {
 		return removeEmbed(d.target.root)
 	}
 	if s != nil {

@@ -287,7 +287,12 @@ func shorten(t *testing.T, timeout *time.Duration) {
 func TestBlockedCreate(t *testing.T) {
 	d, _ := openTest(t)
 	release := make(chan struct{})
-	defer close(release)
+	d.target.root = t.TempDir() // only an embedded driver goes into a namespace
+	defer func() {
+		close(release)
+		d.work.Wait()
+		d.target.root = ""
+	}()
 	d.within = func(string, func() error) error { <-release; return nil }
 	d.document = func(unikernel.Machine, Host) (*libvirtxml.Domain, error) { return &libvirtxml.Domain{}, nil }
 	shorten(t, &createTimeout)

@@ -8,9 +8,8 @@ type Host struct {
 	KVM bool
 	// Emulator is the path of qemu-system-x86_64; empty leaves it to libvirt.
 	Emulator string
-	// Libvirt and QEMU are versions as libvirt counts them:
-	// major*1,000,000 + minor*1,000 + release.
-	Libvirt, QEMU uint32
+	// Libvirt is its version as it counts: major*1,000,000 + minor*1,000 + release.
+	Libvirt uint32
 	// UID and GID are the user and group QEMU runs as, which Create sets for each
 	// machine. Zero is root.
 	UID, GID int

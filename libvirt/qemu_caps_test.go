@@ -3,6 +3,7 @@ package libvirt
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -77,8 +78,32 @@ func TestQEMUCapsAreShared(t *testing.T) {
 	if !capsKnown(caps) {
 		t.Error("what was found out is not shared")
 	}
+	renewed(t, caps)
 	if third := <-opened(t, caps); third == "" || strings.Contains(third, probing) {
 		t.Error("a later start probed QEMU again, or has no log")
+	}
+}
+
+// renewed makes what is known of QEMU outdated, as an upgrade does, and sees that the
+// next start finds that out, for those that follow too.
+func renewed(t *testing.T, caps string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(caps, "*.xml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("nothing is known: %v", err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		old := regexp.MustCompile("<qemuctime>[0-9]*<").ReplaceAll(text, []byte("<qemuctime>1<"))
+		if err := os.WriteFile(f, old, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if log := <-opened(t, caps); !strings.Contains(log, probing) {
+		t.Error("QEMU is another and was not probed")
 	}
 }
 

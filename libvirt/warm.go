@@ -2,6 +2,7 @@ package libvirt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 )
@@ -29,5 +30,6 @@ func Warm(ctx context.Context, opts Options) error {
 	if err != nil {
 		return fmt.Errorf("warm libvirt's cache: %w", err)
 	}
-	return d.Close()
+	// What was known may be of an earlier QEMU.
+	return errors.Join(d.probe(ctx), d.Close())
 }
