@@ -373,9 +373,13 @@ func TestImageDeclared(t *testing.T) {
 			inside.sh(t, `ip addr add 10.0.0.2/24 dev eth0; ip route add default via 10.0.0.1`)
 			c := declared(t, h, "unikernel/app", map[string]string{
 				"urunc.json": uruncJSON(t, "unikernelType=unikraft", "unikernelVersion=0.17.0", "hypervisor=qemu", "binary=/unikernel/app")})
-			c.flags = append(c.flags, join(inside)...)
+			resolv := filepath.Join(t.TempDir(), "resolv.conf")
+			if err := os.WriteFile(resolv, []byte("nameserver 10.0.0.53\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			c.flags = append(c.flags, append(join(inside), "--mount", "type=bind,src="+resolv+",dst=/etc/resolv.conf,options=rbind:ro")...)
 			got := h.run(t, c, "/server", "exit=4")
-			contains(t, got.Stdout, "PVH: /server env.vars=[ ", " netdev.ip=10.0.0.2/24:10.0.0.1:8.8.8.8 -- exit=4\n")
+			contains(t, got.Stdout, "PVH: /server env.vars=[ ", " netdev.ip=10.0.0.2/24:10.0.0.1:10.0.0.53 -- exit=4\n")
 			if got.Code != 4 {
 				t.Errorf("got %+v", got)
 			}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
+	"net/netip"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -25,6 +26,9 @@ type App struct {
 	Volumes []VolumeMount
 	// Network is what the guest configures beside its loopback interface.
 	Network Network
+	// Nameservers are those of a resolv.conf that is mounted into the container, for
+	// guests without a file system to find it in. They are there for Guest.Prepare.
+	Nameservers []netip.Addr
 	// PIDs is for a container of a pod.
 	PIDs PIDNamespace
 }

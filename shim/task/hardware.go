@@ -16,7 +16,7 @@ import (
 func (c *Container) hardware(ctx context.Context, n unikernel.Network) (sandbox.Hardware, error) {
 	defer c.took("configuration", time.Now())
 	app := c.app
-	app.Network = n
+	app.Network, app.Nameservers = n, nameservers(app.Spec.Mounts)
 	told, err := c.guest.Prepare(app)
 	if err != nil {
 		return sandbox.Hardware{}, err

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -111,6 +112,20 @@ func TestDeclared(t *testing.T) {
 			wantLine(t, name, d.Cmdline, a, tt.line)
 		}
 	}
+}
+
+// TestNameserver: Unikraft is told the container's, where it has one.
+func TestNameserver(t *testing.T) {
+	a := app("/server")
+	a.Spec.Process.Env, a.Network, a.Nameservers = nil, network(), []netip.Addr{netip.MustParseAddr("10.96.0.10")}
+	a.Spec.Mounts = []specs.Mount{{Destination: "/etc/resolv.conf", Type: "bind"}}
+	d, _, err := Declared(a.Spec, files{kraftKernel: ""}.find)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantLine(t, "KraftKit", d.Cmdline, a, "/server netdev.ip=10.0.0.2/20:10.0.0.1:10.96.0.10 --")
+	a.Network = unikernel.Network{}
+	wantLine(t, "without a network", d.Cmdline, a, "/server --")
 }
 
 func wantLine(t *testing.T, name, template string, a unikernel.App, want string) {

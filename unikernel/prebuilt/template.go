@@ -26,8 +26,10 @@ import (
 //	{gateway}                  of the IPv4 default route
 //	{ip6} {prefix6} {gateway6} likewise for IPv6, link-local addresses aside
 //	{mac} {mtu} {interface}    the interface's addresses, frame size and name
+//	{dns}                      a name server's address
 //
-// The last three lines are about the first interface; {ip:2} is about the second.
+// The three lines before the last are about the first interface; {ip:2} is about the
+// second, and {dns:2} is the second name server.
 // A word of the template with such placeholders none of which has a value is
 // left out: "ip={ip}" on a container without a network. "{{" and "}}" are
 // braces. Runs of white space become one space.
@@ -189,6 +191,12 @@ func (v *values) get(name string) (value string, network bool, err error) {
 				return "", false, fmt.Errorf("placeholder {%s}: %q is no number of an interface; the first is 1", name, number)
 			}
 		}
+		if base == "dns" {
+			if n <= len(v.Nameservers) && len(v.Network.Interfaces) > 0 { // else nobody can be asked
+				value = v.Nameservers[n-1].String()
+			}
+			return value, true, nil
+		}
 		get, known := ofInterface[base]
 		if !known {
 			return "", false, fmt.Errorf("there is no placeholder {%s}; known are %s", name, placeholders())
@@ -221,7 +229,7 @@ var ofInterface = map[string]func(unikernel.Interface, []unikernel.Route) string
 }
 
 func placeholders() string {
-	names := []string{"args", "arg0", "rest", "args*", "rest*", "env*", "env", "cwd", "hostname", "id"}
+	names := []string{"args", "arg0", "rest", "args*", "rest*", "env*", "dns", "env", "cwd", "hostname", "id"}
 	for name := range ofInterface {
 		names = append(names, name)
 	}

@@ -59,6 +59,7 @@ func TestTemplate(t *testing.T) {
 		"Unikraft alone": {"netdev.ip={ip}/{prefix}:{gateway} -- {args}", []string{"a"}, true, []string{"--", "a"}},
 		"Linux":          {"ip={ip}::{gateway}:{netmask}:{hostname}:{interface}", nil, false, []string{"ip=10.0.0.2::10.0.0.1:255.255.240.0:host:eth0"}},
 		"second":         {"{ip:1} {ip:2}/{prefix:2}:{gateway:2} {netmask:2} {mac:2} {mtu:2}", nil, false, []string{"10.0.0.2", "10.1.0.2/32:", "255.255.255.255", "0a:58:0a:00:00:03"}},
+		"name servers":   {"--nameserver={dns} {dns:2} x{dns:3}", nil, false, []string{"--nameserver=10.96.0.10", "fd00::a"}},
 		"third":          {"a{ip:3} b", nil, false, []string{"b"}},
 		"IPv6":           {"{ip6}/{prefix6} {gateway6} {ip6:2} {mac} {mtu}", nil, false, []string{"fd00::2/64", "fd00::1", "0a:58:0a:00:00:02", "1450"}},
 		"part":           {"x={ip6:2},{ip:2}", nil, false, []string{"x=,10.1.0.2"}},
@@ -66,6 +67,7 @@ func TestTemplate(t *testing.T) {
 		a := app(tt.args...)
 		if !tt.alone {
 			a.Network = network()
+			a.Nameservers = []netip.Addr{netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("fd00::a")}
 		}
 		got, err := tt.template.Words(a)
 		if err != nil || !slices.Equal(got, tt.want) {
@@ -80,7 +82,7 @@ func TestTemplateRefuses(t *testing.T) {
 		args     []string
 		want     string
 	}{
-		"unknown":         {"{dns}", nil, "no placeholder {dns}; known are {arg0} {args}"},
+		"unknown":         {"{ntp}", nil, "no placeholder {ntp}; known are {arg0} {args}"},
 		"zeroth":          {"{ip:0}", nil, "no number of an interface"},
 		"no number":       {"{ip:eth0}", nil, "no number of an interface"},
 		"not numbered":    {"{args:2}", nil, "no placeholder {args:2}"},

@@ -142,7 +142,7 @@ func uruncArgs(s *specs.Spec, line string) (all, first, rest string) {
 
 // unikraftLine is the Template for Unikraft's parameters (its libparam library), which
 // are others before 0.16.1: program, parameters, "--", arguments. An unknown version
-// means a new one. The name servers are those that urunc gives.
+// means a new one. The name server is the container's, or the one that urunc gives.
 func unikraftLine(s *specs.Spec, version string, initrd bool, line string) (string, error) {
 	_, program, rest := uruncArgs(s, line)
 	env := ""
@@ -153,7 +153,11 @@ func unikraftLine(s *specs.Spec, version string, initrd bool, line string) (stri
 	if err != nil {
 		return "", err
 	}
-	network, files := "netdev.ip={ip}/{prefix}:{gateway}:8.8.8.8", `vfs.fstab=[ "initrd0:/:extract:::" ]`
+	dns := "8.8.8.8"
+	if slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool { return path.Clean(m.Destination) == "/etc/resolv.conf" }) {
+		dns = "{dns}"
+	}
+	network, files := "netdev.ip={ip}/{prefix}:{gateway}:"+dns, `vfs.fstab=[ "initrd0:/:extract:::" ]`
 	if old {
 		network, files = "netdev.ipv4_addr={ip} netdev.ipv4_gw_addr={gateway} netdev.ipv4_subnet_mask={netmask}", "vfs.rootfs=initrd"
 	}
