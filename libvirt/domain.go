@@ -260,6 +260,9 @@ func board(b *build) error {
 		// and libvirt end it without the status: see onLifecycle.
 		args = append(args, "-device", "isa-debug-exit", "-action", "shutdown=poweroff")
 	}
+	if b.m.Saved != "" {
+		args = append(args, "-incoming", "defer")
+	}
 	if len(args) == 0 {
 		return nil
 	}

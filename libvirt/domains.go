@@ -125,7 +125,11 @@ func (d *Driver) Create(ctx context.Context, m unikernel.Machine) (unikernel.Pid
 		return fail(err)
 	}
 	pids := d.pids(dom)
-	if err := errors.Join(d.confine(pids.VM, m.Disks), d.closeReads(m.Name)); err != nil {
+	err = errors.Join(d.confine(pids.VM, m.Disks), d.closeReads(m.Name))
+	if err == nil && m.Saved != "" {
+		err = d.load(ctx, m.Name, m.Saved)
+	}
+	if err != nil {
 		return fail(errors.Join(err, d.Destroy(context.WithoutCancel(ctx), m.Name)))
 	}
 	return pids, nil

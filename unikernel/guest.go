@@ -40,6 +40,8 @@ type Boot struct {
 	// Control is the name of the guest's control channel; empty for a guest
 	// without one, see Alone.
 	Control string
+	// Parks says that the guest's session is a Parker.
+	Parks bool
 	// ShareTag is the tag under which the guest mounts the Share that holds
 	// App.Shares; empty when the guest wants none.
 	ShareTag string
@@ -211,6 +213,16 @@ type ContainerSession interface {
 	Remove(context.Context) error
 	Accountant
 	Spacious
+}
+
+// Parker is a Session whose machine can be a template, from whose state other
+// machines go on.
+type Parker interface {
+	// Park, in place of Run or Configure, has the guest let go of all that is the
+	// machine's own, its disks and network interfaces too. The session is then closed.
+	// In the machine, and in each that goes on from its state, Guest.Connect returns a
+	// session as if it had just booted; its random numbers are its own.
+	Park(context.Context) error
 }
 
 // Timekeeper is a Session that sets its guest's clock. Run, or Configure,

@@ -19,6 +19,10 @@ type Machine struct {
 	// OwnKernel says that these two are the machine's own, as its disks are:
 	// the driver lets QEMU's user read them.
 	OwnKernel bool
+	// Saved is a file with the state of a machine from which this one goes on
+	// instead of booting; empty for one that boots. Both have the same shape: they
+	// differ in name, title, files and taps at most.
+	Saved string
 	// Cmdline is the kernel command line, in words that are joined by a space.
 	// One that holds spaces quotes them as its kernel wants it; no word holds
 	// another white space or control character, or is empty.

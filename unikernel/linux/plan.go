@@ -59,7 +59,7 @@ func (g *Guest) boot(app unikernel.App, r unikernel.Resources) (unikernel.Boot, 
 	}
 	return unikernel.Boot{
 		Machine: g.cfg.Machine, Kernel: g.cfg.Kernel, Initrd: g.cfg.Initrd,
-		Cmdline: g.cmdline(), Resources: r, Queues: r.VCPUs, Control: controlPort,
+		Cmdline: g.cmdline(), Resources: r, Queues: r.VCPUs, Control: controlPort, Parks: true,
 		Board: unikernel.Board{ReportsFree: true},
 	}, nil
 }

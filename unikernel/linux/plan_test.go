@@ -23,7 +23,7 @@ func TestPlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := unikernel.Plan{
-		Boot: unikernel.Boot{Machine: "q35", Kernel: "/k", Initrd: "/i", Resources: enough, Queues: 2, Control: "uni.ctl", Board: unikernel.Board{ReportsFree: true},
+		Boot: unikernel.Boot{Machine: "q35", Kernel: "/k", Initrd: "/i", Resources: enough, Queues: 2, Control: "uni.ctl", Parks: true, Board: unikernel.Board{ReportsFree: true},
 			Cmdline: []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t",
 				"sysctl.vm.overcommit_memory=1", "virtio_blk.queue_depth=128",
 				"uni.lapic_hz=1000000000", "no_timer_check", "tsc_early_khz=2445428", "tsc=reliable", "a=b"}},

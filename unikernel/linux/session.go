@@ -73,18 +73,10 @@ func (g *Guest) Connect(ctx context.Context, m unikernel.Booted) (unikernel.Sess
 // context ends, or conn breaks (unikernel.ErrUnavailable). It owns conn from
 // then on, also when it fails.
 func (g *Guest) Attach(ctx context.Context, conn io.ReadWriteCloser) (unikernel.Session, error) {
-	hello := make(chan error, 1)
-	go func() { hello <- readHello(conn) }()
-	select {
-	case err := <-hello:
-		if err != nil {
-			conn.Close()
-			return nil, err
-		}
-	case <-ctx.Done():
+	h, err := awaitHello(ctx, conn)
+	if err != nil {
 		conn.Close()
-		<-hello
-		return nil, fmt.Errorf("%w: the guest did not come up: %w", unikernel.ErrUnavailable, context.Cause(ctx))
+		return nil, err
 	}
 	s := &session{conn: conn, out: make(chan outFrame), done: make(chan struct{}), clock: make(chan struct{}, 1),
 		calls: map[uint32]*call{}, procs: map[uint32]*proc{}, members: map[uint32]*member{}}
@@ -92,25 +84,48 @@ func (g *Guest) Attach(ctx context.Context, conn io.ReadWriteCloser) (unikernel.
 	s.wg.Go(s.read)
 	s.wg.Go(s.write)
 	s.wg.Go(s.keepClock)
+	if h.Parked {
+		if err := s.wake(ctx); err != nil {
+			s.Close()
+			return nil, err
+		}
+	}
 	return s, nil
+}
+
+// awaitHello reads the first frame. When ctx ends before, conn is closed.
+func awaitHello(ctx context.Context, conn io.ReadCloser) (h wire.Hello, err error) {
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		h, err = readHello(conn)
+	}()
+	select {
+	case <-said:
+		return h, err
+	case <-ctx.Done():
+		conn.Close()
+		<-said
+		return h, fmt.Errorf("%w: the guest did not come up: %w", unikernel.ErrUnavailable, context.Cause(ctx))
+	}
 }
 
 // maxHello bounds the first frame in bytes.
 const maxHello = 512
 
-func readHello(conn io.Reader) error {
+func readHello(conn io.Reader) (wire.Hello, error) {
 	f, err := wire.NewReader(conn, maxHello).Read()
 	if err != nil {
-		return sessionError("wait for the guest", err)
+		return wire.Hello{}, sessionError("wait for the guest", err)
 	}
 	h, err := wire.DecodeHello(f.Payload)
 	if err != nil || f.Kind != wire.KindHello {
-		return sessionError("wait for the guest", errors.New("it does not speak the protocol"))
+		return wire.Hello{}, sessionError("wait for the guest", errors.New("it does not speak the protocol"))
 	}
 	if h.Version != wire.Version {
-		return sessionError("wait for the guest", fmt.Errorf("its initrd speaks version %d of the protocol and this program version %d: install both from one build", h.Version, wire.Version))
+		return wire.Hello{}, sessionError("wait for the guest", fmt.Errorf("its initrd speaks version %d of the protocol and this program version %d: install both from one build", h.Version, wire.Version))
 	}
-	return nil
+	return h, nil
 }
 
 // write sends frames in order.

@@ -33,6 +33,14 @@
 // makes all others do too; its root stays until Remove, and the machine until
 // Shutdown, or until the host's end of the stream is closed.
 //
+// # Templates
+//
+// A machine whose state others go on from is parked before it is saved: Park in place
+// of Sandbox has the guest let go of the devices that are a machine's own, and when
+// the stream is closed it waits for the next host with another Hello, as in every
+// machine that goes on from there. The first request is then Wake: until it is
+// answered nothing is drawn at random, and the devices are not there.
+//
 // # Streams
 //
 // A process has three streams, numbered as its file descriptors. A sender of a

@@ -8,7 +8,7 @@ import (
 
 // Version is the protocol's version, sent in Hello. The two sides must have
 // the same one.
-const Version = 11
+const Version = 12
 
 // Magic starts the payload of Hello.
 const Magic = "uni-guest"
@@ -62,6 +62,8 @@ const (
 	KindDial                      // host: Dial; id of the request, answered when the server took the connection
 	KindVolume                    // host: Volume; id of the request
 	KindFreeze                    // host: Freeze; id of the request, answered when it is so
+	KindPark                      // host: id of the request, before Sandbox. See the package's comment
+	KindWake                      // host: Wake; id of the request
 	kindEnd
 )
 

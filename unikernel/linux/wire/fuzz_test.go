@@ -9,7 +9,7 @@ import (
 // FuzzReader: any bytes give frames within the limit or an error, and what was
 // read encodes to the bytes it came from.
 func FuzzReader(f *testing.F) {
-	f.Add(AppendFrame(nil, KindHello, 0, Hello{Version, "6.12"}.Encode()))
+	f.Add(AppendFrame(nil, KindHello, 0, Hello{Version, "6.12", true}.Encode()))
 	f.Add(AppendFrame(AppendFrame(nil, KindData, 1, []byte{1, 'x'}), KindExit, 1, Exit{7}.Encode()))
 	f.Add([]byte("\x07\xff\xff\xff\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -51,7 +51,7 @@ func fuzzDecoder[T any](f *testing.F, decode func([]byte) (T, error), encode fun
 	})
 }
 
-func FuzzHello(f *testing.F) { fuzzDecoder(f, DecodeHello, Hello.Encode, Hello{Version, "6.12"}) }
+func FuzzHello(f *testing.F) { fuzzDecoder(f, DecodeHello, Hello.Encode, Hello{Version, "6.12", true}) }
 
 func FuzzReply(f *testing.F) {
 	fuzzDecoder(f, DecodeReply, Reply.Encode, Reply{CodeNotFound, "gone", "data"})
@@ -72,6 +72,10 @@ func FuzzVolume(f *testing.F) {
 }
 
 func FuzzTarget(f *testing.F) { fuzzDecoder(f, DecodeTarget, Target.Encode, Target{7}) }
+
+func FuzzWake(f *testing.F) {
+	fuzzDecoder(f, DecodeWake, Wake.Encode, Wake{[EntropySize]byte{1, 31: 9}})
+}
 
 func FuzzDial(f *testing.F) { fuzzDecoder(f, DecodeDial, Dial.Encode, sampleDial()) }
 

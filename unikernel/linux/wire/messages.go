@@ -15,6 +15,8 @@ type Hello struct {
 	Version uint64
 	// Kernel is the guest kernel's release, for the log.
 	Kernel string
+	// Parked says that the guest waits for Wake.
+	Parked bool
 }
 
 // Encode returns the payload.
@@ -23,6 +25,7 @@ func (h Hello) Encode() []byte {
 	e.String(Magic)
 	e.Uint(h.Version)
 	e.String(h.Kernel)
+	e.Bool(h.Parked)
 	return e.Bytes()
 }
 
@@ -32,7 +35,7 @@ func DecodeHello(b []byte) (Hello, error) {
 	if d.String() != Magic {
 		return Hello{}, ErrFrame
 	}
-	h := Hello{Version: d.Uint(), Kernel: d.String()}
+	h := Hello{Version: d.Uint(), Kernel: d.String(), Parked: d.Bool()}
 	return h, d.Err()
 }
 

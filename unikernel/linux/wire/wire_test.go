@@ -135,7 +135,7 @@ func sampleVolume() Volume {
 func TestVersion(t *testing.T) {
 	h := sha256.New()
 	for _, b := range [][]byte{
-		Hello{0, "k"}.Encode(), Reply{CodeInvalid, "no", "data"}.Encode(), Exit{255}.Encode(), Signal{1, 15, true}.Encode(),
+		Hello{0, "k", true}.Encode(), Wake{[EntropySize]byte{31: 1}}.Encode(), Reply{CodeInvalid, "no", "data"}.Encode(), Exit{255}.Encode(), Signal{1, 15, true}.Encode(),
 		Resize{1, 80, 24}.Encode(), sampleSandbox().Encode(), sampleContainer().Encode(), sampleStart().Encode(), OOM{5, 2}.Encode(),
 		Clock{-5}.Encode(), []byte(Time{1 << 60}.Encode()), []byte(sampleStats().Encode()), sampleLimits().Encode(),
 		SetSpace{4, Space{1 << 40, 1 << 20}}.Encode(), Target{7}.Encode(), sampleDial().Encode(), sampleVolume().Encode(),
@@ -143,7 +143,7 @@ func TestVersion(t *testing.T) {
 	} {
 		h.Write(b)
 	}
-	const version, sum = 11, "a38898da96194db7153892297ef211acd70b8850a0421b83d45740ea3244ac3e"
+	const version, sum = 12, "c9b72c7aa476eec8d55b45f3332d46b004925f096c0217b991b3129a21462493"
 	if got := hex.EncodeToString(h.Sum(nil)); Version != version || got != sum {
 		t.Errorf("version %d with sum %s, want %d with %s: has what is sent changed, and the version not?", Version, got, version, sum)
 	}
@@ -166,7 +166,8 @@ func TestMessages(t *testing.T) {
 			t.Errorf("%T with a byte too much is accepted", want)
 		}
 	}
-	check(Hello{Version, "6.12"}, Hello{Version, "6.12"}.Encode(), func(b []byte) (any, error) { return DecodeHello(b) })
+	check(Hello{Version, "6.12", true}, Hello{Version, "6.12", true}.Encode(), func(b []byte) (any, error) { return DecodeHello(b) })
+	check(Wake{[EntropySize]byte{1, 31: 9}}, Wake{[EntropySize]byte{1, 31: 9}}.Encode(), func(b []byte) (any, error) { return DecodeWake(b) })
 	check(Reply{CodeInvalid, "no", "data"}, Reply{CodeInvalid, "no", "data"}.Encode(), func(b []byte) (any, error) { return DecodeReply(b) })
 	check(Exit{255}, Exit{255}.Encode(), func(b []byte) (any, error) { return DecodeExit(b) })
 	check(OOM{5, 3}, OOM{5, 3}.Encode(), func(b []byte) (any, error) { return DecodeOOM(b) })
@@ -210,6 +211,13 @@ func TestOutOfRange(t *testing.T) {
 	}
 	if _, err := DecodeVolume(Volume{Kind: VolumeGone + 1}.Encode()); err == nil {
 		t.Error("an unknown kind of volume is accepted")
+	}
+	for _, short := range []string{"", "0123456789"} {
+		var e Encoder
+		e.String(short)
+		if _, err := DecodeWake(e.Bytes()); err == nil {
+			t.Errorf("entropy of %d bytes is accepted", len(short))
+		}
 	}
 	if _, _, err := DecodeCredit(EncodeCredit(Stdout, OutWindow+ExitBurst+1)); err == nil {
 		t.Error("a credit beyond all windows is accepted")

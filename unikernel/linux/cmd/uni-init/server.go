@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"sync"
 	"time"
@@ -29,6 +30,7 @@ type server struct {
 	byPid      map[int]*process // started and not yet reaped
 	asked      bool             // to set the machine up
 	ready      bool             // it is
+	parked     *parked          // while it is to be a template
 
 	podPIDs podPIDs
 }
@@ -53,11 +55,26 @@ func (s *server) reply(id uint32, err error) {
 
 // serve says hello and handles the host's frames until its end is closed. The
 // first write waits until the host is there; before that a read would say
-// that the other end is closed.
+// that the other end is closed. A parked machine says hello to one host after the
+// other.
 func (s *server) serve() error {
+	for {
+		s.hello()
+		if err := s.listen(); err != io.EOF || !s.isParked() {
+			return err
+		}
+	}
+}
+
+func (s *server) hello() {
 	var uts unix.Utsname
 	unix.Uname(&uts)
-	s.send(wire.KindHello, 0, wire.Hello{Version: wire.Version, Kernel: unix.ByteSliceToString(uts.Release[:])}.Encode())
+	h := wire.Hello{Version: wire.Version, Kernel: unix.ByteSliceToString(uts.Release[:]), Parked: s.isParked()}
+	s.send(wire.KindHello, 0, h.Encode())
+}
+
+// listen handles frames until one cannot be read.
+func (s *server) listen() error {
 	r := wire.NewReader(s.port, wire.MaxHostPayload)
 	for {
 		f, err := r.Read()
@@ -188,6 +205,14 @@ func (s *server) handle(f wire.Frame) error {
 			return err
 		}
 		go func() { s.reply(f.ID, s.volumes.set(&req)) }()
+	case wire.KindPark:
+		s.reply(f.ID, s.park())
+	case wire.KindWake:
+		req, err := wire.DecodeWake(f.Payload)
+		if err != nil {
+			return err
+		}
+		s.reply(f.ID, s.wake(&req)) // here: nothing else goes on meanwhile
 	case wire.KindShutdown:
 		go func() {
 			s.reply(f.ID, s.quiesce())
@@ -227,12 +252,8 @@ func (s *server) outputs(id uint32) []*output {
 
 // sandbox sets the machine up, once.
 func (s *server) sandbox(b *wire.Sandbox) error {
-	s.mu.Lock()
-	again := s.asked
-	s.asked = true
-	s.mu.Unlock()
-	if again {
-		return &failure{wire.CodeInvalid, "the machine was set up already"}
+	if err := s.ask(); err != nil {
+		return err
 	}
 	if err := s.setupSandbox(b); err != nil {
 		return err
@@ -243,6 +264,22 @@ func (s *server) sandbox(b *wire.Sandbox) error {
 	s.ready = true
 	return nil
 }
+
+// ask says that the machine is being set up, unless it was before or is parked.
+func (s *server) ask() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.asked:
+		return errAsked
+	case s.parked != nil:
+		return &failure{wire.CodeInvalid, "the machine is parked"}
+	}
+	s.asked = true
+	return nil
+}
+
+var errAsked = &failure{wire.CodeInvalid, "the machine was set up already"}
 
 // with calls f with a container that is ready. If it is removed meanwhile, its
 // cgroup's files are not there.
