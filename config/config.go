@@ -179,9 +179,18 @@ type Machine struct {
 	// OverheadMiB is host memory in MiB granted beyond the guest's RAM: the
 	// container's cgroup is limited to the sum.
 	OverheadMiB int
+	// Template is TemplateOff or TemplateCopy.
+	Template string
 	// BootTimeout is how long a guest may take from power-on until it answers.
 	BootTimeout time.Duration
 }
+
+// Whether machines go on from the saved state of one that has booted: never, or each
+// with a copy of it.
+const (
+	TemplateOff  = "off"
+	TemplateCopy = "copy"
+)
 
 // Pod sizes the machine of a pod where the sum of its containers' limits does not.
 type Pod struct {
@@ -278,7 +287,7 @@ func Default() Config {
 			MemoryMiB:   256,
 			VCPUs:       1,
 			OverheadMiB: 256,
-			BootTimeout: time.Minute,
+			BootTimeout: time.Minute, Template: TemplateCopy,
 		},
 		Pod: Pod{MemoryMiB: 2048, VCPUs: 2},
 		Linux: Linux{

@@ -45,6 +45,7 @@ var keys = []key{
 	integer("machine.vcpus", minVCPUs, maxVCPUs, func(c *Config) *int { return &c.Machine.VCPUs }),
 	integer("machine.overhead_mib", minOverheadMiB, maxOverheadMiB, func(c *Config) *int { return &c.Machine.OverheadMiB }),
 	duration("machine.boot_timeout", minBoot, maxBoot, func(c *Config) *time.Duration { return &c.Machine.BootTimeout }),
+	choice("machine.template", []string{TemplateOff, TemplateCopy}, func(c *Config) *string { return &c.Machine.Template }),
 
 	integer("pod.memory_mib", minMemoryMiB, maxMemoryMiB, func(c *Config) *int { return &c.Pod.MemoryMiB }),
 	integer("pod.vcpus", minVCPUs, maxVCPUs, func(c *Config) *int { return &c.Pod.VCPUs }),

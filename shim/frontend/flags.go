@@ -19,7 +19,7 @@ type flags struct {
 	// group names the containers that share the shim.
 	group                string
 	debug, version, info bool
-	// action is "start", "delete", "warm", "occupy" or "".
+	// action is "start", "delete", "warm", "template" or "".
 	action string
 }
 
@@ -44,7 +44,7 @@ func parse(args []string) (flags, error) {
 		return f, err
 	}
 	f.action = set.Arg(0)
-	if f.version || f.info || f.action == "warm" {
+	if f.version || f.info || f.action == "warm" || f.action == "template" {
 		return f, nil
 	}
 	switch {

@@ -26,6 +26,8 @@ type Runtime struct {
 	Host func(namespace, group string) Host
 	// Warm fills the caches that all containers share.
 	Warm func(context.Context, config.Config) error
+	// Template makes a template, as a request asks that is read.
+	Template func(ctx context.Context, request io.Reader) error
 }
 
 // Host is the parts of the runtime, and what they hold.
@@ -67,6 +69,8 @@ func (r Runtime) run(ctx context.Context, args []string, stdin io.Reader, stdout
 			return err
 		}
 		return r.Warm(ctx, cfg)
+	case "template":
+		return r.Template(ctx, stdin)
 	}
 	tune()
 	switch f.action {

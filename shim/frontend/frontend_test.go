@@ -63,6 +63,8 @@ type fakeHost struct {
 
 var errNoParts = errors.New("no parts")
 
+func (h *fakeHost) Templates(config.Config) sandbox.Templates { return nil }
+
 func (h *fakeHost) Machines(context.Context, config.Config) (sandbox.Machines, error) {
 	return nil, errNoParts
 }

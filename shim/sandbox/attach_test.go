@@ -24,6 +24,8 @@ type aHost struct{ Host }
 
 func (aHost) Networks(config.Config) Networks { return nil }
 
+func (aHost) Templates(config.Config) Templates { return nil }
+
 // upWith is a sandbox with a running machine that has a cold disk, and the
 // machines. Calls have a second.
 func upWith(t *testing.T) (*Sandbox, *sandboxtest.Machines) {

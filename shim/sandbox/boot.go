@@ -32,8 +32,13 @@ func (s *Sandbox) Boot(ctx context.Context) (unikernel.Session, error) {
 		return nil, err
 	}
 	defer s.took("boot", time.Now())
-	session, err := s.bootOnce(ctx)
+	boot := s.bootOnce
+	if s.fork.forked {
+		boot = s.bootForked
+	}
+	session, err := boot(ctx)
 	for tries := 1; errors.Is(err, errIdle) && tries < mostBoots; tries++ {
+		s.fork.refused = true
 		s.log().WithError(err).Warn("another machine takes the place of one that does not boot")
 		if err := s.replace(ctx, s.Network()); err != nil {
 			return nil, fmt.Errorf("create the machine again: %w", err)
@@ -43,6 +48,7 @@ func (s *Sandbox) Boot(ctx context.Context) (unikernel.Session, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.order()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.session = session

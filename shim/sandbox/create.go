@@ -154,11 +154,15 @@ func (s *Sandbox) make(ctx context.Context, n unikernel.Network) (err error) {
 		return err
 	}
 	began := time.Now()
-	pids, err := s.machines.Create(ctx, s.document(nics))
+	pids, err := s.createMachine(ctx, s.document(nics))
 	if err != nil {
 		return fmt.Errorf("create machine: %w", err)
 	}
-	s.took("machine", began)
+	if s.fork.forked {
+		s.took("machine from a template", began)
+	} else {
+		s.took("machine", began)
+	}
 	s.adopt(pids)
 	if err := s.settle(pids, n); err != nil {
 		return err
@@ -185,22 +189,31 @@ func (s *Sandbox) closeHelpers() {
 	}
 }
 
-// document describes the machine.
-func (s *Sandbox) document(nics []unikernel.NIC) unikernel.Machine {
-	h := s.hardware
+// Describe describes the machine without what is the sandbox's own: its channel and
+// its console have no places yet.
+func (h Hardware) Describe() unikernel.Machine {
 	m := unikernel.Machine{
-		Name: s.names.Domain(), Title: s.title(), Type: h.Machine,
-		Resources: h.Resources, Board: h.Board, Kernel: h.Kernel, Initrd: h.Initrd, Cmdline: slices.Clone(h.Cmdline),
+		Type: h.Machine, Resources: h.Resources, Board: h.Board, Kernel: h.Kernel, Initrd: h.Initrd, Cmdline: slices.Clone(h.Cmdline),
 		Private:   h.Private,
 		OwnKernel: h.OwnKernel,
 		Disks:     h.Disks,
 		LUNs:      h.LUNs,
-		NICs:      nics,
-		Console:   s.names.Console(),
-		NetNS:     s.netns,
+		Console:   "/",
 	}
 	if h.Control != "" {
-		m.Channels = []unikernel.Channel{{Name: h.Control, Socket: s.names.Control()}}
+		m.Channels = []unikernel.Channel{{Name: h.Control}}
+	}
+	return m
+}
+
+// document describes the machine.
+func (s *Sandbox) document(nics []unikernel.NIC) unikernel.Machine {
+	h := s.hardware
+	m := h.Describe()
+	m.Name, m.Title, m.NICs, m.NetNS = s.names.Domain(), s.title(), nics, s.netns
+	m.Console = s.names.Console()
+	for i := range m.Channels {
+		m.Channels[i].Socket = s.names.Control()
 	}
 	if h.Share != nil {
 		m.Share = &unikernel.Share{Source: s.names.Share(), MountNS: h.Share.Namespace(), Tag: h.ShareTag, Submounts: h.Submounts}

@@ -71,6 +71,11 @@
 //     in place of Create: its containers have sandboxes of their own, in its network
 //     namespace, one after the other.
 //   - Pause is the machine's: containers of a pod are not paused.
-//   - Templates (a machine that is loaded instead of booted) take the place of
-//     Machines.Create and Resume between created and up.
+//
+// # Templates
+//
+// A machine goes on from the saved state of another where there is one of its shape:
+// template.go. That changes what Machines.Create and Boot do, and no state: a machine
+// that cannot is replaced by one that boots, as others are that are not what they
+// should be.
 package sandbox

@@ -17,6 +17,9 @@ type Machines interface {
 	// Create makes the machine's processes, with its CPUs paused. When it
 	// fails it leaves nothing.
 	Create(context.Context, unikernel.Machine) (unikernel.Pids, error)
+	// Shape names what a machine has in common with those from whose saved state it
+	// could go on, see unikernel.Machine.Saved.
+	Shape(unikernel.Machine) (string, error)
 	// Resume lets the CPUs run, Pause stops them.
 	Resume(ctx context.Context, name string) error
 	Pause(ctx context.Context, name string) error
@@ -83,11 +86,28 @@ type Group interface {
 	OOMKills() uint64
 }
 
+// Templates keeps saved states of machines that have booted. Its methods may be called
+// concurrently.
+type Templates interface {
+	// Find returns the file with the state of a shape; it is fs.ErrNotExist without
+	// one.
+	Find(shape string) (file string, err error)
+	// Verify reads all of it, and is an error if it is damaged.
+	Verify(shape string) error
+	// Reject takes one away that is no good; another is not made for a while.
+	Reject(shape string, why error) error
+	// Order has one made of machines like m, by somebody else and some time later, if
+	// that is wanted.
+	Order(shape string, m unikernel.Machine)
+}
+
 // Host gives the parts of the runtime that a configuration asks for. Its
 // methods may be called concurrently, and are quick when called again.
 type Host interface {
 	Machines(context.Context, config.Config) (Machines, error)
 	Networks(config.Config) Networks
+	// Templates are nil where every machine is to boot.
+	Templates(config.Config) Templates
 	// Cgroup makes a cgroup with a record by which cgroup.Remove finds it.
 	Cgroup(record string, at cgroup.Place, limits cgroup.Limits) (Group, error)
 }

@@ -62,6 +62,7 @@ type Sandbox struct {
 	network  unikernel.Network
 	vm       *process
 	helpers  []*process
+	fork     forking
 	standIn  *StandIn
 	hollow   bool // there is no machine
 
@@ -99,7 +100,7 @@ func New(host Host, spec Spec) *Sandbox {
 	s := &Sandbox{
 		spec: spec, names: spec.Names, host: host, networks: host.Networks(spec.Config),
 		netns: spec.NetNS, ownNetns: spec.NetNS == "",
-		vm: noProcess(), up: make(chan struct{}), ended: make(chan struct{}), plugging: make(chan struct{}, 1), members: map[string]bool{}, stages: map[string]int64{},
+		fork: forking{templates: host.Templates(spec.Config)}, vm: noProcess(), up: make(chan struct{}), ended: make(chan struct{}), plugging: make(chan struct{}, 1), members: map[string]bool{}, stages: map[string]int64{},
 	}
 	if s.ownNetns {
 		s.netns = s.names.netns()

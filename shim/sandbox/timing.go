@@ -15,6 +15,9 @@ var (
 	quiesceTimeout = time.Minute
 	// idlePatience is how long a machine may do nothing before its guest is up.
 	idlePatience = 4 * time.Second
+	// forkTimeout is how long a machine that goes on from a template may take to
+	// answer, which takes it some milliseconds, before another one boots.
+	forkTimeout = 15 * time.Second
 	// clockTimeout bounds setting the guest's clock after a pause.
 	clockTimeout = 5 * time.Second
 	// attachTimeout bounds giving disks to a running machine, detachTimeout taking

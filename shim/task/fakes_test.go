@@ -52,7 +52,10 @@ type fakeHost struct {
 	group     sandboxtest.Group
 	asked     string // the guest that was asked for
 	declared  func(config.Config, unikernel.Rootfs) (config.Config, error)
+	templates sandbox.Templates
 }
+
+func (h *fakeHost) Templates(config.Config) sandbox.Templates { return h.templates }
 
 func (h *fakeHost) Machines(context.Context, config.Config) (sandbox.Machines, error) {
 	return h.machines, h.err
@@ -288,7 +291,7 @@ func (g *fakeGuest) Capacity() int { return 1 }
 
 func (g *fakeGuest) Plan(_ unikernel.App, r unikernel.Resources) (unikernel.Plan, error) {
 	return unikernel.Plan{
-		Boot: unikernel.Boot{Machine: "microvm", Kernel: "/k", Resources: r, Control: "ctl", ShareTag: "share"},
+		Boot: unikernel.Boot{Machine: "microvm", Kernel: "/k", Resources: r, Control: "ctl", Parks: true, ShareTag: "share"},
 		Disks: []unikernel.DiskRequest{
 			{Kind: unikernel.DiskRoot, Serial: unikernel.SerialRoot}, {Kind: unikernel.DiskWritable, Serial: unikernel.SerialWritable},
 		},

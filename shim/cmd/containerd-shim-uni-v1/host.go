@@ -45,6 +45,15 @@ func newHost(namespace, group string) frontend.Host {
 
 // Machines implements sandbox.Host. The driver outlives the request.
 func (h *host) Machines(ctx context.Context, cfg config.Config) (sandbox.Machines, error) {
+	d, err := h.open(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// open opens the driver that a configuration asks for.
+func (h *host) open(ctx context.Context, cfg config.Config) (*libvirt.Driver, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {

@@ -11,6 +11,6 @@ import (
 func main() {
 	v, revision := build()
 	os.Exit(frontend.Runtime{
-		Name: "io.containerd.uni.v1", Version: v, Revision: revision, Host: newHost, Warm: warm,
+		Name: "io.containerd.uni.v1", Version: v, Revision: revision, Host: newHost, Warm: warm, Template: makeTemplate,
 	}.Main(os.Args))
 }

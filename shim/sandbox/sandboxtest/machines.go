@@ -20,6 +20,8 @@ type Machines struct {
 	Destroyed, Pressed []string
 	// Errors that calls return. A creation that fails leaves half of its machine.
 	CreateErr, ResumeErr, PauseErr error
+	// LoadErr is that of creations from a saved state, which leave nothing.
+	LoadErr error
 	// OnAttach and OnDetach are called by Attach and Detach before they do anything;
 	// with an error that is all they do. With Doubtful a disk of which Attach failed
 	// is there all the same.
@@ -95,6 +97,9 @@ func (f *Machines) Create(ctx context.Context, m unikernel.Machine) (unikernel.P
 		return unikernel.Pids{}, fmt.Errorf("create machine %s: %w", m.Name, fs.ErrExist)
 	}
 	f.Made = append(f.Made, m)
+	if m.Saved != "" && f.LoadErr != nil {
+		return unikernel.Pids{}, f.LoadErr
+	}
 	vm := &machine{ended: make(chan struct{}), luns: map[int]unikernel.Disk{}}
 	sockets := []string{m.Console}
 	for _, c := range m.Channels {
@@ -113,6 +118,12 @@ func (f *Machines) Create(ctx context.Context, m unikernel.Machine) (unikernel.P
 	f.machines[m.Name] = vm
 	// A number that no process has: nothing may be killed by it.
 	return unikernel.Pids{VM: 1 << 30}, f.CreateErr
+}
+
+// Shape implements sandbox.Machines.
+func (f *Machines) Shape(m unikernel.Machine) (string, error) {
+	m = m.Neutral("/")
+	return fmt.Sprintf("%s-%d-%d-%d-%d", m.Type, m.MemoryMiB, m.VCPUs, len(m.Disks), len(m.NICs)), nil
 }
 
 // Resume implements sandbox.Machines.
