@@ -69,6 +69,7 @@ var checks = []struct {
 	{"memory", checkMemory},
 	{"storage", checkStorage},
 	{"abandoned", checkAbandoned},
+	{"templates", checkTemplates},
 }
 
 func checkCommand(path *string) *cobra.Command {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-uni/builder"
+	"containerd-shim-uni/builder/states"
 	"containerd-shim-uni/config"
 	"containerd-shim-uni/libvirt/kvm"
 	"containerd-shim-uni/libvirt/qemufiles"
@@ -285,6 +286,41 @@ func judgeAbandoned(all []builder.Abandoned) finding {
 		bytes += a.Bytes
 	}
 	return warn("run uni cache prune, or start a container", "%d, with %s, left by a crash of the host", len(all), human(bytes))
+}
+
+// checkTemplates is about the states from which machines go on instead of booting.
+func checkTemplates(_ context.Context, h host, c config.Config) finding {
+	switch {
+	case c.Machine.Template == config.TemplateOff:
+		return ok("off, as machine.template says: every machine boots")
+	case !strings.HasPrefix(c.Libvirt.URI, "qemu:///embed"):
+		return ok("none with %s: every machine boots", c.Libvirt.URI)
+	}
+	list, err := states.New(h.root+c.Storage.DataDir, c.Storage.MinFree).List()
+	if err != nil {
+		return warn("look at it", "%v", err)
+	}
+	return judgeTemplates(list)
+}
+
+func judgeTemplates(list []states.Template) finding {
+	var good, bytes int64
+	bad := ""
+	for _, t := range list {
+		if t.Bad != "" {
+			bad = t.Bad
+			continue
+		}
+		good++
+		bytes += t.Allocated
+	}
+	if bad != "" {
+		return warn("run uni template make for the size, or wait: it is tried again after an hour", "one was no good, and machines of its shape boot: %s", bad)
+	}
+	if good == 0 {
+		return ok("none yet: one is made after the first machine of a size has booted")
+	}
+	return ok("%d of %d at most, with %s", good, states.Most, human(bytes))
 }
 
 func judgeSpace(dir string, free, cache int64) finding {

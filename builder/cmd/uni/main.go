@@ -57,6 +57,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	root.AddCommand(templateCommand(load))
 	root.AddCommand(checkCommand(&configPath), cacheCommand(load), kernelCommand(load), configCommand(&configPath), versionCommand(load),
 		psCommand(load), logsCommand(load), buildCommand(load), inspectCommand(load), checkImageCommand(), pushCommand(), pullCommand(), nodeCommand())
 	return root.ExecuteContext(ctx)
