@@ -47,6 +47,9 @@ func (h *host) settings() settings {
 	if accel := os.Getenv("UNI_TEST_ACCEL"); accel != "" {
 		s["libvirt.accel"] = fmt.Sprintf("%q", accel)
 	}
+	if os.Getenv("UNI_TEST_TEMPLATE") == "off" {
+		s["machine.template"] = `"off"`
+	}
 	return s
 }
 

@@ -15,6 +15,9 @@
 //	                  io.containerd.runc.v2 the same expectations are put to runc
 //	UNI_TEST_KEEP     not empty: the run's directory with every log is kept
 //	UNI_TEST_ACCEL    libvirt.accel of every configuration; kvm refuses emulation
+//	UNI_TEST_TEMPLATE "off": every machine boots; "made": there are templates
+//	                  from the beginning; default: the first machine of a shape
+//	                  boots, others go on from its template
 //	UNI_TEST_PATIENCE how many times longer to wait for clients and for what is
 //	                  left behind to go, on a slow host; default 1
 //	UNI_TEST_PROGRAMS directory with the programs that images are made of, for

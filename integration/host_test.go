@@ -65,6 +65,13 @@ func hostOf(t *testing.T, version string) *host {
 	}
 	world.hosts[version] = h
 	h.load(t, busybox, hello)
+	if os.Getenv("UNI_TEST_TEMPLATE") == "made" {
+		for n := range 4 {
+			if _, err := h.uniCommand(t, "template", "make", "--interfaces", strconv.Itoa(n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	return h
 }
 
@@ -142,6 +149,7 @@ func (h *host) watch(t *testing.T) {
 			h.RemoveAll(ctx)
 			t.Logf("containerd's log ends:\n%s", tail(h.Log(), 30))
 		}
+		h.awaitMakers(t)
 		nothingLeft(t, c)
 	})
 }

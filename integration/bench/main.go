@@ -15,6 +15,8 @@ import (
 
 	"containerd-shim-uni/integration/image"
 	"containerd-shim-uni/integration/peer"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -45,6 +47,30 @@ type bench struct {
 	*peer.Peer
 	out, state, data string
 	cache            string // the runtime's cache directory
+	config, settings string // the runtime's configuration file, and what is in it
+}
+
+// templates says whether machines go on from templates, see machine.template.
+func (b *bench) templates(mode string) error {
+	return os.WriteFile(b.config, fmt.Appendf(nil, "%s[machine]\ntemplate = %q\n", b.settings, mode), 0o644)
+}
+
+// awaitTemplate returns when there is a template, which the first machine's shim has
+// made.
+func (b *bench) awaitTemplate(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		found, err := filepath.Glob(filepath.Join(b.data, "templates/*/meta.json"))
+		if err != nil || len(found) > 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.New("no template was made: see uni template ls")
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 func run(runs int, only string) (err error) {
@@ -52,6 +78,9 @@ func run(runs int, only string) (err error) {
 		return errors.New("root is needed")
 	}
 	ctx := context.Background()
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil { // see cpu
+		return err
+	}
 	dir, err := os.MkdirTemp("", "uni-")
 	if err != nil {
 		return err
@@ -142,7 +171,7 @@ func start(ctx context.Context, dir, only string) (*bench, error) {
 		return nil, err
 	}
 	b := &bench{out: out, cache: cache, state: filepath.Join("/run", filepath.Base(dir)), data: filepath.Join(dir, "lib")}
-	config := filepath.Join(dir, "uni.toml")
+	b.config = filepath.Join(dir, "uni.toml")
 	text := fmt.Sprintf("[linux]\nkernel = %q\ninitrd = %q\n[storage]\nstate_dir = %q\ndata_dir = %q\n",
 		out+"/guest/vmlinux", out+"/guest/initrd.img", b.state, b.data)
 	text += "[annotations]\nallowed = [\"guest\", \"machine\", \"memory\", \"vcpus\"]\n"
@@ -152,7 +181,8 @@ func start(ctx context.Context, dir, only string) (*bench, error) {
 	if accel := os.Getenv("UNI_TEST_ACCEL"); accel != "" {
 		text += fmt.Sprintf("[libvirt]\naccel = %q\n", accel)
 	}
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+	b.settings = text
+	if err := b.templates("copy"); err != nil {
 		return nil, err
 	}
 	b.Peer, err = peer.Start(ctx, peer.Options{
@@ -160,7 +190,7 @@ func start(ctx context.Context, dir, only string) (*bench, error) {
 		Namespace: "bench" + strings.TrimPrefix(filepath.Base(dir), "uni-"),
 		Marks:     []string{b.state},
 		Path:      []string{filepath.Join(out, "bin")},
-		Env:       []string{"UNI_CONFIG=" + config},
+		Env:       []string{"UNI_CONFIG=" + b.config},
 	})
 	if err != nil {
 		return nil, err
@@ -235,51 +265,115 @@ func (b *bench) warm(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return b.awaitTemplate(ctx)
 }
 
 // compare measures both runtimes and the bare machine in turn.
 func (b *bench) compare(ctx context.Context, runs int, bare bareMachine, t *table) error {
-	var ours, theirs, boots, share []time.Duration
-	for range runs {
-		o, err := b.hello(ctx, uni)
-		if err != nil {
-			return err
-		}
-		r, err := b.hello(ctx, runc)
-		if err != nil {
-			return err
-		}
+	var boots, share []time.Duration
+	ours, err := b.inTurn(ctx, runs, t, func(cold time.Duration) error {
 		q, err := bare.boot(ctx)
 		if err != nil {
 			return fmt.Errorf("bare boot: %w", err)
 		}
-		ours, theirs, boots, share = append(ours, o), append(theirs, r), append(boots, q), append(share, o-q)
+		boots, share = append(boots, q), append(share, cold-q)
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	t.head(fmt.Sprintf("a static hello, in turn (medians of %d, lowest)", runs))
-	t.both(ours, theirs)
+	ours.show(t)
 	t.ms("bare QEMU, same disk, to the guest's first word", boots)
 	t.ms("ours: "+uni+" minus bare QEMU", share)
 	return nil
 }
 
-// against measures both runtimes in turn.
-func (b *bench) against(ctx context.Context, runs int, t *table) error {
-	var ours, theirs []time.Duration
+// helloTimes are what "ctr run --rm" took.
+type helloTimes struct{ cold, forked, runc helloTime }
+
+type helloTime struct{ took, cpu []time.Duration }
+
+// inTurn measures machines that boot, machines that go on from a template, and runc;
+// also, unless it is nil, is called after each round.
+func (b *bench) inTurn(ctx context.Context, runs int, t *table, also func(cold time.Duration) error) (h helloTimes, err error) {
 	for range runs {
-		o, err := b.hello(ctx, uni)
-		if err != nil {
-			return err
+		for _, kind := range []struct {
+			runtime, template string
+			times             *helloTime
+		}{{uni, "off", &h.cold}, {uni, "copy", &h.forked}, {runc, "copy", &h.runc}} {
+			if err := b.templates(kind.template); err != nil {
+				return h, err
+			}
+			before, err := b.cpu(ctx)
+			if err != nil {
+				return h, err
+			}
+			took, err := b.hello(ctx, kind.runtime)
+			if err != nil {
+				return h, err
+			}
+			after, err := b.cpu(ctx)
+			if err != nil {
+				return h, err
+			}
+			kind.times.took, kind.times.cpu = append(kind.times.took, took), append(kind.times.cpu, after-before)
 		}
-		r, err := b.hello(ctx, runc)
-		if err != nil {
-			return err
+		if also == nil {
+			continue
 		}
-		ours, theirs = append(ours, o), append(theirs, r)
+		if err := also(h.cold.took[len(h.cold.took)-1]); err != nil {
+			return h, err
+		}
 	}
 	t.head(fmt.Sprintf("a static hello, in turn (medians of %d, lowest)", runs))
-	t.both(ours, theirs)
-	return nil
+	return h, nil
+}
+
+func (h helloTimes) show(t *table) {
+	for _, row := range []struct {
+		name string
+		helloTime
+	}{{uni + ", booting", h.cold}, {uni + ", from a template", h.forked}, {runc, h.runc}} {
+		t.ms("ctr run --rm, "+row.name, row.took)
+		t.ms("… CPU time of ctr, shim, machine", row.cpu)
+	}
+	t.line("ratios of the medians", "%7.1f, %.1f", float64(median(h.cold.took))/float64(median(h.runc.took)),
+		float64(median(h.forked.took))/float64(median(h.runc.took)))
+}
+
+// cpu is the processors' time of all that has ended so far of what this process
+// started, or was left: ctr, and shims with all that they waited for. It waits until
+// no shim is there.
+func (b *bench) cpu(ctx context.Context) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for len(b.Processes()) > 0 {
+		select {
+		case <-ctx.Done():
+			return 0, errors.New("shims do not end")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	for { // what was started here is waited for by its own number, and has been
+		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+		if pid <= 0 || err != nil {
+			break
+		}
+	}
+	var used unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_CHILDREN, &used); err != nil {
+		return 0, err
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano()), nil
+}
+
+// against measures both runtimes in turn.
+func (b *bench) against(ctx context.Context, runs int, t *table) error {
+	h, err := b.inTurn(ctx, runs, t, nil)
+	if err == nil {
+		h.show(t)
+	}
+	return err
 }
 
 func median(d []time.Duration) time.Duration {
@@ -298,13 +392,6 @@ func (t table) line(name, format string, args ...any) {
 
 func (t table) ms(name string, d []time.Duration) {
 	t.line(name, "%7.0f ms  (%.0f)", millis(median(d)), millis(slices.Min(d)))
-}
-
-// both shows what "ctr run --rm" took with the two runtimes.
-func (t table) both(ours, theirs []time.Duration) {
-	t.ms("ctr run --rm, "+uni, ours)
-	t.ms("ctr run --rm, "+runc, theirs)
-	t.line("ratio of the medians", "%7.1f", float64(median(ours))/float64(median(theirs)))
 }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
