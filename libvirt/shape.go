@@ -20,7 +20,7 @@ import (
 // saved state, and what must not have changed on the host since then: the same
 // machine on the same host has the same. It is the digest of the machine's document
 // without what may differ (see unikernel.Machine.Neutral); of size, time and inode of the kernel, the
-// initrd and QEMU; and of the versions, the host's kernel and its processor, microcode
+// initrd and QEMU; and of libvirt's version, the host's kernel and its processor, microcode
 // included.
 func (d *Driver) Shape(m unikernel.Machine) (string, error) {
 	host := d.host

@@ -33,7 +33,7 @@ func TestShape(t *testing.T) {
 			Channels: []unikernel.Channel{{Name: "uni.ctl", Socket: "/run/a/ctl"}},
 		}
 	}
-	host := Host{Libvirt: version(9, 0, 0), QEMU: version(7, 2, 0), Firmware: file("qboot.rom")}
+	host := Host{Libvirt: version(9, 0, 0), Firmware: file("qboot.rom")}
 	shape := func(h Host, change func(*unikernel.Machine)) string {
 		t.Helper()
 		m := machine()
@@ -77,7 +77,7 @@ func TestShape(t *testing.T) {
 		differ(what, shape(host, change))
 	}
 	for what, change := range map[string]func(*Host){
-		"accelerator": func(h *Host) { h.KVM = true }, "libvirt": func(h *Host) { h.Libvirt++ }, "QEMU": func(h *Host) { h.QEMU++ },
+		"accelerator": func(h *Host) { h.KVM = true }, "libvirt": func(h *Host) { h.Libvirt++ },
 	} {
 		h := host
 		change(&h)
