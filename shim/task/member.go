@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"containerd-shim-uni/config"
 	"containerd-shim-uni/shim/sandbox"
 	"containerd-shim-uni/shim/share"
 	"containerd-shim-uni/unikernel"
@@ -71,8 +72,8 @@ func (m *member) join(_ context.Context, cr *creation) error {
 func (m *member) plan(context.Context, *creation) (err error) {
 	c, keeper := m.c, m.pod.keeper
 	if c.cfg.Guest != keeper.cfg.Guest {
-		return fmt.Errorf("%w: the pod's machine runs the guest %q, and the container asks for %q: all of a pod have one guest, which an annotation of the pod chooses",
-			unikernel.ErrNotImplemented, keeper.cfg.Guest, c.cfg.Guest)
+		return fmt.Errorf("%w: the pod's machine runs the guest %q, and the container asks for %q: all of a pod have one guest, which an annotation of the pod chooses: %sguest=%[3]s",
+			unikernel.ErrNotImplemented, keeper.cfg.Guest, c.cfg.Guest, config.AnnotationPrefix)
 	}
 	if limit := memoryLimit(c.app.Spec); limit > 0 && limit < leastMemory {
 		return fmt.Errorf("%w: the container has a limit of memory of %d KiB, and starting a program takes %d KiB: raise the limit",
