@@ -67,8 +67,8 @@ distro: build guest ## install, demo and tests on RELEASE=trixie, in a tree of i
 kvm: build guest peers ## test under KVM in a machine that has it by emulation (root)
 	@go run -buildvcs=false ./integration/cmd/kvm
 
-bench: build guest peers ## measure against runc and print a table (root)
-	@go run -buildvcs=false ./integration/bench
+bench: build guest peers ## measure against runc and print a table: ONLY=pods PODS=30 (root)
+	@go run -buildvcs=false ./integration/bench $(if $(ONLY),-only "$(ONLY)") $(if $(PODS),-pods $(PODS))
 
 soak: build guest peers ## let many containers live, some die, and count what goes wrong: N=200 SEED= ONLY= RUNTIME= (root)
 	@go run -buildvcs=false ./integration/cmd/soak -n $(or $(N),200) $(if $(SEED),-seed $(SEED)) $(if $(ONLY),-only "$(ONLY)") $(if $(RUNTIME),-runtime $(RUNTIME))

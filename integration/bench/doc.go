@@ -8,6 +8,8 @@
 //   - both runtimes in an emulated machine that has KVM, see package kvm;
 //   - the host memory of a running machine beyond the guest's own RAM;
 //   - with UNI_NANOS_DIR, the same of nanos on microvm and q35;
+//   - pods of three containers, driven through containerd's CRI: each part of their life,
+//     what they write to an emptyDir, the memory of idle ones, with -pods many at once;
 //   - the time from a 100 MB image to a disk;
 //   - latency and throughput of its network, against the bare tap and runc, and
 //     of both guests if UNI_NANOS_DIR names a directory with a Nanos kernel.

@@ -33,10 +33,11 @@ const (
 )
 
 func main() {
-	only := flag.String("only", "", "measure this alone: hello, stages, instructions, kvm, network or nanos")
+	only := flag.String("only", "", "measure this alone: hello, stages, instructions, kvm, network, nanos or pods")
+	pods := flag.Int("pods", 0, "with pods: so many at once, too")
 	runs := flag.Int("runs", 10, "runs of each kind; the table shows medians")
 	flag.Parse()
-	if err := run(*runs, *only); err != nil {
+	if err := run(*runs, *only, *pods); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -73,7 +74,7 @@ func (b *bench) awaitTemplate(ctx context.Context) error {
 	}
 }
 
-func run(runs int, only string) (err error) {
+func run(runs int, only string, pods int) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("root is needed")
 	}
@@ -97,10 +98,10 @@ func run(runs int, only string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Stop(), os.RemoveAll(b.state)) }()
-	return b.measure(ctx, runs, only)
+	return b.measure(ctx, runs, only, pods)
 }
 
-func (b *bench) measure(ctx context.Context, runs int, only string) error {
+func (b *bench) measure(ctx context.Context, runs int, only string, pods int) error {
 	t := table{w: os.Stdout}
 	t.host(ctx)
 	if err := b.warm(ctx); err != nil {
@@ -124,6 +125,8 @@ func (b *bench) measure(ctx context.Context, runs int, only string) error {
 		return b.network(ctx, &t)
 	case "nanos":
 		return b.nanos(ctx, runs, &t)
+	case "pods":
+		return b.pods(ctx, runs, pods, &t)
 	default:
 		return fmt.Errorf("there is nothing named %q to measure", only)
 	}
@@ -150,6 +153,9 @@ func (b *bench) measure(ctx context.Context, runs int, only string) error {
 		return err
 	}
 	if err := b.network(ctx, &t); err != nil {
+		return err
+	}
+	if err := b.pods(ctx, runs, pods, &t); err != nil {
 		return err
 	}
 	return b.inside(ctx, &t)
@@ -207,7 +213,7 @@ func (b *bench) images(ctx context.Context, dir, only string) error {
 	if err != nil {
 		return err
 	}
-	if only == "hello" || only == "stages" {
+	if only == "hello" || only == "stages" || only == "pods" {
 		return b.load(ctx, dir, image.Single(hello, program))
 	}
 	cache := b.cache
