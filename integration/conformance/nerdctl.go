@@ -78,6 +78,11 @@ func (s nerdctl) Run(ctx context.Context, p Place) (all Results, err error) {
 // runMode runs the tests of a mode, and those that fail again.
 func (s nerdctl) runMode(ctx context.Context, p Place, dir, mode string) error {
 	log, only := p.Log, p.Only
+	for n := range reruns { // of an earlier run, which failed more
+		if err := os.Remove(logOf(log, mode, n+1)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
 	for n := range 1 + reruns {
 		tmp, err := os.MkdirTemp(dir, "tmp")
 		if err != nil {
