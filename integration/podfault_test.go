@@ -73,6 +73,11 @@ func TestPodFaults(t *testing.T) {
 					if (n.Version != newest() || n.CRI.SandboxAPI) && (i%2 == 0 || v.name != "shim" && v.name != "client") {
 						continue
 					}
+					// containerd 2.4 lets go of such a shim and does not tell it, nor calls delete,
+					// see docs/pods.md.
+					if n.CRI.SandboxAPI && step.name == "run" && v.name == "client" {
+						continue
+					}
 					name := fmt.Sprintf("%s-%s-%s", step.name, strings.Trim(moment[strings.IndexAny(moment, "=")+1:], `"/ `), v.name)
 					t.Run(strings.ReplaceAll(name, "/", "-"), func(t *testing.T) { n.fault(t, events, step, moment, v.name, v.find) })
 				}
@@ -302,6 +307,11 @@ func (e *podEvents) check(t *testing.T, l *podLife, shimDied bool) {
 	for _, event := range e.of(append(l.ids, l.id)...) {
 		at := slices.Index(order, event.topic)
 		if at < 0 {
+			continue
+		}
+		// By the sandbox API containerd tells of a pod's own container once more, as of one
+		// whose shim has died, when it has told the shim to end.
+		if l.CRI.SandboxAPI && event.Container == l.id && last[l.id] == len(order)-1 {
 			continue
 		}
 		before, some := last[event.Container]
