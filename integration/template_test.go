@@ -324,3 +324,26 @@ func (h *host) killedMaker(t *testing.T) {
 	h.makeTemplate(t)
 	nothingLeft(t, before)
 }
+
+// TestTemplateOfEveryMachine: other machine types have templates, too, and what is
+// attached to them is found by a container that goes on from one.
+func TestTemplateOfEveryMachine(t *testing.T) {
+	onOwnHost(t, "kinds", func(t *testing.T, h *host) {
+		for _, kind := range []string{"q35", "pc"} {
+			h.with(t, settings{"linux.machine": strconv.Quote(kind)})
+			if _, err := h.uniCommand(t, "template", "make", "--interfaces", "1"); err != nil {
+				t.Fatal(err)
+			}
+			inside, outside := pod(t, "eth0")
+			outside.sh(t, "ip addr add 192.0.2.1/24 dev eth0")
+			inside.sh(t, "ip link set eth0 address 0a:58:c0:00:02:02; ip addr add 192.0.2.2/24 dev eth0")
+			h.detach(t, container{flags: join(inside)}, "sleep", "1000")
+			if !h.forked(t, "c1") {
+				t.Errorf("%s: the machine booted", kind)
+			}
+			got := h.inContainer(t, "e1", "sh", "-c", "touch /new && ip addr show eth0 && ping -c 1 -W 10 192.0.2.1 && echo all right")
+			contains(t, got, "0a:58:c0:00:02:02", "all right")
+			h.remove(t, "c1")
+		}
+	})
+}
