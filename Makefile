@@ -27,8 +27,10 @@ go:
 
 build: go deps ## build the programs into out/bin
 	@mkdir -p $(OUT)/bin
+	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" \
+		-o $(OUT)/bin ./shim/cmd/containerd-shim-uni-v1
 	@go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" \
-		-o $(OUT)/bin ./shim/cmd/containerd-shim-uni-v1 ./builder/cmd/uni
+		-o $(OUT)/bin ./shim/cmd/uni-shim ./builder/cmd/uni
 
 guest: go deps ## build the guest's kernel (once, about five minutes) and its PID 1 into out/guest
 	@unikernel/linux/kernel/build.sh $(OUT)/guest

@@ -5,6 +5,6 @@ set -euo pipefail
 root=${DESTDIR:-}
 prefix=${PREFIX:-/usr/local}
 
-rm -f "$root$prefix/bin/containerd-shim-uni-v1" "$root$prefix/bin/uni"
+rm -f "$root$prefix/bin/"{containerd-shim-uni-v1,uni-shim,uni}
 rm -rf "$root$prefix/lib/uni"
 echo "removed the programs and the guest from $root$prefix; kept $root/etc/uni and $root/var/lib/uni"

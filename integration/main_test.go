@@ -120,7 +120,7 @@ func missing() error {
 		}
 	}
 	if world.runtime == uniRuntime {
-		for _, f := range []string{"bin/containerd-shim-uni-v1", "guest/vmlinux", "guest/initrd.img"} {
+		for _, f := range []string{"bin/containerd-shim-uni-v1", "bin/uni-shim", "guest/vmlinux", "guest/initrd.img"} {
 			if !exists(filepath.Join(world.out, f)) {
 				errs = append(errs, fmt.Errorf("out/%s is missing: make build guest", f))
 			}

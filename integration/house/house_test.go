@@ -143,7 +143,7 @@ func TestImportRules(t *testing.T) {
 	}{
 		{"shim/task", "unikernel", true},
 		{"shim/task", "libvirt", false},
-		{"shim/cmd/containerd-shim-uni-v1", "libvirt", true},
+		{"shim/cmd/uni-shim", "libvirt", true},
 		{"builder", "shim/task", false},
 		{"builder/cmd/uni", "config", true},
 		{"unikernel/linux", "unikernel/linux/wire", true},

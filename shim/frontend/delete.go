@@ -26,7 +26,7 @@ const statusKilled = 128 + 9
 const deleteTimeout = 30 * time.Second
 
 // delete frees whatever is left of a container whose shim is gone, knowing only
-// its names. Most of the time nothing is.
+// its names.
 func (r Runtime) delete(ctx context.Context, f flags, stdout io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()
@@ -52,6 +52,11 @@ func (r Runtime) delete(ctx context.Context, f flags, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	return sayDeleted(stdout)
+}
+
+// sayDeleted is what delete prints.
+func sayDeleted(stdout io.Writer) error {
 	data, err := proto.Marshal(&taskapi.DeleteResponse{ExitStatus: statusKilled, ExitedAt: timestamppb.Now()})
 	if err != nil {
 		return err

@@ -21,6 +21,9 @@ type Runtime struct {
 	Name string
 	// Version and Revision are of this build.
 	Version, Revision string
+	// Server is the program, in the directory of this one, that has what this one has
+	// not: Host, Warm and whatever else needs the parts. Empty for one that has them.
+	Server string
 	// Host opens the parts of the runtime, for the shim of one group of
 	// containers.
 	Host func(namespace, group string) Host
@@ -62,6 +65,14 @@ func (r Runtime) run(ctx context.Context, args []string, stdin io.Reader, stdout
 	case f.info:
 		return r.info(stdout)
 	}
+	switch {
+	case f.action == "start":
+		return r.start(f, stdin, stdout)
+	case f.action == "delete" && nothingLeft(f):
+		return sayDeleted(stdout)
+	case r.Server != "":
+		return r.become(args)
+	}
 	switch f.action {
 	case "warm":
 		cfg, err := config.Load("")
@@ -74,8 +85,6 @@ func (r Runtime) run(ctx context.Context, args []string, stdin io.Reader, stdout
 	}
 	tune()
 	switch f.action {
-	case "start":
-		return start(ctx, f, stdin, stdout)
 	case "delete":
 		return r.delete(ctx, f, stdout)
 	default:

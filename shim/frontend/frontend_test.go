@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -300,8 +301,24 @@ func TestInfoAndVersion(t *testing.T) {
 	}
 }
 
-// TestStartServeShutdown runs the shim as containerd does.
+// launcher is a program that has none of the parts; server is the one beside it.
+func launcher(server string) Runtime {
+	return Runtime{Name: "io.containerd.uni.v1", Version: "v1", Server: server}
+}
+
+// TestStartServeShutdown runs the shim as containerd does, by one program and by two.
 func TestStartServeShutdown(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, r := range map[string]Runtime{"one": testRuntime(nil), "two": launcher(filepath.Base(self))} {
+		t.Run(name, func(t *testing.T) { startServeShutdown(t, r) })
+	}
+}
+
+func startServeShutdown(t *testing.T, r Runtime) {
+	t.Helper()
 	t.Setenv(envTestShim, "1")
 	t.Setenv(envTTRPCAddress, filepath.Join(t.TempDir(), "absent"))
 	dir := bundle(t, "")
@@ -309,7 +326,7 @@ func TestStartServeShutdown(t *testing.T) {
 	command := []string{"shim", "-namespace", "ns", "-id", "c", "-address", "/a", "-bundle", dir, "start"}
 	address := func() string {
 		var out bytes.Buffer
-		if err := testRuntime(nil).run(t.Context(), command, bytes.NewReader(input), &out); err != nil {
+		if err := r.run(t.Context(), command, bytes.NewReader(input), &out); err != nil {
 			t.Fatal(err)
 		}
 		// What containerd reads, as it does (core/runtime/v2, parseStartResponse).
@@ -404,9 +421,9 @@ func TestDelete(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "address"), []byte("unix://"+socket), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	run := func(h *fakeHost) (*taskapi.DeleteResponse, error) {
+	by := func(r Runtime) (*taskapi.DeleteResponse, error) {
 		var out bytes.Buffer
-		err := testRuntime(h).run(t.Context(), []string{"shim", "-namespace", "ns", "-id", "c", "-bundle", dir, "delete"}, nil, &out)
+		err := r.run(t.Context(), []string{"shim", "-namespace", "ns", "-id", "c", "-bundle", dir, "delete"}, nil, &out)
 		var resp taskapi.DeleteResponse
 		if err == nil {
 			err = proto.Unmarshal(out.Bytes(), &resp)
@@ -414,6 +431,17 @@ func TestDelete(t *testing.T) {
 			t.Error("something was printed beside the error")
 		}
 		return &resp, err
+	}
+	run := func(h *fakeHost) (*taskapi.DeleteResponse, error) { return by(testRuntime(h)) }
+	// launch wants the small program to answer, or to leave it to the one with the parts.
+	launch := func(what string, answers bool) {
+		t.Helper()
+		resp, err := by(launcher("none"))
+		if answers && (err != nil || resp.ExitStatus != 137 || resp.ExitedAt.AsTime().IsZero()) {
+			t.Errorf("%s: %v, %v", what, resp, err)
+		} else if !answers && (!errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "none")) {
+			t.Errorf("%s: the program with the parts was not run: %v", what, err)
+		}
 	}
 
 	l, err := listen(socket)
@@ -424,12 +452,14 @@ func TestDelete(t *testing.T) {
 	if _, err := run(h); err != nil || len(h.cleaned) > 0 {
 		t.Errorf("the shim lives and has forgotten the container: %v, cleaned %v", err, h.cleaned)
 	}
+	launch("the shim lives and has forgotten the container", true)
 	if _, err := os.Stat(socket); err != nil {
 		t.Errorf("socket of a shim that lives: %v", err)
 	}
 	l.Close()
 
 	leave()
+	launch("something is left", false)
 	h = &fakeHost{}
 	resp, err := run(h)
 	if err != nil || resp.ExitStatus != 137 || resp.ExitedAt.AsTime().IsZero() {
@@ -444,8 +474,19 @@ func TestDelete(t *testing.T) {
 	if _, err := os.Stat(socket); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the stale socket is left: %v", err)
 	}
-	if _, err := run(&fakeHost{}); err != nil {
-		t.Errorf("delete once more: %v", err)
+	h = &fakeHost{}
+	if _, err := run(h); err != nil || len(h.cleaned) > 0 {
+		t.Errorf("delete once more: %v, cleaned %v", err, h.cleaned)
+	}
+	launch("nothing is left", true)
+	for _, d := range []string{names.Data, names.Sandbox.State, task.ShimDir(storage, "ns", "pod")} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		launch(d+" is left", false)
+		if err := os.Remove(d); err != nil {
+			t.Fatal(err)
+		}
 	}
 
 	// A shim that is being killed still has its socket when containerd knows.

@@ -1,7 +1,6 @@
 package frontend
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"os"
@@ -31,7 +30,7 @@ const (
 
 // start prints where the shim is that serves the container's group,
 // after starting it if there is none.
-func start(_ context.Context, f flags, stdin io.Reader, stdout io.Writer) error {
+func (r Runtime) start(f flags, stdin io.Reader, stdout io.Writer) error {
 	p, err := readParams(f, stdin)
 	if err != nil {
 		return err
@@ -46,7 +45,7 @@ func start(_ context.Context, f flags, stdin io.Reader, stdout io.Writer) error 
 	path := socketPath(p.socketDir, p.address, f.namespace, group)
 	address := unixScheme + path
 	if !served(address) {
-		if err := spawn(f, p, group, path); err != nil {
+		if err := r.spawn(f, p, group, path); err != nil {
 			return fmt.Errorf("start shim: %w", err)
 		}
 	}
@@ -75,11 +74,11 @@ func (p params) answer(address string) ([]byte, error) {
 // taskVersion is the newest version of containerd's task API that is served.
 const taskVersion = 3
 
-// spawn starts this program once more as the shim, in a session of its own, and
+// spawn starts the program that serves as the shim, in a session of its own, and
 // returns when it or another serves the socket at path. The shim makes the socket
 // itself: whenever we are killed, what is there has an owner.
-func spawn(f flags, p params, group, path string) error {
-	self, err := os.Executable()
+func (r Runtime) spawn(f flags, p params, group, path string) error {
+	self, program, err := r.programs()
 	if err != nil {
 		return err
 	}
@@ -94,7 +93,8 @@ func spawn(f flags, p params, group, path string) error {
 	if p.debug {
 		args = append(args, "-debug")
 	}
-	cmd := exec.Command(self, args...)
+	cmd := exec.Command(program, args...)
+	cmd.Args[0] = self // by this name a shim is looked for
 	cmd.Dir = f.bundle
 	cmd.Env = append(os.Environ(), envTTRPCAddress+"="+p.ttrpcAddress)
 	cmd.ExtraFiles = []*os.File{tell}

@@ -210,10 +210,11 @@ func Cleanup(ctx context.Context, names Names, netns string, networks Networks) 
 	errs := []error{networks.Remove(names.Key, netns), networks.Drop(names.netns())}
 	cgroupErr := removeCgroup(ctx, names.cgroupRecord())
 	errs = append(errs, share.Unmount(names.Share()), cgroupErr)
-	if cgroupErr == nil { // otherwise the record in there is needed to try again
-		errs = append(errs, RemoveTree(names.State))
+	err := errors.Join(errs...)
+	if err == nil { // else it says that something is left, and has the cgroup's record
+		err = RemoveTree(names.State)
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err != nil {
 		return fmt.Errorf("clean up sandbox %s: %w", names.ID, err)
 	}
 	return nil

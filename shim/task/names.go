@@ -35,6 +35,12 @@ func NewNames(storage config.Storage, namespace, id, pod string) Names {
 	}
 }
 
+// ShimDir is the directory of what the shim of a group has for itself: its libvirt. No
+// container's id holds a slash, so it is no container's directory.
+func ShimDir(storage config.Storage, namespace, group string) string {
+	return filepath.Join(storage.StateDir, unikernel.Key(namespace, "shim/"+group))
+}
+
 // member returns the names of another container in the sandbox.
 func (n Names) member(id string) Names {
 	m := n

@@ -77,12 +77,11 @@ func warm(ctx context.Context, cfg config.Config) error {
 	return libvirt.Warm(ctx, libvirt.Options{CapsCache: cfg.Libvirt.CapsCache, Log: log.L.Infof})
 }
 
-// options gives an embedded driver a directory of its own for each group. No
-// container's id holds a slash, so it is no container's directory.
+// options are the driver's. An embedded one has a directory of its own for each group.
 func (h *host) options(cfg config.Config) libvirt.Options {
 	return libvirt.Options{
 		URI: cfg.Libvirt.URI, Accel: cfg.Libvirt.Accel, CapsCache: cfg.Libvirt.CapsCache,
-		EmbedRoot: filepath.Join(cfg.Storage.StateDir, unikernel.Key(h.namespace, "shim/"+h.group)),
+		EmbedRoot: task.ShimDir(cfg.Storage, h.namespace, h.group),
 		Shared:    []string{cfg.Storage.DataDir},
 		Strict:    cfg.Libvirt.Isolation == config.IsolationStrict,
 		Within:    network.Within,
