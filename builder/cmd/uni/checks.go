@@ -22,6 +22,9 @@ import (
 // shimName is the program containerd runs for the runtime io.containerd.uni.v1.
 const shimName = "containerd-shim-uni-v1"
 
+// serverName is the program beside it that is the shim.
+const serverName = "uni-shim"
+
 func checkPlatform(_ context.Context, h host, _ config.Config) finding {
 	if h.arch != "amd64" {
 		return fail("use an x86-64 host", "architecture %s: only amd64 is supported", h.arch)
@@ -183,9 +186,16 @@ func checkDaemon(h host, uri string) finding {
 var logsToFiles = regexp.MustCompile(`(?m)^\s*stdio_handler\s*=\s*"file"`)
 
 func checkShim(ctx context.Context, h host, _ config.Config) finding {
-	path, text, bad := program{shimName, "-v", "install it into one of them", "reinstall it; if a shared library is missing, install libvirt0"}.ask(ctx, h)
+	path, text, bad := program{shimName, "-v", "install it into one of them", "reinstall it"}.ask(ctx, h)
 	if bad != nil {
 		return *bad
+	}
+	server := filepath.Join(filepath.Dir(path), serverName)
+	if !h.executable(server) {
+		return fail("install both from one build", "no %s beside %s: no container starts", serverName, path)
+	}
+	if _, err := h.output(ctx, server, "-v"); err != nil {
+		return fail("reinstall it; if a shared library is missing, install libvirt0", "%s -v: %v", server, err)
 	}
 	return ok("%s: %s", path, strings.Join(strings.Fields(text), " "))
 }

@@ -29,7 +29,7 @@ func goodHost(t *testing.T) (host, config.Config) {
 		},
 	}
 	c := config.Default()
-	for _, name := range []string{"/usr/bin/qemu-system-x86_64", "/usr/local/bin/" + shimName, "/usr/bin/containerd", "/usr/sbin/mke2fs", "/usr/lib/qemu/virtiofsd"} {
+	for _, name := range []string{"/usr/bin/qemu-system-x86_64", "/usr/local/bin/" + shimName, "/usr/local/bin/" + serverName, "/usr/bin/containerd", "/usr/sbin/mke2fs", "/usr/lib/qemu/virtiofsd"} {
 		write(t, h.root+name, "", 0o755)
 	}
 	write(t, h.root+"/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so", "", 0o644)
@@ -215,6 +215,7 @@ func TestChecks(t *testing.T) {
 			c.Libvirt.URI = "qemu:///system"
 		}, levelOK, "SELinux, used"},
 		{"shim", remove("/usr/local/bin/" + shimName), levelFail, "no " + shimName},
+		{"shim", remove("/usr/local/bin/" + serverName), levelFail, "no " + serverName},
 		{"shim", noOutput, levelFail, "broken"},
 		{"containerd", remove("/usr/bin/containerd"), levelFail, "install containerd"},
 		{"containerd", noOutput, levelFail, "broken"},
