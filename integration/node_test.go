@@ -20,7 +20,7 @@ func TestNodeInstall(t *testing.T) {
 		t.Run(v, func(t *testing.T) {
 			source, root := t.TempDir(), t.TempDir()
 			lay(t, source, map[string]string{
-				"bin/uni": "bin/uni", "bin/" + shim: "bin/" + shim,
+				"bin/uni": "bin/uni", "bin/uni-shim": "bin/uni-shim", "bin/" + shim: "bin/" + shim,
 				"lib/uni/linux/vmlinux": "guest/vmlinux", "lib/uni/linux/initrd.img": "guest/initrd.img",
 			})
 			// QEMU, as a user of its own, reads the guest.
@@ -68,7 +68,7 @@ func TestNodeInstall(t *testing.T) {
 			id := p.run(t, nil, "sleep 1000")
 
 			// An upgrade: programs that differ in what nobody reads.
-			for _, f := range []string{"bin/" + shim, "bin/uni"} {
+			for _, f := range []string{"bin/" + shim, "bin/uni-shim", "bin/uni"} {
 				file, err := os.OpenFile(filepath.Join(source, f), os.O_WRONLY|os.O_APPEND, 0)
 				if err != nil {
 					t.Fatal(err)
@@ -78,7 +78,7 @@ func TestNodeInstall(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if said := uni("install", "--check=false"); said != "installed /usr/local/bin/uni\ninstalled /usr/local/bin/"+shim+"\n" {
+			if said := uni("install", "--check=false"); said != "installed /usr/local/bin/uni\ninstalled /usr/local/bin/uni-shim\ninstalled /usr/local/bin/"+shim+"\n" {
 				t.Errorf("upgrade: %q", said)
 			}
 			uni("status")

@@ -14,8 +14,12 @@ import (
 	"containerd-shim-uni/config"
 )
 
-// Shim is the name of the program that containerd starts.
-const Shim = "containerd-shim-uni-v1"
+// Shim is the name of the program that containerd starts, Server of the one that it
+// starts.
+const (
+	Shim   = "containerd-shim-uni-v1"
+	Server = "uni-shim"
+)
 
 // Node is a host's file system.
 type Node struct {
@@ -39,7 +43,7 @@ type Changes struct {
 }
 
 // files are what is installed, below Source and Prefix, in the order in which it is:
-// a shim finds a guest at least as new as itself.
+// a shim finds a guest at least as new as itself, and what is started what it starts.
 var files = []struct {
 	path string
 	mode fs.FileMode
@@ -47,6 +51,7 @@ var files = []struct {
 	{"lib/uni/linux/vmlinux", 0o644},
 	{"lib/uni/linux/initrd.img", 0o644},
 	{"bin/uni", 0o755},
+	{"bin/" + Server, 0o755},
 	{"bin/" + Shim, 0o755},
 }
 

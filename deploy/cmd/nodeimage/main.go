@@ -41,6 +41,7 @@ func write(out, reference, entry, built string) error {
 	layer, err := layerOf(map[string]string{
 		"uni":                                entry,
 		"opt/uni/bin/uni":                    filepath.Join(built, "bin/uni"),
+		"opt/uni/bin/uni-shim":               filepath.Join(built, "bin/uni-shim"),
 		"opt/uni/bin/containerd-shim-uni-v1": filepath.Join(built, "bin/containerd-shim-uni-v1"),
 		"opt/uni/lib/uni/linux/vmlinux":      filepath.Join(built, "guest/vmlinux"),
 		"opt/uni/lib/uni/linux/initrd.img":   filepath.Join(built, "guest/initrd.img"),
