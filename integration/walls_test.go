@@ -92,7 +92,9 @@ func (h *host) newMachine(t *testing.T, start func()) (pid int) {
 	t.Helper()
 	before := h.find(t, "qemu-system")
 	start()
-	pids := slices.DeleteFunc(h.find(t, "qemu-system"), func(pid int) bool { return slices.Contains(before, pid) })
+	pids := slices.DeleteFunc(h.find(t, "qemu-system"), func(pid int) bool {
+		return slices.Contains(before, pid) || strings.Contains(commandLine(pid), "guest=uni-template,") // which is made beside it
+	})
 	if len(pids) != 1 {
 		t.Fatalf("new machines: %v", pids)
 	}
