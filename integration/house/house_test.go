@@ -59,6 +59,33 @@ func TestAbsentFiles(t *testing.T) {
 	}
 }
 
+// TestTables: the rows of a table have as many cells as its head: one that is torn
+// apart by a careless merge has not.
+func TestTables(t *testing.T) {
+	for name := range strings.FieldsSeq(string(repository(t, false, "git", "ls-files", "*.md"))) {
+		text, err := os.ReadFile(filepath.Join("../..", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cells, code := 0, false
+		for i, line := range strings.Split(string(text), "\n") {
+			if strings.HasPrefix(line, "```") {
+				code = !code
+			}
+			if code || !strings.HasPrefix(line, "|") {
+				cells = 0
+				continue
+			}
+			switch n := strings.Count(line, "|") - strings.Count(line, `\|`); {
+			case cells == 0:
+				cells = n
+			case n != cells:
+				t.Errorf("%s:%d: a row of %d cells in a table of %d", name, i+1, n-1, cells-1)
+			}
+		}
+	}
+}
+
 // pkg is what this test reads of "go list -json".
 type pkg struct {
 	Dir, ImportPath, Name              string
