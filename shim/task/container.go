@@ -257,7 +257,7 @@ func (c *Container) settle(ctx context.Context, what string, do func() error) er
 	case <-ctx.Done():
 		return fmt.Errorf("%s container %s: it is under way: %w", what, c.names.ID, ctx.Err())
 	case <-timer.C:
-		return fmt.Errorf("%s container %s: %w: neither hypervisor nor guest answered within %s, and it is under way; SIGKILL ends the container", what, c.names.ID,
+		return fmt.Errorf("%s container %s: %w: hypervisor or guest did not answer within %s, and it is under way; SIGKILL ends the container", what, c.names.ID,
 			unikernel.ErrUnavailable, settleTimeout)
 	}
 }
