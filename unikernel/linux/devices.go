@@ -15,7 +15,7 @@ import (
 var guestDevices = map[[2]int64]bool{
 	{1, 3}: true, {1, 5}: true, {1, 7}: true, {1, 8}: true, {1, 9}: true, {1, 11}: true, // null zero full random urandom kmsg
 	{5, 0}: true, {5, 1}: true, {5, 2}: true, // tty console ptmx
-	{10, 200}: true, {10, 229}: true, // net/tun fuse
+	{10, 229}: true, // fuse
 }
 
 // inGuest says whether a device of a specification, which are the host's, is also

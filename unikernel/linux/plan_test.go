@@ -256,3 +256,17 @@ func TestBindShares(t *testing.T) {
 		t.Errorf("a bind mount without a share: %v", err)
 	}
 }
+
+// TestGuestDevices: no device is promised for which the kernel has no driver; those
+// that are not named here are every kernel's.
+func TestGuestDevices(t *testing.T) {
+	text, err := os.ReadFile("kernel/uni.config")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for number, option := range map[[2]int64]string{{10, 200}: "CONFIG_TUN=y", {10, 229}: "CONFIG_FUSE_FS=y", {10, 232}: "CONFIG_KVM=y", {10, 237}: "CONFIG_BLK_DEV_LOOP=y"} {
+		if has := strings.Contains(string(text), "\n"+option+"\n"); guestDevices[number] && !has {
+			t.Errorf("device %v is promised, and the kernel has no %s", number, option)
+		}
+	}
+}
