@@ -178,7 +178,8 @@ func (h *host) powerCut(t *testing.T, sockets []string) {
 		left := 0
 		for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
 			files, _ := filepath.Glob(filepath.Join(pattern, h.Namespace, "*"))
-			for _, f := range files {
+			parents, _ := filepath.Glob(filepath.Join(pattern, h.Namespace))
+			for _, f := range slices.Concat(files, parents) {
 				if st, err := os.Lstat(f); err == nil && st.IsDir() && syscall.Rmdir(f) != nil {
 					left++
 				}

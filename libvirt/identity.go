@@ -64,14 +64,18 @@ func (t target) owner(machine string) string { return machine + "@" + t.lib }
 
 // candidates are the users that a machine may have, the first one first.
 func candidates(owner string) []int {
-	h := fnv.New64a()
-	h.Write([]byte(owner))
-	first := int(h.Sum64() % numUIDs)
+	first := int(digest(owner) % numUIDs)
 	uids := make([]int, window)
 	for i := range uids {
 		uids[i] = firstUID + (first+i)%numUIDs
 	}
 	return uids
+}
+
+func digest(owner string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(owner))
+	return h.Sum64()
 }
 
 // takeIdentity gives a machine a user that owns its files and will read others.
@@ -140,22 +144,24 @@ func (id *lease) claim() error {
 	return id.write(func(file string) error { return os.Link(file, id.file()) })
 }
 
+// unnamed is the file of an owner's record before it has its name. Whoever cleans up
+// after the owner finds what one that was killed left.
+func unnamed(dir, owner string) string {
+	return filepath.Join(dir, fmt.Sprintf(".new-%016x", digest(owner)))
+}
+
 // write puts the record in a file, which place gives its name.
 func (id *lease) write(place func(file string) error) error {
 	data, err := json.Marshal(id.record)
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(id.dir, ".new-*")
-	if err != nil {
+	file := unnamed(id.dir, id.Machine)
+	defer os.Remove(file)
+	if err := os.WriteFile(file, data, 0o600); err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return place(f.Name())
+	return place(file)
 }
 
 func (id *lease) file() string { return filepath.Join(id.dir, strconv.Itoa(id.uid)) }
@@ -177,10 +183,13 @@ func returnIdentity(dir, owner string) error {
 		return nil
 	}
 	err := withIdentity(dir, owner, (*lease).giveBack)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return err
+	if err := os.Remove(unnamed(dir, owner)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // lockIdentities keeps others from giving back: of two who do, the second would

@@ -383,3 +383,29 @@ func fileOwner(t *testing.T, path string) int {
 	}
 	return int(st.Uid)
 }
+
+// TestIdentityOfOneThatWasKilled: what who was killed while it took a user left is
+// removed by who cleans up after it, and in nobody's way.
+func TestIdentityOfOneThatWasKilled(t *testing.T) {
+	dir := t.TempDir()
+	for _, clean := range []func() error{
+		func() error { return returnIdentity(dir, "m@/l") },
+		func() error {
+			id, err := takeIdentity(dir, "m@/l", nil, nil)
+			if err != nil {
+				return err
+			}
+			return id.giveBack()
+		},
+	} {
+		if err := os.WriteFile(unnamed(dir, "m@/l"), []byte(`{"Mach`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := clean(); err != nil {
+			t.Error(err)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+	}
+}
