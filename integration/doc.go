@@ -15,6 +15,7 @@
 //	                  io.containerd.runc.v2 the same expectations are put to runc
 //	UNI_TEST_KEEP     not empty: the run's directory with every log is kept
 //	UNI_TEST_ACCEL    libvirt.accel of every configuration; kvm refuses emulation
+//	UNI_TEST_FAULTS   "all": whatever of a pod can die does at every moment
 //	UNI_TEST_TEMPLATE "off": every machine boots; "made": there are templates
 //	                  from the beginning; default: the first machine of a shape
 //	                  boots, others go on from its template

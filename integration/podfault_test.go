@@ -50,6 +50,8 @@ var victims = []struct {
 	{"client", func(_ *testing.T, l *podLife) []int { return []int{l.client.Process.Pid} }},
 }
 
+var allFaults = os.Getenv("UNI_TEST_FAULTS") == "all"
+
 // podLife is a pod that something befalls.
 type podLife struct {
 	*sandbox
@@ -61,16 +63,22 @@ type podLife struct {
 
 // TestPodFaults: whatever of a pod dies, and whenever, it is removed like any other,
 // nothing is left of it, its containers' events come in order, and the node runs the
-// next one.
+// next one. By default something else dies at each moment, in turn; with
+// UNI_TEST_FAULTS=all everything does at all of them.
 func TestPodFaults(t *testing.T) {
 	uniOnly(t)
 	onAllNodes(t, func(t *testing.T, n *node) {
 		events := n.events(t)
+		turn := 0
 		for _, step := range podSteps {
 			for i, moment := range step.moments {
-				for _, v := range victims {
+				turn++
+				for j, v := range victims {
 					// How these clean up after a shim and a client is their own.
 					if (n.Version != newest() || n.CRI.SandboxAPI) && (i%2 == 0 || v.name != "shim" && v.name != "client") {
+						continue
+					}
+					if !allFaults && j != turn%len(victims) && n.Version == newest() && !n.CRI.SandboxAPI {
 						continue
 					}
 					// containerd 2.4 lets go of such a shim and does not tell it, nor calls delete,

@@ -37,7 +37,7 @@ for s in "$@"; do
 		;;
 	distro) UNI_DISTRO_TESTS=1 stage distro -count=1 -timeout 30m ./integration/distro ;;
 	kvm) UNI_KVM_TESTS=1 stage kvm -count=1 -timeout 30m ./integration/cmd/kvm ;;
-	integration) stage integration -count=1 -timeout 40m ./integration ;;
+	integration) stage integration -count=1 -timeout 60m ./integration ;;
 	*) echo "run.sh: no stage $s" >&2; exit 2 ;;
 	esac
 	files+=("$results/$s.json")
