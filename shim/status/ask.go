@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -83,11 +84,16 @@ func ask(ctx context.Context, socket string, r Request) (a Answer, err error) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
 	defer stop()
-	if err := json.NewEncoder(conn).Encode(r); err != nil {
-		return a, fmt.Errorf("its shim does not answer: %w", err)
+	err = json.NewEncoder(conn).Encode(r)
+	if err == nil {
+		err = json.NewDecoder(io.LimitReader(conn, maxAnswer)).Decode(&a)
 	}
-	if err := json.NewDecoder(io.LimitReader(conn, maxAnswer)).Decode(&a); err != nil {
-		return a, fmt.Errorf("its shim does not answer: %w", err)
+	switch {
+	case err == nil:
+		return a, nil
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE): // it died just now
+		return Answer{}, fmt.Errorf("%w: %w", ErrNoShim, err)
+	default:
+		return Answer{}, fmt.Errorf("its shim does not answer: %w", err)
 	}
-	return a, nil
 }

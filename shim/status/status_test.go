@@ -70,13 +70,13 @@ func TestConsole(t *testing.T) {
 // TestNoShim: a socket that was left behind is told from one whose shim hangs.
 func TestNoShim(t *testing.T) {
 	dir := t.TempDir()
-	dead, hung := filepath.Join(dir, "dead"), filepath.Join(dir, "hung")
-	for _, d := range []string{dead, hung} {
+	dead, dying, hung := filepath.Join(dir, "dead"), filepath.Join(dir, "dying"), filepath.Join(dir, "hung")
+	for _, d := range []string{dead, dying, hung} {
 		if err := os.Mkdir(d, 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, d := range []string{dead, hung} {
+	for _, d := range []string{dead, dying, hung} {
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(d, Socket), Net: "unix"})
 		if err != nil {
 			t.Fatal(err)
@@ -86,18 +86,27 @@ func TestNoShim(t *testing.T) {
 			_ = l.Close()
 			continue
 		}
+		if d == dying { // with who had connected
+			go func() {
+				if conn, err := l.Accept(); err == nil {
+					_ = conn.Close()
+				}
+			}()
+		}
 		t.Cleanup(func() { _ = l.Close() })
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	found, err := List(ctx, dir)
-	if err != nil || len(found) != 2 {
+	if err != nil || len(found) != 3 {
 		t.Fatalf("%+v, %v", found, err)
 	}
-	if err := found[0].Err; !errors.Is(err, ErrNoShim) {
-		t.Errorf("a shim that was killed: %v", err)
+	for _, s := range found[:2] {
+		if !errors.Is(s.Err, ErrNoShim) {
+			t.Errorf("%s: %v", s.Dir, s.Err)
+		}
 	}
-	if err := found[1].Err; err == nil || errors.Is(err, ErrNoShim) {
+	if err := found[2].Err; err == nil || errors.Is(err, ErrNoShim) {
 		t.Errorf("a shim that hangs: %v", err)
 	}
 }
