@@ -170,11 +170,27 @@ func (g *Group) Add(pids ...int) error {
 		return err
 	}
 	for _, pid := range pids {
-		if err := g.hier.add(g.path, pid); err != nil {
+		if err := g.add(pid); err != nil {
 			return fmt.Errorf("move process %d to cgroup %s: %w", pid, g.path, err)
 		}
 	}
 	return nil
+}
+
+// addTries is how often a scope is completed before a process is refused.
+const addTries = 5
+
+// add moves a process. With version 1 systemd removes trees of a scope in which it
+// finds nothing, also those that were made for this process an instant ago; they hold
+// no limits, which are systemd's.
+func (g *Group) add(pid int) error {
+	err := g.hier.add(g.path, pid)
+	for try := 0; g.scope && errors.Is(err, os.ErrNotExist) && try < addTries; try++ {
+		if err = g.make(Limits{}); err == nil {
+			err = g.hier.add(g.path, pid)
+		}
+	}
+	return err
 }
 
 // begin makes a scope that is not there yet. What systemd has no tree for, as most

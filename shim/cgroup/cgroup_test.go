@@ -46,6 +46,7 @@ type fakeHierarchy struct {
 	groups    map[string]*specs.LinuxResources
 	pids      map[string][]int
 	createErr error
+	trimmed   int // how often systemd removes what an add needs
 	killed    []int
 }
 
@@ -60,6 +61,10 @@ func (f *fakeHierarchy) create(path string, res *specs.LinuxResources) error {
 	return f.createErr
 }
 func (f *fakeHierarchy) add(path string, pid int) error {
+	if f.trimmed > 0 {
+		f.trimmed--
+		return os.ErrNotExist
+	}
 	f.pids[path] = append(f.pids[path], pid)
 	return nil
 }

@@ -85,6 +85,7 @@ func TestScope(t *testing.T) {
 	if err := g.Update(&specs.LinuxCPU{Quota: &quota}); err != nil || f.units[scopeUnit]["CPUQuotaPerSecUSec"] != "@t 18446744073709551615" {
 		t.Errorf("update: %v, %v", f.units, err)
 	}
+	hier.trimmed = 2
 	if err := g.Add(9); err != nil || len(hier.pids[scopePath]) != 3 {
 		t.Errorf("a later process: %v, %v", hier.pids, err)
 	}
