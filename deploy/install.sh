@@ -7,8 +7,8 @@ root=${DESTDIR:-}
 prefix=${PREFIX:-/usr/local}
 
 install -D -m 755 -t "$root$prefix/bin" out/bin/{containerd-shim-uni-v1,uni-shim,uni}
-install -D -m 644 -t "$root$prefix/lib/uni/linux" out/guest/vmlinux out/guest/initrd.img out/guest/guest.json
-echo "installed $root$prefix/bin/{containerd-shim-uni-v1,uni-shim,uni} and $root$prefix/lib/uni/linux/{vmlinux,initrd.img,guest.json}"
+install -D -m 644 -t "$root$prefix/lib/uni/linux" out/guest/{vmlinux,initrd.img,guest.json,kernel.config}
+echo "installed $root$prefix/bin/{containerd-shim-uni-v1,uni-shim,uni} and $root$prefix/lib/uni/linux/{vmlinux,initrd.img,guest.json,kernel.config}"
 
 config=$root/etc/uni/config.toml
 if [ -e "$config" ]; then

@@ -35,7 +35,7 @@ type need struct {
 // needs is what a kernel of the user's own must have; docs/guest-kernel.md says the
 // same to people. The marks are names of drivers and file systems.
 var needs = []need{
-	{option: "BLK_DEV_INITRD", mark: "rootfs image"},
+	{option: "BLK_DEV_INITRD", mark: "Initramfs unpacking failed"},
 	{option: "BINFMT_ELF"},
 	{option: "DEVTMPFS", mark: "devtmpfs"},
 	{option: "PROC_FS"},

@@ -110,6 +110,32 @@ func TestCheckLinux(t *testing.T) {
 	}
 }
 
+// TestOurKernelByTexts: the kernel that make guest builds has what is looked for, also
+// where only its texts tell.
+func TestOurKernelByTexts(t *testing.T) {
+	if os.Getenv("UNI_QEMU_TESTS") != "1" {
+		t.Skip("needs the kernel of make guest; set UNI_QEMU_TESTS=1")
+	}
+	dir := os.Getenv("UNI_GUEST_DIR")
+	if dir == "" {
+		dir = "../../out/guest"
+	}
+	built, err := filepath.Abs(filepath.Join(dir, "vmlinux"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone := filepath.Join(t.TempDir(), "vmlinux")
+	if err := os.Symlink(built, alone); err != nil {
+		t.Fatal(err)
+	}
+	for _, machine := range []string{"microvm", "q35"} {
+		lacks, source, err := CheckLinux(alone, machine)
+		if err != nil || !strings.HasPrefix(source, "texts") || len(lacks) > 0 {
+			t.Errorf("%s: %+v by %s, %v", machine, lacks, source, err)
+		}
+	}
+}
+
 // TestDocumented: people read there what a kernel must have.
 func TestDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/guest-kernel.md")
